@@ -1,0 +1,215 @@
+"""Difference images against injected truth, honest errors, chunkings, statuses, and IPAC's differences of real alerts."""
+
+from __future__ import annotations
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import signal
+
+import ztfxr
+from ztfxr.arrays.noise import mad_std
+from ztfxr.schema import STATUS_PLANES, planes_to_bits
+
+NY, NX = 58, 66
+SIGMA = 3.0
+
+
+def star(x: float, y: float, flux: float, fwhm: float = 2.6) -> np.ndarray:
+    yy, xx = np.mgrid[:NY, :NX]
+    s = fwhm / 2.3548
+    return flux * np.exp(-((xx - x) ** 2 + (yy - y) ** 2) / 2 / s**2) / (2 * np.pi * s**2)
+
+
+def field(seed: int, n: int = 45) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    stars = zip(rng.uniform(0, NX, n), rng.uniform(0, NY, n), rng.uniform(300, 4000, n), strict=True)
+    return sum((star(*s) for s in stars), np.zeros((NY, NX)))
+
+
+KERNEL = np.outer([0.15, 0.6, 0.3], [0.1, 0.7, 0.2]) / np.outer([0.15, 0.6, 0.3], [0.1, 0.7, 0.2]).sum() * 1.07
+
+
+def pair(
+    seed: int = 0, epochs: int = 3, extra: np.ndarray | float = 0.0, sigma: float = SIGMA
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """A stack and its reference with white noise of known variance, and what is added to the science images."""
+    rng = np.random.default_rng(seed)
+    scene = field(seed)
+    model = signal.convolve2d(scene, KERNEL, mode="same") + 20 + extra
+    sci = model + rng.normal(scale=sigma, size=(epochs, NY, NX))
+    ref = scene + rng.normal(scale=sigma / 5, size=(NY, NX))
+    dims = ("time", "y", "x")
+    coords = {
+        "time": np.datetime64("2020-01-01", "ns") + np.arange(epochs) * np.timedelta64(1, "D"),
+        "y": np.arange(NY),
+        "x": np.arange(NX),
+    }
+    science = xr.Dataset(
+        {
+            "sci": (dims, sci.astype("f4")),
+            "variance": (dims, np.full(sci.shape, sigma**2, "f4")),
+            "flags": (dims, np.zeros(sci.shape, "u2")),
+        },
+        coords,
+    )
+    spatial = {k: coords[k] for k in ("y", "x")}
+    reference = xr.Dataset(
+        {"sci": (dims[1:], ref.astype("f4")), "variance": (dims[1:], np.full(ref.shape, (sigma / 5) ** 2, "f4"))},
+        spatial,
+    )
+    return science, reference
+
+
+def test_constant_stars_vanish_and_the_noise_is_the_stated_one():
+    science, reference = pair(1)
+    diff = ztfxr.difference(science, reference, kernel_size=5)
+    pull = (diff.difference / np.sqrt(diff.difference_variance)).values
+    assert np.nanstd(pull) == pytest.approx(1.0, abs=0.03)
+    assert np.abs(np.nanmean(pull)) < 0.03
+    np.testing.assert_allclose(diff.chi2, 1.0, atol=0.08)
+    np.testing.assert_allclose(diff.kernel_sum, KERNEL.sum(), atol=4 * float(diff.kernel_sum_err.max()))
+    assert (diff.kernel.isel(time=0) - diff.kernel.isel(time=1)).std() < 3 * diff.kernel_err.max()
+    assert diff.difference.attrs["units"] == "DN"
+    assert diff.difference_variance.attrs["units"] == "DN2"
+
+
+def test_a_new_source_keeps_its_sign_and_flux_and_its_error_is_honest():
+    pulls = []
+    for seed in range(25):
+        science, reference = pair(seed, epochs=4, extra=star(30.3, 25.8, 2500.0) - star(12.2, 40.1, 1500.0))
+        where = [(30.3, 25.8), (12.2, 40.1)]
+        diff = ztfxr.difference(science, reference, kernel_size=5, exclude=where, exclude_radius=7)
+        phot = ztfxr.aperture_photometry(diff, where, radius=6)
+        pulls.append(((phot.flux - xr.DataArray([2500.0, -1500.0], dims="source")) / phot.flux_err).values)
+    pulls = np.array(pulls)
+    assert np.abs(pulls.mean()) < 4 / np.sqrt(pulls.size)
+    assert pulls.std() == pytest.approx(1.0, abs=0.15)
+
+
+@given(chunks=st.sampled_from([1, 2, 5, (2, 3), (1, 3, 1)]), reference_lazy=st.booleans())
+@settings(max_examples=6)
+def test_chunking_never_changes_a_result(chunks, reference_lazy):
+    science, reference = pair(2, epochs=5)
+    eager = ztfxr.difference(science, reference, kernel_size=3)
+    lazy = ztfxr.difference(
+        science.chunk(time=chunks), reference.chunk() if reference_lazy else reference, kernel_size=3
+    )
+    assert all(v.chunks is not None for v in lazy.data_vars.values())
+    xr.testing.assert_allclose(lazy.compute(), eager, rtol=1e-9)
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
+def test_schedulers_agree_exactly(scheduler):
+    science, reference = pair(3, epochs=4)
+    diff = ztfxr.difference(science.chunk(time=1), reference, kernel_size=3)
+    with dask.config.set(scheduler="synchronous"):
+        expected = diff.compute()
+    with dask.config.set(scheduler=scheduler):
+        xr.testing.assert_identical(diff.compute(), expected)
+
+
+def test_one_epoch_is_the_stack_of_one():
+    science, reference = pair(4, epochs=2)
+    one = ztfxr.difference(science.isel(time=1), reference, kernel_size=3)
+    assert one.difference.dims == ("y", "x")
+    xr.testing.assert_allclose(
+        one.difference, ztfxr.difference(science, reference, kernel_size=3).difference.isel(time=1)
+    )
+
+
+def test_junk_under_the_masks_never_leaks():
+    science, reference = pair(5, epochs=2)
+    clean = ztfxr.difference(science, reference, kernel_size=5)
+    flags = np.zeros(science.sci.shape, "u2")
+    flags[:, 20:24, 30:37] = 1 << 9
+    spoiled = science.assign(flags=(science.sci.dims, flags))
+    spoiled["sci"] = spoiled.sci.where(flags == 0, 1e6)
+    diff = ztfxr.difference(spoiled, reference, kernel_size=5)
+    assert bool(diff.mask[0, 20:24, 30:37].all())
+    assert bool(np.isnan(diff.difference[0, 20:24, 30:37]).all())
+    good = ~diff.mask.values
+    assert np.abs((diff.difference - clean.difference).values[good]).max() < 0.5
+    np.testing.assert_array_equal(np.isnan(diff.difference.values), diff.mask.values)
+    spoiled["sci"] = spoiled.sci.where(flags == 0, np.nan)
+    xr.testing.assert_allclose(ztfxr.difference(spoiled, reference, kernel_size=5).difference, diff.difference)
+
+
+def test_a_bad_reference_pixel_spoils_just_the_kernel_footprint():
+    science, reference = pair(6, epochs=1)
+    bad = np.zeros((NY, NX), bool)
+    bad[30, 40] = True
+    reference["sci"] = reference.sci.where(~bad, 3e4)
+    diff = ztfxr.difference(science, reference, kernel_size=5, reference_mask=xr.DataArray(bad, dims=("y", "x")))
+    inner = diff.mask.isel(time=0).values[2:-2, 2:-2]
+    assert inner.sum() == 25
+    assert inner[26:31, 36:41].all()
+    assert np.abs(diff.difference).max() < 8 * SIGMA
+
+
+def test_epochs_that_cannot_be_solved_have_a_status_and_harm_no_other():
+    science, reference = pair(7, epochs=3)
+    expected = ztfxr.difference(science, reference, kernel_size=3)
+    science["sci"] = science.sci.where(science.time != science.time[1], np.nan)
+    diff = ztfxr.difference(science, reference, kernel_size=3)
+    assert diff.epoch_status.values.tolist() == [0, planes_to_bits(["too_few_pixels"], STATUS_PLANES), 0]
+    assert bool(diff.difference.isel(time=1).isnull().all())
+    xr.testing.assert_identical(diff.difference.isel(time=[0, 2]), expected.difference.isel(time=[0, 2]))
+    blank = ztfxr.difference(science, xr.zeros_like(reference).assign(variance=reference.variance), kernel_size=3)
+    assert int(blank.epoch_status[0]) == planes_to_bits(["solve_failed"], STATUS_PLANES)
+
+
+def test_errors_name_what_is_wrong():
+    science, reference = pair(8, epochs=1)
+    with pytest.raises(ztfxr.InputError, match="kernel_size must be odd.*came 4: use 5"):
+        ztfxr.difference(science, reference, kernel_size=4)
+    with pytest.raises(ztfxr.InputError, match="background_order must be 0, 1, 2 or 3; came 7"):
+        ztfxr.difference(science, reference, background_order=7)
+    with pytest.raises(ztfxr.InputError, match="no reference"):
+        ztfxr.difference(science)
+    with pytest.raises(ztfxr.AlignmentError, match="different shapes"):
+        ztfxr.difference(science, reference.isel(x=slice(0, 50)))
+    with pytest.raises(ztfxr.AlignmentError, match="start at different x"):
+        ztfxr.difference(science.isel(x=slice(0, 50)), reference.isel(x=slice(1, 51)))
+    with pytest.raises(ztfxr.ChunkError, match="chunks along 'y'"):
+        ztfxr.difference(science.chunk(y=20), reference)
+
+
+@pytest.fixture(scope="module")
+def alerts(alert_paths):
+    return ztfxr.open_alerts(alert_paths)
+
+
+def test_real_alerts_agree_with_ipac(alerts):
+    """Flux in 7 px: median deviation below 1 % for epochs brighter than 15; residual scatter at most 1.02 of IPAC's."""
+    deviation, scatter = [], []
+    for node in alerts.children.values():
+        stamps = node.to_dataset()
+        diff = stamps.ztf.difference(exclude_radius=10).compute()
+        ours = ztfxr.aperture_photometry(diff, [(0, 0)], radius=7).flux
+        ipac = ztfxr.aperture_photometry(
+            stamps.ipac_difference, [(0, 0)], radius=7, variance=stamps.variance, mask=False
+        ).flux
+        ratio = (ours / ipac).values[:, 0]
+        deviation += list(np.abs(ratio - 1)[stamps.magap.values < 15])
+        r = np.hypot(stamps.y, stamps.x).values
+        ring = (r >= 11) & (r <= 24)
+        scatter += [
+            mad_std(diff.difference.values[i][ring]) / mad_std(stamps.ipac_difference.values[i][ring])
+            for i in range(len(ratio))
+        ]
+    assert len(deviation) == 25
+    assert np.median(deviation) <= 0.01
+    assert len(scatter) == 34
+    assert np.median(scatter) <= 1.02
+
+
+def test_the_alert_target_does_not_shape_its_own_kernel(alerts):
+    stamps = alerts["ztfg"].to_dataset().isel(time=[3]).load()
+    r = np.hypot(stamps.y, stamps.x)
+    spoiled = stamps.assign(sci=stamps.sci.where(r > 10, 5e4))
+    first, second = (s.ztf.difference() for s in (stamps, spoiled))
+    xr.testing.assert_identical(first.kernel, second.kernel)

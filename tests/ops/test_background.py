@@ -1,0 +1,259 @@
+"""Sky background, clean images and variance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import sep
+import xarray as xr
+from numpy.typing import NDArray
+
+from tests.conftest import make_flags, make_sky
+from ztfxr.errors import ChunkError, InputError
+from ztfxr.ops.background import background, clean, get_image, get_mask, variance
+from ztfxr.ops.masks import mask
+
+SHAPE = (130, 110)
+RNG = np.random.default_rng(5)
+
+
+def gradient(seed: int) -> NDArray[np.float32]:
+    """A noisy sky that slopes, with one bright star."""
+    y, x = np.indices(SHAPE)
+    star = 5000 * np.exp(-((y - 40) ** 2 + (x - 70) ** 2) / 6)
+    return (make_sky(SHAPE, seed) + 0.3 * y - 0.1 * x + star).astype(np.float32)
+
+
+@pytest.fixture
+def frame() -> xr.Dataset:
+    """One frame with flags on a tenth of its pixels."""
+    sparse = np.where(np.random.default_rng(9).random(SHAPE) < 0.3, make_flags(SHAPE), 0).astype(np.uint16)
+    coords = {"y": np.arange(SHAPE[0]) + 7, "x": np.arange(SHAPE[1]), "gain": 6.2, "readnoise": 10.0}
+    sci = xr.Variable(("y", "x"), gradient(0), {"units": "DN", "long_name": "science image"})
+    return xr.Dataset({"sci": sci, "flags": (("y", "x"), sparse)}, coords)
+
+
+@pytest.fixture
+def stack(frame: xr.Dataset) -> xr.Dataset:
+    """Three epochs of different sky and gain, with one mask each."""
+    epochs = [
+        frame.assign(sci=frame["sci"].copy(data=gradient(i) + 50 * i), flags=frame["flags"].roll(x=i)).assign_coords(
+            gain=6.2 + i, time=i
+        )
+        for i in range(3)
+    ]
+    return xr.concat(epochs, "time", data_vars="all", coords="different", compat="equals")
+
+
+def by_sep(image: NDArray[Any], bad: NDArray[Any], bw: int = 64, bh: int = 64, fw: int = 3, fh: int = 3) -> Any:
+    pixels = np.ascontiguousarray(np.where(bad, 0, image), np.float32)
+    return sep.Background(pixels, mask=bad, bw=bw, bh=bh, fw=fw, fh=fh)
+
+
+# background
+
+
+def test_equals_sep_by_hand(frame: xr.Dataset) -> None:
+    expected = by_sep(frame["sci"].values, (frame["flags"].values & 6141) != 0)
+    found = background(frame)
+    np.testing.assert_array_equal(found["background"].values, expected.back())
+    np.testing.assert_array_equal(found["background_rms"].values, expected.rms())
+    assert {v.dtype for v in found.data_vars.values()} == {np.dtype(np.float32)}
+    assert found["background"].attrs["units"] == "DN"
+    within_box = np.hypot(0.3, 0.1) * 64 / np.sqrt(12)
+    assert float(found["background_rms"].mean()) == pytest.approx(np.hypot(9.0, within_box), rel=0.05)
+
+
+def test_options_reach_sep_in_the_right_order(frame: xr.Dataset) -> None:
+    """(y, x): sep has heights and widths as separate names."""
+    expected = by_sep(frame["sci"].values, np.zeros(SHAPE, bool), bh=20, bw=40, fh=1, fw=3)
+    found = background(frame, mask=False, box_size=(20, 40), filter_size=(1, 3))
+    np.testing.assert_array_equal(found["background"].values, expected.back())
+    assert not np.array_equal(background(frame, mask=False, box_size=(40, 20))["background"], expected.back())
+
+
+def test_mask_choices(frame: xr.Dataset) -> None:
+    own = xr.zeros_like(frame["sci"], dtype=bool)
+    own[:, 60:80] = True
+    expected = by_sep(frame["sci"].values, own.values)
+    for found in (
+        background(frame, mask=own),
+        background(frame["sci"], mask=own),
+        background(frame[["sci"]].assign(mask=own)),
+    ):
+        np.testing.assert_array_equal(found["background"].values, expected.back())
+    nothing = by_sep(frame["sci"].values, np.zeros(SHAPE, bool)).back()
+    for found in (background(frame["sci"]), background(frame, mask=False)):
+        np.testing.assert_array_equal(found["background"].values, nothing)
+    with pytest.raises(InputError, match="a mask is boolean, True where bad; this one is uint16: decode bit planes"):
+        background(frame, mask=frame["flags"])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_pixels_that_are_not_finite_are_masked(frame: xr.Dataset, value: float) -> None:
+    holes = RNG.random(SHAPE) < 0.05
+    image = frame["sci"].copy(data=np.where(holes, value, frame["sci"].values))
+    expected = by_sep(frame["sci"].values, holes)
+    found = background(image)
+    np.testing.assert_array_equal(found["background"].values, expected.back())
+    assert np.isfinite(found["background_rms"].values).all()
+
+
+@pytest.mark.parametrize("how", ["nan", "masked"])
+def test_nothing_good_gives_nan(frame: xr.Dataset, how: str) -> None:
+    """Without a warning: warnings are errors here."""
+    if how == "nan":
+        frame["sci"] = frame["sci"] * np.float32(np.nan)
+    else:
+        frame["flags"] = xr.full_like(frame["flags"], 1)
+    for image in (*background(frame).data_vars.values(), clean(frame), variance(frame)):
+        assert image.isnull().all()
+        assert image.dtype == np.float32
+    photon = variance(frame, method="photon")
+    assert bool(photon.isnull().all()) == (how == "nan")
+
+
+def test_stack_equals_each_image(stack: xr.Dataset) -> None:
+    together, cleaned, noise = background(stack), clean(stack), variance(stack)
+    assert together["background"].dims == ("time", "y", "x")
+    for i in range(3):
+        one = stack.isel(time=i)
+        for name, image in background(one).data_vars.items():
+            np.testing.assert_array_equal(together[name][i].values, image.values)
+        np.testing.assert_array_equal(cleaned[i].values, clean(one).values)
+        np.testing.assert_array_equal(noise[i].values, variance(one).values)
+        np.testing.assert_array_equal(variance(stack, method="photon")[i].values, variance(one, method="photon").values)
+
+
+def test_one_epoch_without_a_good_pixel_leaves_the_others(stack: xr.Dataset) -> None:
+    stack["sci"][1] = np.nan
+    found = background(stack)["background"]
+    np.testing.assert_array_equal(found.isnull().all(("y", "x")).values, [False, True, False])
+
+
+def test_dask_equals_numpy(stack: xr.Dataset) -> None:
+    lazy = stack.chunk(time=1)
+    for function in (background, clean, variance, photon):
+        computed = function(lazy).compute(scheduler="synchronous")
+        xr.testing.assert_identical(computed, function(stack))
+
+
+def photon(obj: xr.Dataset) -> xr.DataArray:
+    return variance(obj, method="photon")
+
+
+def test_lazy_in_lazy_out(stack: xr.Dataset, raising_scheduler: Any) -> None:
+    lazy = stack.chunk(time=1)
+    maps = background(lazy)
+    for found in (*maps.data_vars.values(), clean(lazy), clean(lazy["sci"]), variance(lazy), photon(lazy)):
+        assert found.chunks == ((1, 1, 1), (SHAPE[0],), (SHAPE[1],))
+        assert found.dtype == np.float32
+    with pytest.raises(AssertionError, match="stayed lazy"):
+        maps.compute()
+
+
+def test_numpy_stays_numpy(frame: xr.Dataset) -> None:
+    assert all(v.chunks is None for v in (*background(frame).data_vars.values(), clean(frame), variance(frame)))
+
+
+@pytest.mark.parametrize("dim", ["y", "x"])
+def test_chunked_images_are_refused(frame: xr.Dataset, dim: str) -> None:
+    with pytest.raises(ChunkError, match=rf"sci has \d chunks along '{dim}', .* use \.chunk\({dim}=-1\)"):
+        background(frame.chunk({dim: 50}))
+
+
+def test_dims_and_coordinates_stay(frame: xr.Dataset) -> None:
+    turned = frame.transpose("x", "y")
+    found = background(turned)["background"]
+    assert found.dims == ("x", "y")
+    np.testing.assert_array_equal(found.values.T, background(frame)["background"].values)
+    xr.testing.assert_equal(found["y"], frame["y"])
+    assert clean(turned).dims == variance(turned).dims == ("x", "y")
+
+
+@pytest.mark.parametrize("option", [{"box_size": 0}, {"box_size": (64, -1)}, {"filter_size": 0}])
+def test_sizes_are_positive(frame: xr.Dataset, option: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(option))} must be at least 1 pixel; came"):
+        background(frame, **option)
+
+
+# clean
+
+
+def test_clean_is_nan_exactly_where_bad(frame: xr.Dataset) -> None:
+    found = clean(frame)
+    bad = mask(frame).values
+    np.testing.assert_array_equal(np.isnan(found.values), bad)
+    expected = frame["sci"].values - background(frame)["background"].values
+    np.testing.assert_array_equal(found.values[~bad], expected[~bad])
+    assert abs(float(found.median())) < 0.5
+    assert (found.name, found.attrs["units"], found.dtype) == ("sci", "DN", np.float32)
+    assert "background subtracted" in found.attrs["long_name"]
+    assert frame["sci"].attrs["long_name"] == "science image"
+
+
+def test_clean_choices(frame: xr.Dataset) -> None:
+    np.testing.assert_array_equal(clean(frame, background=False, mask=False).values, frame["sci"].values)
+    level = xr.full_like(frame["sci"], 100)
+    np.testing.assert_array_equal(clean(frame, background=level, mask=False).values, frame["sci"].values - 100)
+    fine = frame["sci"] - background(frame, mask=False, box_size=32)["background"]
+    np.testing.assert_array_equal(clean(frame, mask=False, box_size=32).values, fine.values)
+
+
+# variance
+
+
+def test_variance_by_hand(frame: xr.Dataset) -> None:
+    maps = background(frame)
+    image, level, rms = (a.values.astype(float) for a in (frame["sci"], maps["background"], maps["background_rms"]))
+    expected = rms**2 + np.maximum(image - level, 0) / 6.2
+    found = variance(frame)
+    np.testing.assert_allclose(found.values, expected, rtol=1e-5)
+    assert (found.name, found.attrs["units"], found.dtype) == ("variance", "DN2", np.float32)
+    np.testing.assert_array_equal(variance(frame, background=maps).values, found.values)
+    np.testing.assert_allclose(variance(frame, gain=2.0), rms**2 + np.maximum(image - level, 0) / 2, rtol=1e-5)
+
+
+def test_photon_variance_by_hand(frame: xr.Dataset) -> None:
+    image = frame["sci"].values.astype(float)
+    expected = np.maximum(image, np.median(image)) / 6.2 + (10 / 6.2) ** 2
+    np.testing.assert_allclose(variance(frame, method="photon").values, expected, rtol=1e-6)
+    given = variance(frame["sci"].drop_vars(("gain", "readnoise")), method="photon", gain=2.0, readnoise=0.0)
+    np.testing.assert_allclose(given.values, np.maximum(image, np.median(image)) / 2, rtol=1e-6)
+
+
+def test_variance_is_nan_where_the_image_is(frame: xr.Dataset) -> None:
+    frame["sci"][3, 4] = np.nan
+    for found in (variance(frame), photon(frame)):
+        assert int(found.isnull().sum()) == 1
+        assert np.isnan(found.values[3, 4])
+
+
+@pytest.mark.parametrize("lost", ["gain", "readnoise"])
+def test_detector_constants_must_be_known(frame: xr.Dataset, lost: str) -> None:
+    """Absent, or NaN as a header without the card gives it."""
+    for without in (frame.drop_vars(lost), frame.assign_coords({lost: np.nan})):
+        with pytest.raises(InputError, match=rf"no {lost} is known: give {lost}= in electron"):
+            variance(without, method="photon")
+    if lost == "gain":
+        with pytest.raises(InputError, match=r"give gain= in electron/DN, or a coordinate 'gain'"):
+            variance(frame.drop_vars("gain"))
+
+
+def test_one_epoch_without_gain_is_nan(stack: xr.Dataset) -> None:
+    known = stack.assign_coords(gain=("time", [6.2, np.nan, 6.2]))
+    np.testing.assert_array_equal(variance(known).isnull().all(("y", "x")).values, [False, True, False])
+
+
+# inputs
+
+
+def test_get_image_names_what_there_is(frame: xr.Dataset) -> None:
+    with pytest.raises(InputError, match="no variable 'difference'; it has sci, flags"):
+        get_image(frame, "difference")
+    with pytest.raises(InputError, match="no variable 'sci'; it has none"):
+        background(xr.Dataset())
+    assert get_image(frame).identical(frame["sci"])
+    assert not get_mask(frame["sci"], None).any()

@@ -1,0 +1,117 @@
+"""The registry of variables and bit planes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from ztfxr.errors import InputError
+from ztfxr.schema import (
+    FILTERS,
+    MASK_PLANES,
+    RECOMMENDED_PLANES,
+    SPECS,
+    STATUS_PLANES,
+    Plane,
+    annotate,
+    annotate_all,
+    fill_value,
+    flag_attrs,
+    planes_to_bits,
+)
+
+UNITS = ("", "DN", "DN2", "uJy", "pixel", "pixel2", "deg", "d", "s", "mag", "electron", "electron/DN")
+
+
+def test_recommended_planes_are_ipacs_template() -> None:
+    """6141 is every plane of IPAC's but 1 and 11; `outside` is ztfxr's own."""
+    own = planes_to_bits(["outside"])
+    assert own == 1 << 15
+    assert planes_to_bits(RECOMMENDED_PLANES) == 6141 | own
+
+
+@pytest.mark.parametrize("planes", [MASK_PLANES, STATUS_PLANES])
+def test_planes_are_distinct_and_fit_16_bits(planes: tuple[Plane, ...]) -> None:
+    assert len({p.name for p in planes}) == len(planes)
+    assert len({p.value for p in planes}) == len(planes)
+    assert all(0 <= p.bit < 16 and p.value == 2**p.bit for p in planes)
+    assert all(p.name.isidentifier() for p in planes)
+
+
+def test_mask_planes_have_ipacs_bits() -> None:
+    bits = {p.name: p.bit for p in MASK_PLANES if p.name != "outside"}
+    assert bits == dict(zip(bits, range(13), strict=True))
+    assert (bits["tracks"], bits["sexsources"], bits["spillage"], bits["psfsources"]) == (0, 1, 6, 11)
+
+
+@pytest.mark.parametrize("name", list(SPECS))
+def test_spec_is_complete(name: str) -> None:
+    spec = SPECS[name]
+    assert spec.name == name
+    assert spec.meaning
+    assert spec.units in UNITS
+    assert spec.attrs["long_name"] == spec.meaning
+    assert ("units" in spec.attrs) == bool(spec.units)
+    np.dtype(spec.dtype)
+
+
+def test_spec_names_are_unique() -> None:
+    from ztfxr import schema
+
+    assert len(SPECS) == len(schema._VARIABLES) + len(schema._COORDINATES)
+
+
+def test_planes_to_bits() -> None:
+    assert planes_to_bits([]) == 0
+    assert planes_to_bits(["tracks", "noisy", "tracks"]) == 0b10001
+    assert planes_to_bits(["truncated"], STATUS_PLANES) == 4
+
+
+def test_planes_to_bits_lists_the_names() -> None:
+    with pytest.raises(InputError, match=r"unknown plane 'track'; the planes are tracks, sexsources, .*, outside"):
+        planes_to_bits(["track"])
+
+
+def test_flag_attrs_follow_cf() -> None:
+    attrs = flag_attrs(MASK_PLANES)
+    assert len(attrs["flag_masks"]) == len(attrs["flag_meanings"].split()) == len(MASK_PLANES)
+    assert attrs["flag_masks"][:3] == [1, 2, 4]
+
+
+def test_annotate_leaves_its_input_alone() -> None:
+    image = xr.DataArray(np.zeros((2, 3)), dims=("y", "x"), name="anything", attrs={"kept": 1})
+    out = annotate(image, "variance", extra=2)
+    assert (out.name, out.attrs["units"], out.attrs["extra"]) == ("variance", "DN2", 2)
+    assert (image.name, image.attrs) == ("anything", {"kept": 1})
+    assert out.data is image.data
+
+
+def test_annotate_describes_flags() -> None:
+    flags = annotate(xr.DataArray(np.zeros((2, 3), np.uint16), dims=("y", "x"), name="flags"))
+    status = annotate(xr.DataArray(np.zeros((2, 3), np.uint16), dims=("time", "source")), "status")
+    assert flags.attrs["flag_meanings"].startswith("tracks sexsources")
+    assert status.attrs["flag_meanings"].startswith("unreadable not_fits")
+
+
+def test_annotate_all() -> None:
+    image = xr.Variable(("y", "x"), np.zeros((2, 3)))
+    dataset = xr.Dataset({"sci": image, "mine": image}, coords={"seeing": ((), 2.0, {"units": "arcsec"}), "gain": 6.0})
+    out = annotate_all(dataset)
+    assert out["sci"].attrs == SPECS["sci"].attrs
+    assert out["mine"].attrs == {}
+    assert out["gain"].attrs["units"] == "electron/DN"
+    assert out["seeing"].attrs["units"] == "arcsec", "a unit that the file states wins"
+    assert dataset["sci"].attrs == {}
+    assert dataset["gain"].attrs == {}
+
+
+def test_filters() -> None:
+    assert dict(FILTERS) == {1: "ztfg", 2: "ztfr", 3: "ztfi"}
+
+
+def test_fill_values() -> None:
+    assert np.isnan(fill_value("sci", np.dtype("f4")))
+    assert fill_value("flags", np.dtype("u2")) == 1 << 15
+    assert fill_value("mask", np.dtype(bool)) is True
+    assert fill_value("n_pixels", np.dtype("i8")) == 0

@@ -1,0 +1,88 @@
+"""ZTF images as labelled, lazy xarray objects; difference imaging; light curves.
+
+Every operation is a function here, ``ztfxr.f(obj, ...)``, and a method of the accessor that importing ztfxr
+registers, ``obj.ztf.f(...)``. Lazy in, lazy out; what computes says "Computes" in its docstring.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version as _version
+
+from ztfxr import accessor as _accessor
+from ztfxr.dia.difference import difference
+from ztfxr.errors import (
+    AlertError,
+    AlignmentError,
+    ChunkError,
+    FrameError,
+    HeaderError,
+    InputError,
+    MissingDependencyError,
+    MissingMaskError,
+    MissingWCSError,
+    NotFITSError,
+    OutsideFrameError,
+    ShapeError,
+    StoreError,
+    TruncatedFileError,
+    ZtfxrError,
+)
+from ztfxr.io.alerts import open_alerts
+from ztfxr.io.backend import open_epochs, open_quadrant
+from ztfxr.ops.background import background, clean, variance
+from ztfxr.ops.masks import mask
+from ztfxr.ops.positions import resolve_positions
+from ztfxr.ops.stack import stack
+from ztfxr.ops.stamps import stamp
+from ztfxr.photometry.aperture import aperture_photometry
+from ztfxr.photometry.lightcurve import calibrate_flux, lightcurve
+from ztfxr.plot import plot_lightcurve, plot_summary, plot_triplet, show
+from ztfxr.store.zarr import open_zarr, to_zarr
+from ztfxr.wcs import assign_wcs, drop_wcs, get_wcs, pixel_to_sky, sky_to_pixel
+
+__version__ = _version("ztfxr")
+
+__all__ = [
+    "AlertError",
+    "AlignmentError",
+    "ChunkError",
+    "FrameError",
+    "HeaderError",
+    "InputError",
+    "MissingDependencyError",
+    "MissingMaskError",
+    "MissingWCSError",
+    "NotFITSError",
+    "OutsideFrameError",
+    "ShapeError",
+    "StoreError",
+    "TruncatedFileError",
+    "ZtfxrError",
+    "aperture_photometry",
+    "assign_wcs",
+    "background",
+    "calibrate_flux",
+    "clean",
+    "difference",
+    "drop_wcs",
+    "get_wcs",
+    "lightcurve",
+    "mask",
+    "open_alerts",
+    "open_epochs",
+    "open_quadrant",
+    "open_zarr",
+    "pixel_to_sky",
+    "plot_lightcurve",
+    "plot_summary",
+    "plot_triplet",
+    "resolve_positions",
+    "show",
+    "sky_to_pixel",
+    "stack",
+    "stamp",
+    "to_zarr",
+    "variance",
+]
+
+del _accessor

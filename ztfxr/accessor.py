@@ -1,0 +1,98 @@
+"""The `.ztf` accessor: every method is a public function with the object as its first argument."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Concatenate, Generic, ParamSpec, TypeVar
+
+import xarray as xr
+
+from ztfxr import plot as _plot
+from ztfxr import wcs as _wcs
+from ztfxr.dia import difference as _dia
+from ztfxr.ops import background as _noise
+from ztfxr.ops import masks as _masks
+from ztfxr.ops import stack as _stack
+from ztfxr.ops import stamps as _stamps
+from ztfxr.photometry import aperture as _aperture
+from ztfxr.photometry import lightcurve as _lightcurve
+from ztfxr.store import zarr as _zarr
+
+__all__ = ["DataArrayAccessor", "DataTreeAccessor", "DatasetAccessor"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Accessor(Generic[T]):
+    """Holds the object and nothing else."""
+
+    def __init__(self, obj: T) -> None:
+        self._obj = obj
+
+
+def _bound(function: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[_Accessor[T], P], R]:
+    """`function` as a method; signature, types and docstring stay."""
+
+    @functools.wraps(function)
+    def method(self: _Accessor[T], *args: P.args, **kwargs: P.kwargs) -> R:
+        return function(self._obj, *args, **kwargs)
+
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    parameters[0] = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    method.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return method
+
+
+@xr.register_dataarray_accessor("ztf")
+class DataArrayAccessor(_Accessor[xr.DataArray]):
+    """ZTF operations on an image or on mask bit planes."""
+
+    mask = _bound(_masks.mask)
+    background = _bound(_noise.background)
+    clean = _bound(_noise.clean)
+    variance = _bound(_noise.variance)
+    stamp = _bound(_stamps.stamp)
+    difference = _bound(_dia.difference)
+    aperture_photometry = _bound(_aperture.aperture_photometry)
+    pixel_to_sky = _bound(_wcs.pixel_to_sky)
+    sky_to_pixel = _bound(_wcs.sky_to_pixel)
+    assign_wcs = _bound(_wcs.assign_wcs)
+    get_wcs = _bound(_wcs.get_wcs)
+    show = _bound(_plot.show)
+    to_zarr = _bound(_zarr.to_zarr)
+
+
+@xr.register_dataset_accessor("ztf")
+class DatasetAccessor(_Accessor[xr.Dataset]):
+    """ZTF operations on a frame, a stack or a light curve."""
+
+    mask = _bound(_masks.mask)
+    background = _bound(_noise.background)
+    clean = _bound(_noise.clean)
+    variance = _bound(_noise.variance)
+    stamp = _bound(_stamps.stamp)
+    difference = _bound(_dia.difference)
+    aperture_photometry = _bound(_aperture.aperture_photometry)
+    lightcurve = _bound(_lightcurve.lightcurve)
+    calibrate_flux = _bound(_lightcurve.calibrate_flux)
+    pixel_to_sky = _bound(_wcs.pixel_to_sky)
+    sky_to_pixel = _bound(_wcs.sky_to_pixel)
+    assign_wcs = _bound(_wcs.assign_wcs)
+    get_wcs = _bound(_wcs.get_wcs)
+    show = _bound(_plot.show)
+    plot_lightcurve = _bound(_plot.plot_lightcurve)
+    to_zarr = _bound(_zarr.to_zarr)
+
+
+@xr.register_datatree_accessor("ztf")
+class DataTreeAccessor(_Accessor[xr.DataTree]):
+    """ZTF operations on frames that are not (yet) aligned."""
+
+    stack = _bound(_stack.stack)
+    lightcurve = _bound(_lightcurve.lightcurve)
+    to_zarr = _bound(_zarr.to_zarr)

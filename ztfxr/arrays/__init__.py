@@ -1,0 +1,1 @@
+"""Array code: numpy in, numpy out; no xarray, no dask, no files."""

@@ -1,0 +1,57 @@
+"""The command line: ``ztfxr demo``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 on success, 1 with a message on an error that ztfxr names."""
+    options = _parser().parse_args(arguments)
+    if not hasattr(options, "run"):
+        _parser().print_help()
+        return 2
+    from ztfxr.errors import ZtfxrError
+
+    try:
+        options.run(options)
+    except (ZtfxrError, FileNotFoundError) as error:
+        print(f"ztfxr: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ztfxr", description="From ZTF images to light curves.")
+    commands = parser.add_subparsers(title="commands")
+    demo = commands.add_parser("demo", help="run the main job on packaged semi-real epochs, or on alert packets")
+    demo.add_argument(
+        "--alerts", type=Path, metavar="DIR", help="a folder of ZTF alert packets (*.avro) to run on instead"
+    )
+    demo.add_argument(
+        "--out", type=Path, default=Path("ztfxr-demo"), metavar="DIR", help="where to write (default: ztfxr-demo)"
+    )
+    demo.add_argument("--epochs", type=int, default=15, metavar="N", help="number of semi-real epochs (default: 15)")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _demo(options: argparse.Namespace) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from ztfxr import demo
+
+    if options.alerts is not None:
+        demo.run_alerts(options.alerts, options.out)
+    else:
+        demo.run_semireal(options.out, n_epochs=options.epochs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Difference image analysis."""

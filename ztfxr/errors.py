@@ -1,0 +1,107 @@
+"""The errors that users meet, each a named class; all derive from `ZtfxrError`."""
+
+from __future__ import annotations
+
+__all__ = [
+    "AlertError",
+    "AlignmentError",
+    "ChunkError",
+    "FrameError",
+    "HeaderError",
+    "InputError",
+    "MissingDependencyError",
+    "MissingMaskError",
+    "MissingWCSError",
+    "NotFITSError",
+    "OutsideFrameError",
+    "ShapeError",
+    "StoreError",
+    "TruncatedFileError",
+    "ZtfxrError",
+]
+
+
+class ZtfxrError(Exception):
+    """Base of every error that ztfxr raises on purpose."""
+
+
+class InputError(ZtfxrError, ValueError):
+    """An argument has a value that the function cannot use."""
+
+
+class FrameError(ZtfxrError):
+    """A frame cannot be used; `status` is the epoch status that a run records for it."""
+
+    status: str = "unreadable"
+
+
+class NotFITSError(FrameError, OSError):
+    """The file is not FITS (a downloaded HTML page, for example)."""
+
+    status = "not_fits"
+
+
+class TruncatedFileError(FrameError, OSError):
+    """The file ends before the pixels that its header announces."""
+
+    status = "truncated"
+
+
+class MissingMaskError(FrameError, FileNotFoundError):
+    """A science frame has no mask image beside it."""
+
+    status = "missing_mask"
+
+
+class HeaderError(FrameError, ValueError):
+    """A header card is missing or has the wrong type."""
+
+    status = "bad_header"
+
+
+class ShapeError(FrameError, ValueError):
+    """An image has another shape than the one it must go with."""
+
+    status = "wrong_shape"
+
+
+class MissingWCSError(FrameError, ValueError):
+    """A sky position was asked of an image without a celestial WCS."""
+
+    status = "no_wcs"
+
+
+class AlignmentError(FrameError, ValueError):
+    """Two images do not share one pixel grid."""
+
+    status = "not_aligned"
+
+
+class AlertError(FrameError, ValueError):
+    """An alert packet cannot be used."""
+
+    status = "unreadable"
+
+
+class OutsideFrameError(ZtfxrError, KeyError):
+    """A position falls outside the image."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class ChunkError(ZtfxrError, ValueError):
+    """An image is chunked along a dimension that an operation needs whole."""
+
+
+class StoreError(ZtfxrError, OSError):
+    """A zarr store cannot be written or understood."""
+
+
+class MissingDependencyError(ZtfxrError, ImportError):
+    """An optional dependency is not installed."""
+
+    @classmethod
+    def for_extra(cls, package: str, extra: str) -> MissingDependencyError:
+        """The error for `package`, which the extra `extra` would have installed."""
+        return cls(f'{package} is not installed; it comes with an extra: pip install "ztfxr[{extra}]"')

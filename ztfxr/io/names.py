@@ -1,0 +1,58 @@
+"""The naming scheme of ZTF files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["QuadrantName", "find_mask", "parse_name"]
+
+_PATTERN = re.compile(
+    r"ztf_(?P<filefracday>\d{14})_(?P<field>\d{6})_(?P<filter>z[gri])_c(?P<ccdid>\d{2})_(?P<kind>[a-z])"
+    r"(?:_q(?P<qid>[1-4]))?"
+)
+_SUFFIXES = (".fits", ".fits.gz", ".fits.fz")
+
+
+@dataclass(frozen=True)
+class QuadrantName:
+    """What a ZTF file name says; the time is deliberately not taken from it."""
+
+    filefracday: int
+    field: int
+    filter: str
+    ccdid: int
+    qid: int | None
+
+
+def parse_name(name: str) -> QuadrantName | None:
+    """The parts of a ZTF file name, or None where it is not one."""
+    found = _PATTERN.search(name)
+    if found is None:
+        return None
+    qid = found["qid"]
+    return QuadrantName(
+        filefracday=int(found["filefracday"]),
+        field=int(found["field"]),
+        filter=f"ztf{found['filter'][1]}",
+        ccdid=int(found["ccdid"]),
+        qid=int(qid) if qid else None,
+    )
+
+
+def find_mask(path: Path) -> Path | None:
+    """The mask image beside a science image, compressed the same way or not; None where there is none."""
+    if "sciimg" not in path.name:
+        return None
+    stem = path.name.replace("sciimg", "mskimg")
+    for suffix in sorted(_SUFFIXES, key=len, reverse=True):
+        if stem.endswith(suffix):
+            stem = stem.removesuffix(suffix)
+            break
+    own = next((s for s in sorted(_SUFFIXES, key=len, reverse=True) if path.name.endswith(s)), "")
+    for suffix in dict.fromkeys((own, *_SUFFIXES)):
+        candidate = path.with_name(stem + suffix)
+        if suffix and candidate.is_file():
+            return candidate
+    return None

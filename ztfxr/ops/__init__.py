@@ -1,0 +1,1 @@
+"""Labelled images to labelled images."""

@@ -1,0 +1,130 @@
+"""Frames that share one pixel grid, as one Dataset with a time dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from ztfxr.errors import FrameError, InputError, ShapeError
+from ztfxr.schema import STATUS_PLANES, annotate_all, fill_value, planes_to_bits
+from ztfxr.wcs import same_grid
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+__all__ = ["stack"]
+
+
+def stack(frames: xr.DataTree, *, like: xr.Dataset | xr.DataArray | None = None) -> xr.Dataset:
+    """Stack the aligned frames of a tree along `time`, earliest first; lazy.
+
+    Parameters
+    ----------
+    frames
+        As `ztfxr.open_epochs` gives it. Siblings may have any order.
+    like
+        The grid that every frame must share, by default that of the first usable frame.
+
+    Returns
+    -------
+    xarray.Dataset
+        The frames' variables with dims (time, y, x), their scalar coordinates on `time`, `frame` (the node's name),
+        `epoch_status` (bit planes) and `message`. A frame that is unusable, or on another grid, keeps its place with NaN pixels and a
+        status that says why (at the end where its time is unknown); the others are untouched.
+
+    Raises
+    ------
+    InputError
+        The tree has no frames.
+    FrameError
+        No frame is usable; its message names the first reason.
+    """
+    import dask.array as da
+
+    nodes = {name: node.to_dataset() for name, node in frames.children.items()}
+    if not nodes:
+        raise InputError("the tree holds no frames; open some with ztfxr.open_epochs")
+    verdicts = {name: _verdict(ds, like) for name, ds in nodes.items()}
+    first = _first_usable(nodes, verdicts)
+    for name in [n for n, (bits, _) in verdicts.items() if bits == 0]:
+        verdicts[name] = _against(nodes[name], first)
+    order = sorted(nodes, key=lambda name: (np.isnat(t := _time(nodes[name])), t, name))
+    variables = {
+        str(k): (("time", "y", "x"), da.stack([_pixels(nodes[n], k, v, verdicts[n][0] == 0) for n in order]))
+        for k, v in first.data_vars.items()
+        if v.dims == ("y", "x")
+    }
+    scalars = [k for k, v in first.coords.items() if v.ndim == 0]
+    spatial = first.drop_vars(list(first.data_vars)).reset_coords(scalars, drop=True)
+    out = spatial.assign(variables).assign_coords(_on_time(nodes, order, first, verdicts))
+    out.attrs = {k: v for k, v in first.attrs.items() if k == "wcs_header"}
+    return annotate_all(out)
+
+
+def _first_usable(nodes: dict[str, xr.Dataset], verdicts: dict[str, tuple[int, str]]) -> xr.Dataset:
+    for name, (bits, _) in verdicts.items():
+        if bits == 0:
+            return nodes[name]
+    name, (_, message) = next(iter(verdicts.items()))
+    raise FrameError(f"none of the {len(nodes)} frames can be used; {name}: {message}")
+
+
+def _verdict(frame: xr.Dataset, like: xr.Dataset | xr.DataArray | None) -> tuple[int, str]:
+    """Status bits and message of a frame on its own (`like` None) or against a grid."""
+    if "status" in frame.attrs:
+        return int(frame.attrs["status"]), str(frame.attrs.get("message", ""))
+    if like is None:
+        return 0, ""
+    try:
+        same_grid(frame, like)
+    except FrameError as error:
+        return planes_to_bits([error.status], STATUS_PLANES), str(error)
+    return 0, ""
+
+
+def _against(frame: xr.Dataset, first: xr.Dataset) -> tuple[int, str]:
+    """Status bits and message of a frame against the first usable one: same grid, same variables."""
+    bits, message = _verdict(frame, first)
+    missing = [str(k) for k in first.data_vars if k not in frame]
+    if bits == 0 and missing:
+        error = ShapeError(f"the frame lacks {', '.join(missing)}, which the others have")
+        return planes_to_bits([error.status], STATUS_PLANES), str(error)
+    return bits, message
+
+
+def _time(frame: xr.Dataset) -> np.datetime64:
+    if "time" in frame.coords:
+        return np.datetime64(frame.coords["time"].values, "ns")
+    return np.datetime64("NaT", "ns")
+
+
+def _pixels(frame: xr.Dataset, name: Hashable, like: xr.DataArray, good: bool) -> da.Array:
+    import dask.array as da
+
+    if not good:
+        return da.full(like.shape, fill_value(str(name), like.dtype), dtype=like.dtype, chunks=like.shape)
+    data = frame[name].data
+    return data.astype(like.dtype) if isinstance(data, da.Array) else da.from_array(data, chunks=like.shape)
+
+
+def _on_time(
+    nodes: dict[str, xr.Dataset], order: list[str], first: xr.Dataset, verdicts: dict[str, tuple[int, str]]
+) -> dict[str, Any]:
+    coords: dict[str, Any] = {}
+    for key, model in first.coords.items():
+        if model.ndim == 0:
+            coords[str(key)] = ("time", _column(nodes, order, str(key), model), model.attrs)
+    coords["frame"] = ("time", np.array(order))
+    coords["epoch_status"] = ("time", np.array([verdicts[n][0] for n in order], dtype=np.uint16))
+    coords["message"] = ("time", np.array([verdicts[n][1] for n in order]))
+    return coords
+
+
+def _column(nodes: dict[str, xr.Dataset], order: list[str], key: str, model: xr.DataArray) -> np.ndarray[Any, Any]:
+    """One scalar coordinate over the epochs; NaN, NaT, -1 or "" where a frame has none."""
+    missing: Any = {"f": np.nan, "M": np.datetime64("NaT", "ns"), "i": -1, "u": 0}.get(model.dtype.kind, "")
+    values = [nodes[n].coords[key].values[()] if key in nodes[n].coords else missing for n in order]
+    return np.array(values) if model.dtype.kind == "U" else np.array(values, dtype=model.dtype)

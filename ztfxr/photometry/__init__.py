@@ -1,0 +1,1 @@
+"""Fluxes at fixed positions, and light curves."""

@@ -1,0 +1,87 @@
+"""From frames to light curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ztfxr.dia.difference import difference
+from ztfxr.errors import InputError
+from ztfxr.ops.positions import Positions
+from ztfxr.ops.stack import stack
+from ztfxr.photometry.aperture import Masked, aperture_photometry
+from ztfxr.schema import annotate_all
+
+__all__ = ["calibrate_flux", "lightcurve"]
+
+_AB_MICROJANSKY = 23.9
+_EPOCH = ("kernel_sum", "kernel_sum_err", "chi2", "n_pixels", "epoch_status")
+
+
+def lightcurve(
+    obj: xr.Dataset | xr.DataTree,
+    positions: Positions,
+    *,
+    reference: xr.Dataset | xr.DataArray | None = None,
+    radius: float = 7.0,
+    masked: Masked = "correct",
+    **options: Any,
+) -> xr.Dataset:
+    """Difference fluxes at fixed positions over all epochs; lazy.
+
+    Parameters
+    ----------
+    obj
+        Frames of `ztfxr.open_epochs` (they must share the reference's pixel grid), a stack (time, y, x), alerts, or
+        difference images that are there already.
+    positions
+        As for `ztfxr.resolve_positions`.
+    reference
+        What to subtract; not needed for alerts and difference images.
+    radius, masked
+        Of the aperture, as for `ztfxr.aperture_photometry`.
+    **options
+        Passed on to `ztfxr.difference`.
+
+    Returns
+    -------
+    xarray.Dataset
+        `flux`, `flux_err` (DN on the science scale of each epoch), `status`, `area`, `masked_fraction` on (time, source); `flux_ujy`,
+        `flux_ujy_err` by the zero point `magzp` where it is known; `kernel_sum`, `chi2`, `epoch_status` on time; the coordinates of the
+        epochs. Every epoch has a row, whatever happened to it.
+
+    Raises
+    ------
+    InputError, AlignmentError, ChunkError, MissingWCSError, FrameError
+    """
+    frames = stack(obj, like=reference) if isinstance(obj, xr.DataTree) else obj
+    if "difference" in frames:
+        if options or reference is not None:
+            raise InputError(
+                f"these are difference images already; {', '.join([*options, *(['reference'] if reference is not None else [])])} "
+                "would have no effect"
+            )
+        diff = frames
+    else:
+        diff = difference(frames, reference, **options)
+    photometry = aperture_photometry(diff, positions, radius=radius, masked=masked)
+    spatial = [k for k, v in photometry.coords.items() if {"y", "x"} & set(v.dims)]
+    out = photometry.drop_vars(spatial, errors="ignore").assign({k: diff[k].variable for k in _EPOCH if k in diff})
+    out.attrs |= {
+        k: v for k, v in diff.attrs.items() if k in ("object", "kernel_size", "background_order", "exclude_radius")
+    }
+    return calibrate_flux(out) if "magzp" in out.coords else annotate_all(out)
+
+
+def calibrate_flux(photometry: xr.Dataset) -> xr.Dataset:
+    """Add `flux_ujy` and `flux_ujy_err` by each epoch's zero point `magzp` (AB magnitude of 1 DN); lazy.
+
+    ``f = flux · 10**(−0.4 (magzp − 23.9))`` µJy (Oke & Gunn 1983, AB system); negative fluxes stay negative.
+    """
+    if "magzp" not in photometry.coords:
+        raise InputError("no zero point: the photometry has no coordinate 'magzp'")
+    factor = 10.0 ** (-0.4 * (photometry.coords["magzp"].astype(np.float64) - _AB_MICROJANSKY))
+    out = photometry.assign(flux_ujy=photometry["flux"] * factor, flux_ujy_err=photometry["flux_err"] * factor)
+    return annotate_all(out)

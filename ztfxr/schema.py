@@ -1,0 +1,220 @@
+"""What each variable, coordinate and bit plane is: one registry that annotates, validates and documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ztfxr.errors import InputError
+
+__all__ = [
+    "FILTERS",
+    "MASK_PLANES",
+    "RECOMMENDED_PLANES",
+    "SPECS",
+    "STATUS_PLANES",
+    "Plane",
+    "Spec",
+    "annotate",
+    "annotate_all",
+    "fill_value",
+    "flag_attrs",
+    "planes_to_bits",
+]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One variable: its name, dimensions, dtype, unit and meaning."""
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: str
+    units: str
+    meaning: str
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The attributes that the variable carries."""
+        attrs: dict[str, Any] = {"long_name": self.meaning}
+        if self.units:
+            attrs["units"] = self.units
+        return attrs
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One bit plane of an integer flag image."""
+
+    name: str
+    bit: int
+    meaning: str
+
+    @property
+    def value(self) -> int:
+        """The integer value of the plane, ``2**bit``."""
+        return 1 << self.bit
+
+
+MASK_PLANES: tuple[Plane, ...] = (
+    Plane("tracks", 0, "aircraft or satellite track"),
+    Plane("sexsources", 1, "SExtractor source: not a defect"),
+    Plane("lowresponsivity", 2, "low responsivity in the flat field"),
+    Plane("highresponsivity", 3, "high responsivity in the flat field"),
+    Plane("noisy", 4, "noisy pixel"),
+    Plane("ghosts", 5, "ghost of a bright source; absent from masks of early 2018"),
+    Plane("spillage", 6, "pixel spillage; meaningful only up to OBSMJD 58779, absent from masks of early 2018"),
+    Plane("spikes", 7, "diffraction spike or charge spillage of a bright source"),
+    Plane("saturated", 8, "saturated pixel"),
+    Plane("dead", 9, "dead or otherwise unusable pixel"),
+    Plane("nan", 10, "not a number"),
+    Plane("psfsources", 11, "PSF-fit source: not a defect"),
+    Plane("brightstarhalo", 12, "halo of a bright star; absent from masks of early 2018"),
+    Plane("outside", 15, "outside the frame: set by ztfxr where a stamp is padded, never by IPAC"),
+)
+
+RECOMMENDED_PLANES: tuple[str, ...] = tuple(p.name for p in MASK_PLANES if p.name not in ("sexsources", "psfsources"))
+"""IPAC's template 6141, every plane but the two that mark detected sources, and ztfxr's own `outside`."""
+
+STATUS_PLANES: tuple[Plane, ...] = (
+    Plane("unreadable", 0, "the frame could not be read"),
+    Plane("not_fits", 1, "the file is not FITS"),
+    Plane("truncated", 2, "the file ends before its pixels do"),
+    Plane("missing_mask", 3, "no mask image beside the science image"),
+    Plane("bad_header", 4, "a header card is missing or has the wrong type"),
+    Plane("wrong_shape", 5, "the frame has another shape than its companions"),
+    Plane("no_wcs", 6, "no celestial WCS"),
+    Plane("not_aligned", 7, "the frame is on another pixel grid than the reference"),
+    Plane("too_few_pixels", 8, "too few good pixels to solve the kernel"),
+    Plane("solve_failed", 9, "the normal equations have no stable solution"),
+    Plane("outside", 10, "the position is outside the frame"),
+    Plane("edge", 11, "the aperture reaches over the edge of the frame"),
+    Plane("masked", 12, "bad pixels inside the aperture"),
+    Plane("no_good_pixels", 13, "no good pixel inside the aperture, or too many bad ones"),
+)
+
+_YX = ("y", "x")
+_TYX = ("time", "y", "x")
+_TS = ("time", "source")
+
+_VARIABLES: tuple[Spec, ...] = (
+    Spec("sci", _YX, "float32", "DN", "science image"),
+    Spec("flags", _YX, "uint16", "", "mask bit planes"),
+    Spec("variance", _YX, "float32", "DN2", "variance of the noise per pixel"),
+    Spec("background", _YX, "float32", "DN", "sky background"),
+    Spec("background_rms", _YX, "float32", "DN", "rms of the sky background"),
+    Spec("mask", _YX, "bool", "", "True where the pixel is bad"),
+    Spec("reference", _TYX, "float32", "DN", "reference image"),
+    Spec("reference_variance", _TYX, "float32", "DN2", "variance of the reference image"),
+    Spec("ipac_difference", _TYX, "float32", "DN", "difference image made by IPAC"),
+    Spec("difference", _TYX, "float32", "DN", "science minus matched reference, on the science flux scale"),
+    Spec("difference_variance", _TYX, "float32", "DN2", "variance of the difference image"),
+    Spec("kernel", ("time", "ky", "kx"), "float64", "", "PSF-matching kernel that acts on the reference"),
+    Spec("kernel_err", ("time", "ky", "kx"), "float64", "", "standard error of each kernel pixel"),
+    Spec("kernel_sum", ("time",), "float64", "", "photometric scale of science over reference: sum of the kernel"),
+    Spec("kernel_sum_err", ("time",), "float64", "", "standard error of the kernel sum"),
+    Spec("background_coeff", ("time", "term"), "float64", "DN", "polynomial coefficients of the background"),
+    Spec("background_coeff_err", ("time", "term"), "float64", "DN", "standard error of the background coefficients"),
+    Spec("chi2", ("time",), "float64", "", "reduced chi-square of the kernel solution over the pixels used"),
+    Spec("n_pixels", ("time",), "int64", "", "pixels used in the kernel solution"),
+    Spec("condition", ("time",), "float64", "", "condition number of the scaled normal matrix"),
+    Spec("flux", _TS, "float64", "DN", "flux"),
+    Spec("flux_err", _TS, "float64", "DN", "standard error of the flux"),
+    Spec("area", _TS, "float64", "pixel2", "good area inside the aperture"),
+    Spec("masked_fraction", _TS, "float64", "", "fraction of the aperture that is bad or outside the frame"),
+    Spec("status", _TS, "uint16", "", "what happened to the measurement; 0 is good"),
+    Spec("epoch_status", ("time",), "uint16", "", "what happened to the epoch; 0 is good"),
+    Spec("flux_ujy", _TS, "float64", "uJy", "flux density"),
+    Spec("flux_ujy_err", _TS, "float64", "uJy", "standard error of the flux density"),
+)
+
+_COORDINATES: tuple[Spec, ...] = (
+    Spec("x", ("x",), "int64", "pixel", "0-based FITS column in the full frame"),
+    Spec("y", ("y",), "int64", "pixel", "0-based FITS row in the full frame"),
+    Spec("ra", _YX, "float64", "deg", "right ascension (ICRS)"),
+    Spec("dec", _YX, "float64", "deg", "declination (ICRS)"),
+    Spec("time", (), "datetime64[ns]", "", "middle of the exposure (UTC)"),
+    Spec("mjd", (), "float64", "d", "middle of the exposure (MJD, UTC)"),
+    Spec("filter", (), "str", "", "ZTF filter: ztfg, ztfr or ztfi"),
+    Spec("exptime", (), "float64", "s", "exposure time"),
+    Spec("field", (), "int64", "", "ZTF field"),
+    Spec("ccdid", (), "int64", "", "CCD, 1 to 16"),
+    Spec("qid", (), "int64", "", "quadrant of the CCD, 1 to 4"),
+    Spec("rcid", (), "int64", "", "readout channel, 4 (ccdid - 1) + qid - 1"),
+    Spec("filefracday", (), "int64", "", "night and fraction of day that name the exposure"),
+    Spec("magzp", (), "float64", "mag", "AB magnitude of 1 DN"),
+    Spec("magzprms", (), "float64", "mag", "scatter of the zero point"),
+    Spec("gain", (), "float64", "electron/DN", "gain"),
+    Spec("readnoise", (), "float64", "electron", "read noise"),
+    Spec("saturate", (), "float64", "DN", "saturation level"),
+    Spec("seeing", (), "float64", "pixel", "FWHM of the PSF"),
+)
+
+SPECS: Mapping[str, Spec] = {spec.name: spec for spec in (*_VARIABLES, *_COORDINATES)}
+"""Every variable and coordinate by name."""
+
+FILTERS: Mapping[int, str] = {1: "ztfg", 2: "ztfr", 3: "ztfi"}
+"""ZTF filter names by FILTERID (`fid`)."""
+
+
+def flag_attrs(planes: Iterable[Plane]) -> dict[str, Any]:
+    """CF attributes that make an integer flag variable describe itself."""
+    planes = tuple(planes)
+    return {
+        "flag_masks": [p.value for p in planes],
+        "flag_meanings": " ".join(p.name for p in planes),
+    }
+
+
+def planes_to_bits(names: Iterable[str], planes: Iterable[Plane] = MASK_PLANES) -> int:
+    """The integer with the named planes set; `InputError` on an unknown name."""
+    values = {p.name: p.value for p in planes}
+    bits = 0
+    for name in names:
+        if name not in values:
+            raise InputError(f"unknown plane {name!r}; the planes are {', '.join(values)}")
+        bits |= values[name]
+    return bits
+
+
+_FLAG_PLANES = {"flags": MASK_PLANES, "status": STATUS_PLANES, "epoch_status": STATUS_PLANES}
+
+
+def annotate(array: xr.DataArray, name: str | None = None, **extra: Any) -> xr.DataArray:
+    """`array` with the name and attributes that the schema gives to `name`; pixels untouched, lazy."""
+    spec = SPECS[str(name or array.name)]
+    flags = flag_attrs(_FLAG_PLANES[spec.name]) if spec.name in _FLAG_PLANES else {}
+    out = array.copy(deep=False).rename(spec.name)
+    out.attrs = {**spec.attrs, **flags, **extra}
+    return out
+
+
+def annotate_all(dataset: xr.Dataset) -> xr.Dataset:
+    """`dataset` with every variable and coordinate that the schema knows annotated; lazy."""
+    out = dataset.copy()
+    for name in out.variables:
+        spec = SPECS.get(str(name))
+        if spec is None:
+            continue
+        flags = flag_attrs(_FLAG_PLANES[spec.name]) if spec.name in _FLAG_PLANES else {}
+        stated = _stated(out[name].attrs) if name in out.coords else {}
+        out[name].attrs = {**spec.attrs, **flags, **stated}
+    return out
+
+
+def _stated(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """What a file states of a coordinate better than the schema can: SEEING comes in pixels or arcsec."""
+    return {"units": attrs["units"]} if "units" in attrs else {}
+
+
+def fill_value(name: str, dtype: np.dtype[Any]) -> Any:
+    """What stands where there is no pixel: the plane `outside` in `flags`, True in masks, NaN, else 0."""
+    if name == "flags":
+        return planes_to_bits(["outside"])
+    if dtype.kind == "b":
+        return True
+    return np.nan if dtype.kind == "f" else 0

@@ -1,0 +1,1 @@
+"""Labelled objects to zarr stores and back."""
