@@ -30,7 +30,6 @@ RANKS = {
     "demo": 8,
     "cli": 9,
     "__main__": 10,
-    "__main__": 10,
 }
 NOT_IN_ARRAYS = ("xarray", "dask", "distributed", "zarr", "astropy.io")
 

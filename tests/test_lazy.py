@@ -1,4 +1,4 @@
-"""Every public function that claims to be lazy runs under a scheduler that raises; every public name is accounted for."""
+"""Every function that claims to be lazy runs under a scheduler that raises; every public name is accounted for."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -125,7 +126,8 @@ def test_sip(wcs_header: MakeHeader) -> None:
     ra, dec = exact(header, 30.0, 10.0)
     sky = pixel_to_sky(labelled, 10.0, 30.0)
     assert (sky.ra.deg, sky.dec.deg) == (ra, dec)
-    np.testing.assert_allclose(sky_to_pixel(labelled, sky), (10.0, 30.0), rtol=0, atol=1e-6)
+    x, y = np.meshgrid(np.arange(0.0, 50, 7), np.arange(0.0, 60, 7))
+    np.testing.assert_allclose(sky_to_pixel(labelled, pixel_to_sky(labelled, x, y)), (x, y), rtol=0, atol=1e-7)
 
 
 # labels
@@ -470,6 +472,7 @@ def test_far_positions_never_land_on_the_image(frame: xr.DataArray, distance: fl
     x, y = sky_to_pixel(frame, centre.directional_offset_by(angles * 1.0 * _deg(), distance * _deg()))
     with np.errstate(invalid="ignore"):
         assert not ((abs(x) < 1000) & (abs(y) < 1000)).any()
+    assert (np.isnan(x) == (distance > 60)).all()
 
 
 def _deg() -> Any:
@@ -534,6 +537,19 @@ def test_strided_large_grid(wcs_header: MakeHeader) -> None:
     truth = exact(header, *np.mgrid[0:900:2, 799:-1:-2])
     np.testing.assert_allclose(part["ra"].values, truth[0], rtol=0, atol=1e-8)
     np.testing.assert_allclose(part["dec"].values, truth[1], rtol=0, atol=1e-8)
+
+
+def test_each_thread_has_its_own_wcs(frame: xr.DataArray) -> None:
+    """Structures of wcslib are not shared: astropy's were not thread-safe for years."""
+    barrier = threading.Barrier(4)
+
+    def own(_: int) -> Any:
+        barrier.wait()
+        return module._build(frame.attrs["wcs_header"])
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(own, range(4)))
+    assert len({id(wcs) for wcs in found}) == 4
 
 
 @pytest.mark.parametrize("shape", [SHAPE, BIG])

@@ -38,7 +38,7 @@ def _bound(function: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[_Ac
     """`function` as a method; signature, types and docstring stay."""
 
     @functools.wraps(function)
-    def method(self: _Accessor[T], *args: P.args, **kwargs: P.kwargs) -> R:
+    def method(self: _Accessor[T], /, *args: P.args, **kwargs: P.kwargs) -> R:
         return function(self._obj, *args, **kwargs)
 
     signature = inspect.signature(function)

@@ -44,7 +44,9 @@ class DemoResult:
 
 
 def run_semireal(folder: Path | str, *, n_epochs: int = 15, report: Report = print) -> DemoResult:
-    """Make semi-real epochs in `folder`, difference them, measure the injected supernova, store, reopen and draw. Computes."""
+    """Make semi-real epochs in `folder`, difference them, measure the injected supernova, store, reopen and draw.
+    Computes.
+    """
     folder = Path(folder)
     report(f"Making {n_epochs} semi-real epochs: a real ZTF cut-out seen through other seeing, sky, transparency,")
     report("sub-pixel shift, noise and bad pixels, with one injected supernova. They are not observations.")
@@ -95,8 +97,8 @@ def semireal_table(lc: xr.Dataset, truth: xr.Dataset) -> list[str]:
         note = " ".join(name for value, name in meanings.items() if int(lc["status"].values[i, 0]) & value)
         shift = f"{float(truth['shift_x'][i]):+.2f} {float(truth['shift_y'][i]):+.2f}"
         lines.append(
-            f"{np.datetime_as_string(time, unit='D')}  {float(lc['seeing'][i]):5.2f}  {shift}  {injected[i]:11.1f}{flux[i]:11.1f}"
-            f"{error[i]:11.1f}{pull[i]:8.2f}  {note}"
+            f"{_day(time)}  {float(lc['seeing'][i]):5.2f}  {shift}  {injected[i]:11.1f}{flux[i]:11.1f}{error[i]:11.1f}"
+            f"{pull[i]:8.2f}  {note}".rstrip()
         )
     clear = np.isfinite(pull) & (lc["status"].values[:, 0] == 0)
     lines.append(
@@ -107,7 +109,9 @@ def semireal_table(lc: xr.Dataset, truth: xr.Dataset) -> list[str]:
 
 
 def run_alerts(alerts: Path | str, folder: Path | str, *, report: Report = print) -> DemoResult:
-    """Difference the stamps of real alert packets in folder `alerts`, compare with IPAC's difference, store and draw. Computes."""
+    """Difference the stamps of real alert packets in folder `alerts`, compare with IPAC's difference, store and draw.
+    Computes.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tree = open_alerts(alerts)
@@ -140,17 +144,23 @@ def run_alerts(alerts: Path | str, folder: Path | str, *, report: Report = print
 
 
 def with_ipac(lc: xr.Dataset, stamps: xr.Dataset, diff: xr.Dataset) -> xr.Dataset:
-    """`lc` with the same aperture sum on IPAC's difference, and the ratio of residual scatters in the ring of 11 to 24 px."""
+    """`lc` with the same aperture sum on IPAC's difference, and the ratio of residual scatters in the ring of 11 to
+    24 px.
+    """
     ipac = aperture_photometry(
         stamps["ipac_difference"], [(0, 0)], radius=_RADIUS, variance=stamps["variance"], mask=False
     )
-    r = np.hypot(stamps["y"], stamps["x"])
-    ring = ((r >= 11) & (r <= 24)).transpose("y", "x").values
+    r: xr.DataArray = np.hypot(stamps["y"], stamps["x"])  # type: ignore[assignment]
+    ring = np.asarray(((r >= 11) & (r <= 24)).transpose("y", "x"))
     ratio = [
         mad_std(_pixels(diff["difference"], i)[ring]) / mad_std(_pixels(stamps["ipac_difference"], i)[ring])
         for i in range(stamps.sizes["time"])
     ]
     return lc.assign(ipac_flux=ipac["flux"].variable, scatter_over_ipac=("time", np.array(ratio)))
+
+
+def _day(time: np.datetime64) -> str:
+    return str(np.datetime_as_string(time, unit="D"))
 
 
 def _pixels(images: xr.DataArray, epoch: int) -> NDArray[Any]:
@@ -165,10 +175,13 @@ def alerts_table(curves: dict[str, xr.Dataset]) -> list[str]:
         ratio = (lc["flux"] / lc["ipac_flux"]).values[:, 0]
         scatters.append(lc["scatter_over_ipac"].values)
         deviations.append(np.abs(ratio - 1)[lc["magap"].values < 15])
+        flux, error, magap, scatter, chi2 = (
+            lc[k].values.reshape(lc.sizes["time"]) for k in ("flux", "flux_err", "magap", "scatter_over_ipac", "chi2")
+        )
         lines += [
-            f"{np.datetime_as_string(lc['time'].values[i], unit='D')}  {name:6}  {float(lc['magap'][i]):5.2f}  {float(lc['flux'][i, 0]):12.1f}"
-            f"{float(lc['flux_err'][i, 0]):11.1f}{ratio[i]:12.4f}{float(lc['scatter_over_ipac'][i]):14.3f}{float(lc['chi2'][i]):6.2f}"
-            for i in range(lc.sizes["time"])
+            f"{_day(time)}  {name:6}  {magap[i]:5.2f}  {flux[i]:12.1f}{error[i]:11.1f}{ratio[i]:12.4f}"
+            f"{scatter[i]:14.3f}{chi2[i]:6.2f}"
+            for i, time in enumerate(lc["time"].values)
         ]
     every = np.concatenate(deviations)
     lines.append(

@@ -30,8 +30,8 @@ def read(path: Path) -> dict[str, Any]:
 def rewrite(source: Path, target: Path, **changes: Any) -> Path:
     """A copy of a packet with some of its fields, or of its candidate's, replaced."""
     with source.open("rb") as stream:
-        reader = fastavro.reader(stream)
-        schema, packet = reader.writer_schema, dict(next(iter(reader)))  # type: ignore[call-overload]
+        reader: Any = fastavro.reader(stream)
+        schema, packet = reader.writer_schema, dict(next(iter(reader)))
     for key, value in changes.items():
         (packet if key in packet else packet["candidate"])[key] = value
     with target.open("wb") as stream:
@@ -105,6 +105,12 @@ def test_values_equal_the_packets(tree: xr.DataTree, packets: dict[int, Any]) ->
             assert bool(node["isdiffpos"].values[i]) == (packet["candidate"]["isdiffpos"] in ("t", "1"))
             for key, field in STAMPS.items():
                 np.testing.assert_array_equal(node[key][i].values, stamp(packet[field]["stampData"]))
+
+
+def test_sorted_by_time_not_by_name(alert_paths: list[Path], tmp_path: Path) -> None:
+    late, early = (rewrite(alert_paths[i], tmp_path / f"{n}.avro", fid=1) for i, n in ((9, "a"), (3, "b")))
+    found = open_alerts(tmp_path, filter="ztfg")
+    assert list(found["candid"].values) == [read(early)["candid"], read(late)["candid"]]
 
 
 def test_units_are_those_of_the_packet(tree: xr.DataTree) -> None:

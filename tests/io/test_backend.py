@@ -18,7 +18,7 @@ from astropy.io import fits
 from astropy.time import Time
 from astropy.wcs import WCS
 from dask.base import tokenize
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -32,7 +32,7 @@ from ztfxr.errors import (
     ShapeError,
     TruncatedFileError,
 )
-from ztfxr.io.backend import ZTFBackendEntrypoint, open_epochs, open_quadrant
+from ztfxr.io.backend import ZTFBackendEntrypoint, _enclose, open_epochs, open_quadrant
 from ztfxr.ops.background import background, clean, variance
 from ztfxr.ops.masks import mask
 from ztfxr.schema import SPECS, STATUS_PLANES, planes_to_bits
@@ -324,7 +324,19 @@ def indexers(size: int) -> st.SearchStrategy[Any]:
     return st.one_of(slices(size), st.integers(-size, size - 1), fancy)
 
 
+@given(slices(9) | st.integers(-9, 8))
+def test_enclosing_slices(key: slice | int) -> None:
+    """What is read is contiguous, no more than needed, and gives the key back."""
+    values = np.arange(9)
+    outer, inner = _enclose(key, 9)
+    np.testing.assert_array_equal(values[outer][inner], values[key])
+    wanted = np.atleast_1d(values[key])
+    assert outer.step is None
+    assert len(values[outer]) == (np.ptp(wanted) + 1 if wanted.size else 0)
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
+@example(y=slice(0, 0), x=slice(3, 3, -1))
 @given(y=indexers(SHAPE[0]), x=indexers(SHAPE[1]))
 def test_selections_equal_numpy(frames: dict[str, xr.Dataset], suffix: str, y: Any, x: Any) -> None:
     """Orthogonal indexing by slices, integers and arrays, in any combination."""

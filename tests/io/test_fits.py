@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.conftest import WriteFrame, make_sky, write_image
@@ -39,6 +39,10 @@ def window(size: int) -> st.SearchStrategy[slice]:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @given(rows=window(SHAPE[0]), columns=window(SHAPE[1]))
+@example(rows=slice(0, 0), columns=slice(0, 0))
+@example(rows=slice(3, 3), columns=slice(2, 9))
+@example(rows=slice(3, 5), columns=slice(9, 9))
+@example(rows=slice(0, 48), columns=slice(0, 40))
 def test_windows_equal_numpy(images: dict[str, ImageFile], suffix: str, rows: slice, columns: slice) -> None:
     found = read_window(images[suffix], rows, columns)
     np.testing.assert_array_equal(found, make_sky(SHAPE)[rows, columns])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays import matching
+from ztfxr.arrays.basis import n_terms
+from ztfxr.arrays.match import MAX_KERNEL_SIZE, Image, MatchError, MatchOptions, match
 from ztfxr.errors import InputError
 from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import get_image, get_mask
@@ -29,79 +29,108 @@ _OUTPUTS: dict[str, tuple[str, ...]] = {
     "mask": IMAGE,
     "kernel": ("ky", "kx"),
     "kernel_err": ("ky", "kx"),
+    "kernel_coeff": ("kterm", "ky", "kx"),
+    "kernel_order": (),
     "kernel_sum": (),
     "kernel_sum_err": (),
     "background_coeff": ("term",),
     "background_coeff_err": ("term",),
     "chi2": (),
+    "noise_ratio": (),
+    "lost_fraction": (),
     "n_pixels": (),
+    "n_cutouts": (),
+    "n_rejected": (),
     "condition": (),
+    "science_convolved": (),
     "epoch_status": (),
 }
-_TOO_FEW = planes_to_bits(["too_few_pixels"], STATUS_PLANES)
-_FAILED = planes_to_bits(["solve_failed"], STATUS_PLANES)
-
-
-@dataclass(frozen=True)
-class _Options:
-    size: int
-    order: int
-    smoothing: float
-    iterations: int
+_FRAME_PIXELS = 512 * 512
+_CUTOUT_KERNEL = 9
 
 
 def difference(
     science: xr.Dataset | xr.DataArray,
     reference: xr.Dataset | xr.DataArray | None = None,
     *,
-    kernel_size: int = 9,
-    background_order: int = 1,
+    kernel_size: int | Literal["auto"] | None = None,
+    kernel_order: int | Literal["auto"] | None = None,
+    scale_order: int = 0,
+    background_order: int | None = None,
+    basis: Literal["delta", "gaussian"] = "delta",
+    solve_on: Literal["all", "stars"] | None = None,
+    convolve: Literal["reference", "science", "auto"] | None = None,
     smoothing: float = 0.0,
+    n_cutouts: int = 1000,
+    cutout_size: int = 17,
+    clip: float = 4.0,
     exclude: Positions | None = None,
     exclude_radius: float = 10.0,
     variance: xr.DataArray | None = None,
     reference_variance: xr.DataArray | None = None,
     mask: xr.DataArray | None = None,
     reference_mask: xr.DataArray | None = None,
-    iterations: int = 2,
 ) -> xr.Dataset:
-    """Subtract the reference, matched in PSF, flux scale and background, from one epoch or a stack; lazy, one epoch a task.
+    """Subtract the reference, matched in PSF, flux scale and background, from one epoch or a stack; lazy, one epoch a
+    task.
 
-    The model of each science image is ``convolve(reference, kernel) + polynomial``, where every pixel of the kernel is free. It is
-    found by least squares over all good pixels, weighted by the variances of both images; the reference's part is updated
-    once the kernel is known. Pixels of the science image that are bad carry no weight; bad pixels of the reference carry
-    none over the footprint of the kernel.
+    The model of each science image is ``convolve(reference, kernel) + polynomial``. The kernel may vary over the
+    image. It is found by least squares over cut-outs, each pixel weighted by the variances of both images, and
+    cut-outs that do not fit (variable stars) are rejected. Bad pixels of the science image carry no weight; those of
+    the reference carry none over the footprint of the kernel.
+
+    Some defaults depend on whether the image is a *frame* (more than 512 × 512 pixels) or a *cut-out*.
 
     Parameters
     ----------
     science
-        An image (y, x) or stack (time, y, x), or a Dataset with `sci` and, where they exist, `flags` or `mask` and `variance`.
-        A Dataset of `ztfxr.open_alerts` holds its own `reference`.
+        An image (y, x) or stack (time, y, x), or a Dataset with `sci` and, where they exist, `flags` or `mask` and
+        `variance`. A Dataset of `ztfxr.open_alerts` holds its own `reference`.
     reference
         On the same pixel grid, (y, x) or (time, y, x).
     kernel_size
-        Pixels along the kernel's side, odd. It must hold the difference of the PSFs and any shift between the images.
+        Pixels along the kernel's side, odd, or ``"auto"``: from the two PSF widths, measured on stars. It must hold
+        the difference of the PSFs and any shift between the images. Default: auto on frames, 9 on cut-outs. With auto,
+        kernels are returned centred in 25 × 25 pixels.
+    kernel_order
+        Spatial order of the kernel over the image, 0 to 3, or ``"auto"``: the one with the least Akaike information.
+        Default: auto on frames, 0 on cut-outs.
+    scale_order
+        Spatial order of the photometric scale, the kernel's sum; 0 holds it constant.
     background_order
-        Order of the polynomial of the background difference, 0 to 3.
+        Order of the polynomial of the background difference, 0 to 3. Default: 3 on frames, 1 on cut-outs.
+    basis
+        ``"delta"``: every kernel pixel is free. ``"gaussian"``: Gaussians times polynomials, for few or faint stars.
+    solve_on
+        ``"stars"``: cut-outs of `cutout_size` pixels around up to `n_cutouts` bright stars, evenly over the image.
+        ``"all"``: every good pixel (crowded fields, extended objects). Default: stars on frames, all on cut-outs.
+    convolve
+        Which image the kernel acts on; ``"auto"`` takes the sharper one. The result is on the science scale in any
+        case. Default: auto on frames, reference on cut-outs.
     smoothing
         Weight of the kernel's squared Laplacian relative to the mean diagonal of the normal matrix; 0 for none.
-    exclude
-        Positions of variable objects that must not shape the kernel; pixels within `exclude_radius` pixels are left out of the solution
-        (never out of the difference). By default the position that an alert was raised for, if `science` holds alerts.
+    n_cutouts, cutout_size
+        Of the cut-outs around stars.
+    clip
+        Cut-outs whose reduced χ² exceeds the median by this many robust standard deviations are rejected.
+    exclude, exclude_radius
+        Positions of variable objects that must not shape the kernel; pixels within `exclude_radius` pixels are left
+        out of the solution (never out of the difference). By default the position that an alert was raised for.
     variance, reference_variance
-        Variance per pixel in DN². By default the variables `variance` of the Datasets (`reference_variance` of an alert
-        stack), else `ztfxr.variance`.
+        Variance per pixel in DN². By default the variables `variance` of the Datasets (`reference_variance` of an
+        alert stack), else `ztfxr.variance` where the gain is known; else sky noise and gain are measured from the
+        residuals.
     mask, reference_mask
         Boolean, True where bad; by default the Datasets' recommended planes. Non-finite pixels are always bad.
-    iterations
-        Solutions per epoch; the second and later ones weight by the variance of the convolved reference.
 
     Returns
     -------
     xarray.Dataset
-        `difference` and `difference_variance` on the science flux scale, NaN where `mask` is True; `kernel` with `kernel_err` (ky, kx), in
-        the convention of a convolution; `kernel_sum`, the photometric scale; `background_coeff` with errors (term), for
-        ``u**i * v**j`` with u, v in [-1, 1] along x and y; reduced `chi2`, `n_pixels`, `condition`; and `epoch_status`: an epoch that cannot
+        `difference` and `difference_variance` on the science flux scale, NaN where `mask` is True; `kernel` with
+        `kernel_err` (ky, kx) at the image's centre, in the convention of a convolution; `kernel_coeff` (kterm, ky, kx)
+        and `background_coeff` with errors (term), for the terms 1, u, v, u², uv, v², … with u, v in [-1, 1] along x
+        and y; `kernel_sum`, the photometric scale; reduced `chi2` of the solution, `noise_ratio` of the whole
+        difference, `lost_fraction`, cut-outs used and rejected, `condition`; and `epoch_status`: an epoch that cannot
         be solved is NaN with a status that says why. The coordinates of `science` stay.
 
     Raises
@@ -115,52 +144,112 @@ def difference(
 
     Notes
     -----
-    Bramich 2008, MNRAS 386, L77; smoothing after Becker et al. 2012, MNRAS 425, 1341. `difference_variance` holds the
-    variance of each pixel; the convolved reference's noise is correlated between pixels.
+    Bramich 2008, MNRAS 386, L77; Alard & Lupton 1998, ApJ 503, 325; variation over the field after Alard 2000, A&AS
+    144, 363, and Bramich et al. 2013, MNRAS 428, 2275; smoothing after Becker et al. 2012, MNRAS 425, 1341.
+    `difference_variance` holds the variance of each pixel; the convolved image's noise is correlated between pixels.
     """
-    options = _Options(*_checked(kernel_size, background_order, smoothing, iterations))
     ref = _reference_image(science, reference)
     sci = get_image(science)
     same_grid(sci, ref)
+    frame = sci.sizes["y"] * sci.sizes["x"] > _FRAME_PIXELS
+    options = _options(
+        frame,
+        kernel_size=kernel_size,
+        kernel_order=kernel_order,
+        scale_order=scale_order,
+        background_order=background_order,
+        basis=basis,
+        solve_on=solve_on,
+        convolve=convolve,
+        smoothing=smoothing,
+        n_cutouts=n_cutouts,
+        cutout_size=cutout_size,
+        clip=clip,
+    )
+    noise = _variance(science, variance, "variance"), _reference_noise(science, reference, reference_variance)
     inputs = [
         sci,
         get_mask(science, mask),
-        _variance(science, variance, "variance"),
+        noise[0],
         _bare(ref),
         _bare(_reference_mask(reference, ref, reference_mask)),
-        _bare(_reference_noise(science, reference, reference_variance)),
+        _bare(noise[1]),
         _excluded(science, sci, exclude, exclude_radius),
     ]
-    sizes = {"ky": kernel_size, "kx": kernel_size, "term": matching.n_terms(background_order)}
-    found = apply_images(_one_epoch, *inputs, outputs=_OUTPUTS, sizes=sizes, kwargs={"options": options})
+    size = options.kernel_size or MAX_KERNEL_SIZE
+    sizes = {"ky": size, "kx": size, "term": n_terms(options.background_order), "kterm": n_terms(options.max_order)}
+    core = [IMAGE if set(IMAGE) <= set(a.dims) else () for a in inputs]
+    found = apply_images(_one_epoch, *inputs, inputs=core, outputs=_OUTPUTS, sizes=sizes, kwargs={"options": options})
+    return _labelled(found, science, sci, options, size, exclude_radius)
+
+
+def _labelled(
+    found: dict[str, xr.DataArray],
+    science: xr.Dataset | xr.DataArray,
+    sci: xr.DataArray,
+    options: MatchOptions,
+    size: int,
+    exclude_radius: float,
+) -> xr.Dataset:
+    """The results with their coordinates and attributes, and the status that epochs already had."""
     images = {k: v.transpose(*sci.dims) if _OUTPUTS[k] == IMAGE else v for k, v in found.items()}
     prior = sci.coords.get("epoch_status")
     if prior is not None:
         images["epoch_status"] = images["epoch_status"].drop_vars("epoch_status") | prior.variable
     out = xr.Dataset({k: v.drop_vars("epoch_status", errors="ignore") for k, v in images.items()})
-    offset = np.arange(kernel_size) - kernel_size // 2
+    offset = np.arange(size) - size // 2
     out = out.assign_coords(ky=offset, kx=offset)
     out.attrs = {
         **{k: v for k, v in science.attrs.items() if k in ("wcs_header", "object", "target_x", "target_y")},
-        "kernel_size": kernel_size,
-        "background_order": background_order,
+        "kernel_size": options.kernel_size or "auto",
+        "kernel_order": "auto" if options.kernel_order is None else options.kernel_order,
+        "background_order": options.background_order,
+        "solve_on": options.solve_on,
+        "basis": options.basis,
         "exclude_radius": exclude_radius,
     }
     return annotate_all(out)
 
 
-def _checked(size: int, order: int, smoothing: float, iterations: int) -> tuple[int, int, float, int]:
-    if size < 1 or size % 2 == 0:
-        raise InputError(f"kernel_size must be odd, so that the kernel has a centre; came {size}: use {size + 1}")
-    if not 0 <= order <= 3:
-        raise InputError(f"background_order must be 0, 1, 2 or 3; came {order}")
-    if smoothing < 0 or iterations < 1:
-        raise InputError(f"smoothing must be at least 0 and iterations at least 1; came {smoothing} and {iterations}")
-    return size, order, smoothing, iterations
+def _options(
+    frame: bool,
+    *,
+    kernel_size: int | Literal["auto"] | None,
+    kernel_order: int | Literal["auto"] | None,
+    background_order: int | None,
+    solve_on: Literal["all", "stars"] | None,
+    convolve: Literal["reference", "science", "auto"] | None,
+    **rest: Any,
+) -> MatchOptions:
+    """Options with the defaults of a frame or a cut-out, checked."""
+    kernel_size = ("auto" if frame else _CUTOUT_KERNEL) if kernel_size is None else kernel_size
+    kernel_order = ("auto" if frame else 0) if kernel_order is None else kernel_order
+    background_order = (3 if frame else 1) if background_order is None else background_order
+    if kernel_size != "auto" and (kernel_size < 1 or kernel_size % 2 == 0):
+        raise InputError(
+            f"kernel_size must be odd, so that the kernel has a centre; came {kernel_size}: use {kernel_size + 1}"
+        )
+    orders = {"kernel_order": kernel_order, "background_order": background_order, "scale_order": rest["scale_order"]}
+    for name, order in orders.items():
+        if order != "auto" and not 0 <= order <= 3:
+            raise InputError(f"{name} must be 0, 1, 2 or 3; came {order}")
+    if rest["smoothing"] < 0 or rest["cutout_size"] < 3 or rest["n_cutouts"] < 1:
+        raise InputError("smoothing must be at least 0, cutout_size at least 3 and n_cutouts at least 1")
+    return MatchOptions(
+        kernel_size=None if kernel_size == "auto" else kernel_size,
+        kernel_order=None if kernel_order == "auto" else kernel_order,
+        max_order=3 if kernel_order == "auto" else kernel_order,
+        background_order=background_order,
+        solve_on=solve_on or ("stars" if frame else "all"),
+        convolve=convolve or ("auto" if frame else "reference"),
+        **rest,
+    )
 
 
 def _bare(array: xr.DataArray) -> xr.DataArray:
-    """Without coordinates: the result's are the science image's, and a reference has another time, filter and exposure."""
+    """Without coordinates: the result's are the science image's, and a reference has another time, filter and
+    exposure.
+    """
     keep = {"time"} if "time" in array.dims else set()
     return array.drop_vars([k for k in array.coords if k not in keep])
 
@@ -174,9 +263,12 @@ def _reference_image(science: xr.Dataset | xr.DataArray, reference: xr.Dataset |
 
 
 def _variance(obj: xr.Dataset | xr.DataArray, given: xr.DataArray | None, name: str) -> xr.DataArray:
+    """The variance given, or the Dataset's, or the noise model's; NaN where it must be measured from the residuals."""
     if given is not None:
         return given
-    return obj[name] if isinstance(obj, xr.Dataset) and name in obj else noise_model(obj)
+    if isinstance(obj, xr.Dataset) and name in obj:
+        return obj[name]
+    return noise_model(obj) if "gain" in obj.coords else xr.DataArray(np.float32(np.nan))
 
 
 def _reference_noise(
@@ -226,70 +318,59 @@ def _one_epoch(
     reference_variance: NDArray[Any],
     excluded: Bools,
     *,
-    options: _Options,
+    options: MatchOptions,
 ) -> tuple[Any, ...]:
-    """Solve and subtract one image; arrays (y, x) in, the values of `_OUTPUTS` out."""
-    sci, vs, sci_bad = _finite(science, science_variance, science_bad)
-    ref, vr, ref_bad = _finite(reference, reference_variance, reference_bad)
-    bad = sci_bad | matching.footprint_mask(ref_bad, options.size)
-    use = ~bad & ~excluded
-    n_parameters = options.size**2 + matching.n_terms(options.order)
-    if int(use.sum()) < 2 * n_parameters:
-        return _no_solution(sci.shape, options, _TOO_FEW)
-    variance = vs + vr
+    """Match and subtract one image; arrays (y, x) in, the values of `_OUTPUTS` out."""
+    sci = Image.of(science, science_variance, science_bad)
+    ref = Image.of(reference, reference_variance, reference_bad)
     try:
-        for _ in range(options.iterations):
-            weight = np.where(use, 1.0 / variance, 0.0)
-            equations = matching.accumulate(ref, sci, weight, size=options.size, order=options.order)
-            solution = matching.solve(equations, options.size, smoothing=options.smoothing)
-            variance = vs + np.maximum(matching.convolve(vr, solution.kernel**2), 0.0)
-    except np.linalg.LinAlgError:
-        return _no_solution(sci.shape, options, _FAILED)
-    model = matching.convolve(ref, solution.kernel) + matching.polynomial(sci.shape, solution.background)
-    scale, scale_err = solution.kernel_sum
+        matched = match(sci, ref, excluded, options)
+    except MatchError as error:
+        return _no_solution((science.shape[0], science.shape[1]), options, error.status)
+    solution, size = matched.solution, options.kernel_size or MAX_KERNEL_SIZE
+    coefficients = np.zeros((n_terms(options.max_order), size, size))
+    coefficients[: len(solution.coefficients)] = _centred(solution.coefficients, size)
     return (
-        np.where(bad, np.nan, sci - model).astype(np.float32),
-        np.where(bad, np.nan, variance).astype(np.float32),
-        bad,
-        solution.kernel,
-        solution.kernel_err,
-        np.float64(scale),
-        np.float64(scale_err),
+        matched.difference,
+        matched.variance,
+        matched.bad,
+        _centred(solution.at(0.0, 0.0), size),
+        _centred(solution.error_at(0.0, 0.0), size),
+        coefficients,
+        np.int64(solution.order),
+        np.float64(solution.scale),
+        np.float64(solution.scale_error()),
         solution.background,
-        solution.background_err,
+        solution.background_error(),
         np.float64(solution.chi2),
+        np.float64(matched.noise_ratio()),
+        np.float64((matched.bad & ~sci.bad).mean()),
         np.int64(solution.n_pixels),
+        np.int64(len(solution.kept)),
+        np.int64((~solution.kept).sum()),
         np.float64(solution.condition),
+        np.bool_(matched.convolved == "science"),
         np.uint16(0),
     )
 
 
-def _finite(image: NDArray[Any], variance: NDArray[Any], bad: Bools) -> tuple[Floats, Floats, Bools]:
-    """Double-precision copies with harmless values under the mask, and the mask with every unusable pixel."""
-    bad = bad | ~np.isfinite(image) | ~(variance > 0) | ~np.isfinite(variance)
-    return (
-        np.where(bad, 0.0, image).astype(np.float64),
-        np.where(bad, 1.0, variance).astype(np.float64),
-        bad,
-    )
+def _centred(kernel: Floats, size: int) -> Floats:
+    """The kernel in the middle of (size, size) pixels of zeros."""
+    margin = (size - kernel.shape[-1]) // 2
+    return np.pad(kernel, [(0, 0)] * (kernel.ndim - 2) + [(margin, margin)] * 2)
 
 
-def _no_solution(shape: tuple[int, ...], options: _Options, status: int) -> tuple[Any, ...]:
-    kernel = np.full((options.size, options.size), np.nan)
-    terms = np.full(matching.n_terms(options.order), np.nan)
-    image, nan = np.full(shape, np.nan, dtype=np.float32), np.float64(np.nan)
-    return (
-        image,
-        image,
-        np.ones(shape, dtype=bool),
-        kernel,
-        kernel,
-        nan,
-        nan,
-        terms,
-        terms,
-        nan,
-        np.int64(0),
-        nan,
-        np.uint16(status),
-    )
+def _no_solution(shape: tuple[int, int], options: MatchOptions, status: str) -> tuple[Any, ...]:
+    size = options.kernel_size or MAX_KERNEL_SIZE
+    values: dict[str, Any] = {
+        **{k: np.full(shape, np.nan, dtype=np.float32) for k in ("difference", "difference_variance")},
+        "mask": np.ones(shape, dtype=bool),
+        **{k: np.full((size, size), np.nan) for k in ("kernel", "kernel_err")},
+        "kernel_coeff": np.full((n_terms(options.max_order), size, size), np.nan),
+        **{k: np.full(n_terms(options.background_order), np.nan) for k in ("background_coeff", "background_coeff_err")},
+        **dict.fromkeys(("kernel_order", "n_pixels", "n_cutouts", "n_rejected"), np.int64(0)),
+        "science_convolved": np.bool_(False),
+        "lost_fraction": np.float64(1.0),
+        "epoch_status": np.uint16(planes_to_bits([status], STATUS_PLANES)),
+    }
+    return tuple(values.get(name, np.float64(np.nan)) for name in _OUTPUTS)

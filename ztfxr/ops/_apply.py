@@ -13,8 +13,8 @@ import xarray as xr
 from dask.base import is_dask_collection
 from numpy.typing import NDArray
 
+from ztfxr.arrays.threads import task
 from ztfxr.errors import ChunkError
-from ztfxr.ops._blas import one_blas_thread
 from ztfxr.schema import SPECS
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class _Output:
 def require_whole(array: xr.DataArray, dims: Sequence[str]) -> None:
     """Raise `ChunkError` where `array` is chunked along a dimension that an operation needs whole."""
     for dim in dims:
-        chunks = array.chunksizes.get(dim, ())
+        chunks = array.variable.chunksizes.get(dim, ())
         if len(chunks) > 1:
             raise ChunkError(
                 f"{array.name or 'the array'} has {len(chunks)} chunks along {dim!r}, which this operation needs "
@@ -119,9 +119,9 @@ def _lazy(
     labels = {d: n_loop + i for i, d in enumerate(sorted({d for dims in core for d in dims}))}
     operands: list[Any] = []
     for array, dims in zip(arrays, core, strict=True):
-        lazy = array if isinstance(array, da.Array) else da.from_array(array, chunks=-1)  # type: ignore[no-untyped-call]
+        lazy = array if isinstance(array, da.Array) else da.from_array(array, chunks=-1)
         operands += [lazy, (*loop[n_loop - (array.ndim - len(dims)) :], *(labels[d] for d in dims))]
-    bundle = da.blockwise(  # type: ignore[no-untyped-call]
+    bundle = da.blockwise(
         _in_a_task,
         loop,
         *operands,
@@ -137,7 +137,7 @@ def _lazy(
         axes = {next(fresh): size for size in spec.shape}
         meta = np.empty((0,) * (n_loop + len(axes)), dtype=spec.dtype)
         results.append(
-            da.blockwise(  # type: ignore[no-untyped-call]
+            da.blockwise(
                 _unbundle,
                 (*loop, *axes),
                 bundle,
@@ -154,7 +154,7 @@ def _lazy(
 
 def _in_a_task(*arrays: NDArray[Any], function: Callable[..., Any], n_core: Sequence[int]) -> NDArray[Any]:
     """`_per_image` as dask runs it: beside other tasks, so without BLAS threads of its own."""
-    with one_blas_thread():
+    with task():
         return _per_image(*arrays, function=function, n_core=n_core)
 
 

@@ -45,6 +45,7 @@ def resolve_planes(planes: Iterable[str] | int | None, keywords: dict[str, bool]
 
 def mask(
     obj: xr.Dataset | xr.DataArray,
+    /,
     planes: Iterable[str] | int | None = None,
     *,
     grow: float = 0.0,

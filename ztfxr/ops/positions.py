@@ -31,9 +31,9 @@ def resolve_positions(obj: xr.Dataset | xr.DataArray, positions: Positions) -> x
     obj
         An image or Dataset with dimensions (..., y, x).
     positions
-        A Dataset, Table, DataFrame or mapping with columns `ra`, `dec` (ICRS; in degrees, unless the column carries a
-        unit) or `x`, `y` (absolute 0-based FITS pixels); a `SkyCoord`; or a sequence of (x, y) pairs. Sky columns win
-        where both are there and the image has a WCS. A masked entry is NaN.
+        A Dataset, Table, DataFrame, structured array or mapping with columns `ra`, `dec` (ICRS; in degrees, unless the
+        column carries a unit) or `x`, `y` (absolute 0-based FITS pixels); a `SkyCoord`; or a sequence of (x, y) pairs.
+        Sky columns win where both are there and the image has a WCS. A masked entry is NaN.
 
     Returns
     -------
@@ -99,6 +99,9 @@ def _columns(positions: Positions) -> dict[str, NDArray[Any]]:
         raw: dict[str, Any] = {"ra": icrs.ra.deg, "dec": icrs.dec.deg}
     elif hasattr(positions, "keys") or hasattr(positions, "colnames"):
         raw = _named(positions)
+    elif isinstance(positions, np.ndarray) and positions.dtype.names:
+        record: Any = positions
+        raw = _named({name: record[name] for name in record.dtype.names})
     else:
         pairs = np.asarray(positions, dtype=float)
         if pairs.ndim == 1 and pairs.size == 2:
@@ -145,7 +148,9 @@ def _numbers(name: str, column: Any) -> NDArray[np.float64]:
     unit = getattr(column, "unit", None)
     numbers = np.ma.asarray(getattr(column, "value", column) if unit is not None else column)
     filled = np.asarray(np.ma.filled(numbers.astype(float), np.nan), dtype=float)
-    return np.asarray(u.Quantity(filled, unit).to_value(u.deg)) if unit is not None and name in ("ra", "dec") else filled
+    if unit is None or name not in ("ra", "dec"):
+        return filled
+    return np.asarray(u.Quantity(filled, unit).to_value(u.deg), dtype=float)
 
 
 def _labels(column: Any) -> NDArray[Any]:

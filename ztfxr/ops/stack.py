@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from ztfxr.errors import FrameError, InputError, ShapeError
+from ztfxr.errors import FrameError, InputError, MissingWCSError, ShapeError
 from ztfxr.schema import STATUS_PLANES, annotate_all, fill_value, planes_to_bits
-from ztfxr.wcs import same_grid
+from ztfxr.wcs import has_wcs, same_grid
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -32,8 +32,9 @@ def stack(frames: xr.DataTree, *, like: xr.Dataset | xr.DataArray | None = None)
     -------
     xarray.Dataset
         The frames' variables with dims (time, y, x), their scalar coordinates on `time`, `frame` (the node's name),
-        `epoch_status` (bit planes) and `message`. A frame that is unusable, or on another grid, keeps its place with NaN pixels and a
-        status that says why (at the end where its time is unknown); the others are untouched.
+        `epoch_status` (bit planes) and `message`. A frame that is unusable, or on another grid, or without a WCS where
+        others have one, keeps its place with NaN pixels and a status that says why (at the end where its time is
+        unknown); the others are untouched.
 
     Raises
     ------
@@ -48,15 +49,15 @@ def stack(frames: xr.DataTree, *, like: xr.Dataset | xr.DataArray | None = None)
     if not nodes:
         raise InputError("the tree holds no frames; open some with ztfxr.open_epochs")
     verdicts = {name: _verdict(ds, like) for name, ds in nodes.items()}
-    first = _first_usable(nodes, verdicts)
+    first = _first_usable(nodes, verdicts).transpose("y", "x", ...)
     for name in [n for n, (bits, _) in verdicts.items() if bits == 0]:
         verdicts[name] = _against(nodes[name], first)
-    order = sorted(nodes, key=lambda name: (np.isnat(t := _time(nodes[name])), t, name))
-    variables = {
-        str(k): (("time", "y", "x"), da.stack([_pixels(nodes[n], k, v, verdicts[n][0] == 0) for n in order]))
-        for k, v in first.data_vars.items()
-        if v.dims == ("y", "x")
-    }
+    order = sorted(nodes, key=lambda name: _sort_key(nodes[name], name))
+    variables: dict[str, Any] = {}
+    for key, model in first.data_vars.items():
+        if model.dims == ("y", "x"):
+            pixels = [_pixels(nodes[n], key, model, verdicts[n][0] == 0) for n in order]
+            variables[str(key)] = (("time", "y", "x"), da.stack(pixels))
     scalars = [k for k, v in first.coords.items() if v.ndim == 0]
     spatial = first.drop_vars(list(first.data_vars)).reset_coords(scalars, drop=True)
     out = spatial.assign(variables).assign_coords(_on_time(nodes, order, first, verdicts))
@@ -65,24 +66,34 @@ def stack(frames: xr.DataTree, *, like: xr.Dataset | xr.DataArray | None = None)
 
 
 def _first_usable(nodes: dict[str, xr.Dataset], verdicts: dict[str, tuple[int, str]]) -> xr.Dataset:
-    for name, (bits, _) in verdicts.items():
-        if bits == 0:
-            return nodes[name]
+    usable = [nodes[name] for name, (bits, _) in verdicts.items() if bits == 0]
+    if usable:
+        return next((frame for frame in usable if has_wcs(frame)), usable[0])
     name, (_, message) = next(iter(verdicts.items()))
     raise FrameError(f"none of the {len(nodes)} frames can be used; {name}: {message}")
 
 
 def _verdict(frame: xr.Dataset, like: xr.Dataset | xr.DataArray | None) -> tuple[int, str]:
     """Status bits and message of a frame on its own (`like` None) or against a grid."""
-    if "status" in frame.attrs:
+    if frame.attrs.get("status"):
         return int(frame.attrs["status"]), str(frame.attrs.get("message", ""))
-    if like is None:
-        return 0, ""
     try:
-        same_grid(frame, like)
+        if not {"y", "x"} <= set(frame.dims):
+            raise ShapeError(f"the frame holds no image (y, x); it has the dimensions {tuple(map(str, frame.dims))}")
+        if like is not None:
+            _same_shape(frame, like)
+            same_grid(frame, like)
+            if has_wcs(like) and not has_wcs(frame):
+                raise MissingWCSError("the frame has no celestial WCS, so nothing says that it is on the grid")
     except FrameError as error:
         return planes_to_bits([error.status], STATUS_PLANES), str(error)
     return 0, ""
+
+
+def _same_shape(frame: xr.Dataset, like: xr.Dataset | xr.DataArray) -> None:
+    found, wanted = ((obj.sizes["y"], obj.sizes["x"]) for obj in (frame, like))
+    if found != wanted:
+        raise ShapeError(f"the frame is {found} pixels (y, x), its companions are {wanted}")
 
 
 def _against(frame: xr.Dataset, first: xr.Dataset) -> tuple[int, str]:
@@ -95,19 +106,21 @@ def _against(frame: xr.Dataset, first: xr.Dataset) -> tuple[int, str]:
     return bits, message
 
 
-def _time(frame: xr.Dataset) -> np.datetime64:
-    if "time" in frame.coords:
-        return np.datetime64(frame.coords["time"].values, "ns")
-    return np.datetime64("NaT", "ns")
+def _sort_key(frame: xr.Dataset, name: str) -> tuple[bool, int, str]:
+    """Earliest first, unknown times last, equal times by name."""
+    time = np.asarray(frame.coords["time"].values if "time" in frame.coords else np.datetime64("NaT"))
+    return bool(np.isnat(time)), int(time.astype("datetime64[ns]").astype(np.int64)), name
 
 
 def _pixels(frame: xr.Dataset, name: Hashable, like: xr.DataArray, good: bool) -> da.Array:
     import dask.array as da
 
     if not good:
-        return da.full(like.shape, fill_value(str(name), like.dtype), dtype=like.dtype, chunks=like.shape)
-    data = frame[name].data
-    return data.astype(like.dtype) if isinstance(data, da.Array) else da.from_array(data, chunks=like.shape)
+        fill = fill_value(str(name), like.dtype)
+        return da.full(like.shape, fill, dtype=like.dtype, chunks=like.shape)  # type: ignore[no-any-return]
+    data = frame[name].transpose("y", "x").data
+    lazy = data if isinstance(data, da.Array) else da.from_array(data, chunks=like.shape)
+    return lazy.astype(like.dtype)  # type: ignore[no-any-return]
 
 
 def _on_time(

@@ -9,7 +9,7 @@ import xarray as xr
 
 from ztfxr.errors import InputError, OutsideFrameError
 from ztfxr.ops.positions import pixel_origin
-from ztfxr.schema import fill_value
+from ztfxr.schema import SPECS, fill_value
 from ztfxr.wcs import WCSIndex, assign_wcs, drop_wcs, sky_to_pixel
 
 __all__ = ["stamp"]
@@ -60,9 +60,14 @@ def stamp(
     sides = _sides(size)
     origin = pixel_origin(obj)
     start = {d: int(np.floor(p + 0.5)) - sides[d] // 2 - origin[d] for d, p in (("y", py), ("x", px))}
-    labels = {d: origin[d] + np.arange(obj.sizes[d]) for d in origin if d not in obj.coords}
-    cut = _cut(obj.assign_coords(labels), start, sides, boundary)
+    cut = _cut(_labelled(obj, origin), start, sides, boundary)
     return cut.assign_attrs(stamp_x=px, stamp_y=py)
+
+
+def _labelled(obj: T, origin: dict[str, int]) -> T:
+    """`obj` with `x` and `y`, so that what is cut out of it knows where it came from."""
+    missing = [d for d in origin if d not in obj.coords]
+    return obj.assign_coords({d: xr.Variable(d, origin[d] + np.arange(obj.sizes[d]), SPECS[d].attrs) for d in missing})
 
 
 def _sides(size: int | tuple[int, int]) -> dict[str, int]:
@@ -128,10 +133,19 @@ def _padded(obj: T, window: dict[str, slice], width: dict[str, tuple[int, int]],
 
 
 def _pad(variable: xr.Variable, name: str, width: dict[str, tuple[int, int]]) -> xr.Variable:
+    """`variable` with `width` pixels more before and after; one task an image, which da.pad would make nine."""
     dims = {d: w for d, w in width.items() if d in variable.dims}
     if not dims:
         return variable
     if name == "flags":
         variable = variable.astype(np.promote_types(variable.dtype, np.uint16))
-    padded: xr.Variable = variable.pad(dims, mode="constant", constant_values=fill_value(name, variable.dtype))
-    return padded.chunk(dict.fromkeys(dims, -1)) if variable.chunks is not None else padded
+    options: dict[str, Any] = {
+        "pad_width": [dims.get(str(d), (0, 0)) for d in variable.dims],
+        "constant_values": fill_value(name, variable.dtype),
+    }
+    if variable.chunks is None:
+        return xr.Variable(variable.dims, np.pad(variable.values, **options), variable.attrs)
+    whole = variable.chunk(dict.fromkeys(dims, -1)).data
+    chunks = tuple((c[0] + sum(w),) if sum(w) else c for c, w in zip(whole.chunks, options["pad_width"], strict=True))
+    padded = whole.map_blocks(np.pad, **options, chunks=chunks, dtype=whole.dtype, meta=whole._meta)
+    return xr.Variable(variable.dims, padded, variable.attrs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from ztfxr.arrays.apertures import ApertureSums, sum_apertures
 from ztfxr.errors import InputError
 from ztfxr.ops._apply import IMAGE, apply_images
-from ztfxr.ops.background import get_mask
+from ztfxr.ops.background import get_image, get_mask
 from ztfxr.ops.background import variance as noise_model
-from ztfxr.ops.positions import Positions, resolve_positions
+from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
 
 __all__ = ["aperture_photometry", "image_and_noise"]
 
 Masked = Literal["correct", "drop", "nan"]
 
-_OUTPUTS = {name: ("source",) for name in ("flux", "flux_err", "area", "masked_fraction", "status")}
+_OUTPUTS = dict.fromkeys(("flux", "flux_err", "area", "masked_fraction", "status"), ("source",))
 _OUTSIDE, _EDGE, _MASKED, _NO_GOOD = (
     planes_to_bits([name], STATUS_PLANES) for name in ("outside", "edge", "masked", "no_good_pixels")
 )
@@ -43,7 +43,8 @@ def aperture_photometry(
     obj
         A background-subtracted image (..., y, x), or a Dataset with `difference` (else `sci`).
     positions
-        As for `ztfxr.resolve_positions`: Dataset, Table, DataFrame, SkyCoord, or (x, y) pairs in absolute 0-based pixels.
+        As for `ztfxr.resolve_positions`: Dataset, Table, DataFrame, SkyCoord, or (x, y) pairs in absolute 0-based
+        pixels.
     radius
         In pixels.
     variance
@@ -51,16 +52,17 @@ def aperture_photometry(
     mask
         Boolean, True where bad; by default that of the Dataset. Non-finite pixels are always bad.
     masked
-        What bad pixels do: ``"correct"`` scales the sum of the good ones by the missing area, ``"drop"`` leaves them out, ``"nan"`` gives
-        up the flux. All three set the status `masked`, or `edge` where the aperture leaves the image.
+        What bad pixels do: ``"correct"`` scales the sum of the good ones by the missing area, ``"drop"`` leaves them
+        out, ``"nan"`` gives up the flux. All three set the status `masked`, or `edge` where the aperture leaves the
+        image.
     max_masked_fraction
         Apertures with a larger bad fraction have no flux (status `no_good_pixels`).
 
     Returns
     -------
     xarray.Dataset
-        `flux`, `flux_err` (unit of the image), `area`, `masked_fraction`, `status` on (..., source). A flux that could not be measured
-        is NaN with a status that says why; an epoch's own status is passed on to each source.
+        `flux`, `flux_err` (unit of the image), `area`, `masked_fraction`, `status` on (..., source). A flux that could
+        not be measured is NaN with a status that says why; an epoch's own status is passed on to each source.
 
     Raises
     ------
@@ -70,11 +72,10 @@ def aperture_photometry(
     -----
     ``flux_err² = Σ w² V`` with w the overlap of each pixel and V its variance, pixels taken as independent.
     """
-    if not radius > 0:
-        raise InputError(f"radius must be positive, in pixels; came {radius}")
+    _check(radius, masked, max_masked_fraction)
     image, noise, bad = image_and_noise(obj, variance, mask)
     where = resolve_positions(image, positions)
-    origin = {d: float(image[d][0]) if d in image.coords else 0.0 for d in ("x", "y")}
+    origin = pixel_origin(image)
     x, y = (xr.DataArray(where[f"{d}_pixel"].values - origin[d], dims="source") for d in ("x", "y"))
     options = {"radius": float(radius), "masked": masked, "limit": max_masked_fraction}
     found = apply_images(
@@ -89,11 +90,20 @@ def aperture_photometry(
         kwargs=options,
     )
     out = xr.Dataset(found).assign_coords(where.coords)
-    epoch_status = obj.get("epoch_status", obj.coords.get("epoch_status")) if isinstance(obj, xr.Dataset) else None
+    epoch_status = obj.get("epoch_status") if isinstance(obj, xr.Dataset) else obj.coords.get("epoch_status")
     if epoch_status is not None:
-        out["status"] = out["status"] | epoch_status
+        out["status"] = out["status"] | epoch_status.variable
     out.attrs = {"radius_pixel": float(radius), "masked": masked}
     return annotate_all(out)
+
+
+def _check(radius: float, masked: str, max_masked_fraction: float) -> None:
+    if not (np.isfinite(radius) and radius > 0):
+        raise InputError(f"radius must be positive, in pixels; came {radius}")
+    if masked not in get_args(Masked):
+        raise InputError(f"masked is 'correct', 'drop' or 'nan'; came {masked!r}")
+    if not 0 <= max_masked_fraction <= 1:
+        raise InputError(f"max_masked_fraction is a fraction from 0 to 1; came {max_masked_fraction}")
 
 
 def image_and_noise(
@@ -101,14 +111,14 @@ def image_and_noise(
 ) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
     """The image to measure, its variance and its mask."""
     name = "difference" if isinstance(obj, xr.Dataset) and "difference" in obj else "sci"
-    image = obj[name] if isinstance(obj, xr.Dataset) else obj
+    image = get_image(obj, name)
     bad = get_mask(obj if name == "sci" else image, mask) if not _has_mask(obj, name, mask) else obj["mask"]
     if variance is not None:
         return image, variance, bad
     own = "difference_variance" if name == "difference" else "variance"
     if isinstance(obj, xr.Dataset) and own in obj:
         return image, obj[own], bad
-    return image, noise_model(obj), bad
+    return image, noise_model(image, mask=bad), bad
 
 
 def _has_mask(obj: xr.Dataset | xr.DataArray, name: str, choice: Any) -> bool:
@@ -138,7 +148,7 @@ def _interpret(sums: ApertureSums, masked: Masked, limit: float) -> tuple[NDArra
     outside = sums.outside_area / sums.total_area
     off, edge = outside > 1 - 1e-9, (outside > 1e-9) & (outside <= 1 - 1e-9)
     hit = lost - outside > 1e-9
-    hopeless = ~off & (lost > limit)
+    hopeless = ~off & ((lost > limit) | (sums.area <= 0))
     status = off * _OUTSIDE + edge * _EDGE + hit * _MASKED + hopeless * _NO_GOOD
     unmeasured = off | hopeless | ((lost > 0) if masked == "nan" else False)
     scale = sums.total_area / np.where(sums.area > 0, sums.area, 1.0) if masked == "correct" else 1.0

@@ -22,6 +22,7 @@ _EPOCH = ("kernel_sum", "kernel_sum_err", "chi2", "n_pixels", "epoch_status")
 
 def lightcurve(
     obj: xr.Dataset | xr.DataTree,
+    /,
     positions: Positions,
     *,
     reference: xr.Dataset | xr.DataArray | None = None,
@@ -48,21 +49,19 @@ def lightcurve(
     Returns
     -------
     xarray.Dataset
-        `flux`, `flux_err` (DN on the science scale of each epoch), `status`, `area`, `masked_fraction` on (time, source); `flux_ujy`,
-        `flux_ujy_err` by the zero point `magzp` where it is known; `kernel_sum`, `chi2`, `epoch_status` on time; the coordinates of the
-        epochs. Every epoch has a row, whatever happened to it.
+        `flux`, `flux_err` (DN on the science scale of each epoch), `status`, `area`, `masked_fraction` on (time,
+        source); `flux_ujy`, `flux_ujy_err` by the zero point `magzp` where it is known; `kernel_sum`, `chi2`,
+        `epoch_status` on time; the coordinates of the epochs. Every epoch has a row, whatever happened to it.
 
     Raises
     ------
     InputError, AlignmentError, ChunkError, MissingWCSError, FrameError
     """
     frames = stack(obj, like=reference) if isinstance(obj, xr.DataTree) else obj
-    if "difference" in frames:
+    if isinstance(frames, xr.Dataset) and "difference" in frames:
         if options or reference is not None:
-            raise InputError(
-                f"these are difference images already; {', '.join([*options, *(['reference'] if reference is not None else [])])} "
-                "would have no effect"
-            )
+            idle = [*options, *(["reference"] if reference is not None else [])]
+            raise InputError(f"these are difference images already; {', '.join(idle)} would have no effect")
         diff = frames
     else:
         diff = difference(frames, reference, **options)

@@ -234,7 +234,7 @@ def _write(nodes: Mapping[str, xr.Dataset], store: str, mode: Literal["w", "w-"]
                 encoding={name: _encoding(var) for name, var in ds.variables.items()},
             )
         )
-    compute(*delayed)  # type: ignore[no-untyped-call]
+    compute(*delayed)
 
 
 def _write_url(nodes: Mapping[str, xr.Dataset], store: str, overwrite: bool) -> None:

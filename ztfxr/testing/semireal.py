@@ -1,4 +1,4 @@
-"""Semi-real epochs: a real cut-out, seen through other seeing, sky, transparency, shift and noise, with an injected supernova."""
+"""Semi-real epochs: a real cut-out through other seeing, sky, transparency, shift and noise, with a supernova."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ _JUNK = (-400.0, 30000.0)
 class SemiReal:
     """Written frames, the reference among them, and what was put into them.
 
-    `truth` has on `time`: `flux` (DN on each epoch's scale), `blur` (sigma of the added seeing, px), `shift_x`, `shift_y` (px), `transparency`, `sky`
-    (DN), `bad_fraction`; and the scalars `x`, `y`, `ra`, `dec` of the supernova.
+    `truth` has on `time`: `flux` (DN on each epoch's scale), `blur` (sigma of the added seeing, px), `shift_x`,
+    `shift_y` (px), `transparency`, `sky` (DN), `bad_fraction`; and the scalars `x`, `y`, `ra`, `dec` of the supernova.
     """
 
     paths: tuple[Path, ...]
@@ -79,13 +79,15 @@ def make_epochs(
     """Write `n_epochs` science frames with masks and one deep reference, as ZTF-named FITS files. Computes.
 
     The scene is the packaged real cut-out less its sky: its own noise becomes part of the scene and is the same in
-    every frame. Each epoch sees it blurred, shifted by a fraction of a pixel and dimmed, over another sky, with its own photon and read
-    noise by the header's gain, and with bad pixels that hold junk and are flagged in the mask.
+    every frame. Each epoch sees it blurred, shifted by a fraction of a pixel and dimmed, over another sky, with its
+    own photon and read noise by the header's gain, and with bad pixels that hold junk and are flagged in the mask.
 
     Parameters
     ----------
     folder
         Created where missing.
+    n_epochs, seed
+        The number of science frames, and what all that is random about them follows from.
     peak_flux
         Of the supernova, in DN through perfect transparency.
     position

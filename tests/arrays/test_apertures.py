@@ -1,0 +1,155 @@
+"""Exact apertures against photutils, sep and arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import sep
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from photutils.aperture import CircularAperture
+
+import ztfxr.arrays.apertures as module
+from ztfxr.arrays.apertures import ApertureSums, circle_weights, sum_apertures
+
+SHAPE = (41, 53)
+RNG = np.random.default_rng(7)
+IMAGE = RNG.normal(100.0, 30.0, SHAPE)
+VARIANCE = RNG.uniform(1.0, 9.0, SHAPE)
+NONE_BAD = np.zeros(SHAPE, dtype=bool)
+
+radii = st.floats(0.2, 15.0)
+anywhere = st.tuples(st.floats(-20.0, SHAPE[1] + 20.0), st.floats(-20.0, SHAPE[0] + 20.0))
+inside = st.tuples(st.floats(16.0, SHAPE[1] - 17.0), st.floats(16.0, SHAPE[0] - 17.0))
+
+
+def measure(
+    x: Any, y: Any, radius: float, image: NDArray[Any] = IMAGE, bad: NDArray[np.bool_] = NONE_BAD
+) -> ApertureSums:
+    return sum_apertures(
+        image, VARIANCE, bad, np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(y, float)), radius=radius
+    )
+
+
+def photutils_weights(x: float, y: float, radius: float) -> NDArray[np.float64]:
+    """Weights on the frame, zero where the aperture misses it."""
+    weights = CircularAperture((x, y), radius).to_mask(method="exact").to_image(SHAPE)
+    return np.zeros(SHAPE) if weights is None else weights
+
+
+@given(anywhere, radii)
+def test_photutils_exact(centre: tuple[float, float], radius: float) -> None:
+    weights = photutils_weights(*centre, radius)
+    found = measure(*centre, radius)
+    scale = 1e-10 * max(1.0, radius**2)
+    np.testing.assert_allclose(found.flux, (weights * IMAGE).sum(), rtol=1e-10, atol=100 * scale)
+    np.testing.assert_allclose(found.variance, (weights**2 * VARIANCE).sum(), rtol=1e-10, atol=scale)
+    np.testing.assert_allclose(found.area, weights.sum(), rtol=1e-10, atol=scale)
+    np.testing.assert_allclose(found.total_area, np.pi * radius**2, rtol=1e-10)
+    np.testing.assert_allclose(found.outside_area, np.pi * radius**2 - weights.sum(), atol=scale)
+
+
+@given(st.tuples(st.integers(0, SHAPE[1] - 1), st.integers(0, SHAPE[0] - 1)), st.integers(1, 30))
+def test_photutils_at_pixel_centres_and_corners(pixel: tuple[int, int], twice_radius: int) -> None:
+    """Where the circle touches pixel edges."""
+    for shift in (0.0, 0.5):
+        x, y = pixel[0] + shift, pixel[1] + shift
+        weights = photutils_weights(x, y, twice_radius / 2)
+        np.testing.assert_allclose(measure(x, y, twice_radius / 2).flux, (weights * IMAGE).sum(), rtol=1e-10)
+
+
+@given(inside, st.floats(0.75, 15.0))
+def test_sep(centre: tuple[float, float], radius: float) -> None:
+    """From 0.75 px on: sep 1.4.1 counts the whole pixel where a smaller disk is centred on it exactly."""
+    flux, _, _ = sep.sum_circle(IMAGE, *([c] for c in centre), radius, subpix=0)
+    np.testing.assert_allclose(measure(*centre, radius).flux, flux, rtol=1e-5)
+
+
+@given(inside, st.floats(1.0, 15.0))
+def test_photutils_and_sep_overestimate_the_variance(centre: tuple[float, float], radius: float) -> None:
+    """They sum w V where the variance of a sum of w I is the sum of w² V."""
+    weights = photutils_weights(*centre, radius)
+    _, photutils_error = CircularAperture(centre, radius).do_photometry(IMAGE, error=np.sqrt(VARIANCE), method="exact")
+    np.testing.assert_allclose(photutils_error**2, (weights * VARIANCE).sum(), rtol=1e-9)
+    _, sep_error, _ = sep.sum_circle(IMAGE, *([c] for c in centre), radius, var=VARIANCE, subpix=0)
+    np.testing.assert_allclose(sep_error**2, (weights * VARIANCE).sum(), rtol=1e-5)
+    assert measure(*centre, radius).variance[0] < photutils_error[0] ** 2
+
+
+def test_variance_is_that_of_the_sum() -> None:
+    """Over 4000 noise images: 5 sigma of the scatter of a variance is 11 %; the sum of w V would be 29 % off."""
+    noise = RNG.normal(size=(4000, 9, 9)) * 2.0
+    variance, bad = np.full((9, 9), 4.0), np.zeros((9, 9), dtype=bool)
+    position = (np.array([4.3]), np.array([3.8]))
+    found = [sum_apertures(image, variance, bad, *position, radius=1.5) for image in noise]
+    fluxes = np.array([f.flux[0] for f in found])
+    np.testing.assert_allclose(fluxes.var() / found[0].variance[0], 1.0, atol=5 * np.sqrt(2 / 4000))
+
+
+def test_variance_by_hand() -> None:
+    """A disk of half a pixel's radius on the corner of four pixels covers a quarter of itself in each."""
+    found = measure(10.5, 20.5, 0.5)
+    quarter = np.pi / 16
+    np.testing.assert_allclose(found.flux, quarter * IMAGE[20:22, 10:12].sum(), rtol=1e-12)
+    np.testing.assert_allclose(found.variance, quarter**2 * VARIANCE[20:22, 10:12].sum(), rtol=1e-12)
+
+
+@given(inside, radii, st.integers(0, 2**32 - 1))
+def test_bad_pixels_are_left_out(centre: tuple[float, float], radius: float, seed: int) -> None:
+    bad = np.random.default_rng(seed).random(SHAPE) < 0.3
+    weights = np.where(bad, 0.0, photutils_weights(*centre, radius))
+    found = measure(*centre, radius, np.where(bad, np.nan, IMAGE), bad)
+    np.testing.assert_allclose(found.flux, (weights * IMAGE).sum(), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found.variance, (weights**2 * VARIANCE).sum(), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found.area, weights.sum(), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found.outside_area, 0.0, atol=1e-12)
+
+
+@given(st.floats(-0.5, 0.5), st.floats(-0.5, 0.5), radii)
+def test_weights(dx: float, dy: float, radius: float) -> None:
+    weights = circle_weights(np.array([dx]), np.array([dy]), radius)[0]
+    half = int(np.ceil(radius + 0.5))
+    assert weights.shape == (2 * half + 1, 2 * half + 1)
+    assert weights.min() >= 0.0
+    assert weights.max() <= 1.0
+    np.testing.assert_allclose(weights.sum(), np.pi * radius**2, rtol=1e-12)
+    offset = np.arange(-half, half + 1)
+    distance = np.hypot(offset[:, None] - dy, offset[None, :] - dx)
+    np.testing.assert_allclose(weights[distance < radius - np.sqrt(0.5)], 1.0, rtol=1e-12)
+    np.testing.assert_allclose(weights[distance > radius + np.sqrt(0.5)], 0.0, atol=1e-12)
+    mirrored = circle_weights(np.array([-dx]), np.array([dy]), radius)[0]
+    np.testing.assert_allclose(mirrored[:, ::-1], weights, atol=1e-12)
+    transposed = circle_weights(np.array([dy]), np.array([dx]), radius)[0]
+    np.testing.assert_allclose(transposed.T, weights, atol=1e-12)
+
+
+@pytest.mark.parametrize("x", [np.nan, np.inf, -np.inf, 1e300, -1e12])
+def test_positions_nowhere(x: float) -> None:
+    for found in (measure(x, 20.0, 3.0), measure(20.0, x, 3.0), measure(x, x, 3.0)):
+        assert found.area[0] == found.flux[0] == found.variance[0] == 0.0
+        np.testing.assert_allclose(found.outside_area, found.total_area)
+
+
+def test_many_sources_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = RNG.uniform(-5, 58, 500), RNG.uniform(-5, 46, 500)
+    whole = measure(x, y, 4.2)
+    monkeypatch.setattr(module, "_BLOCK", 1000)
+    parts = measure(x, y, 4.2)
+    for name in ("flux", "variance", "area", "total_area", "outside_area"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+    one_by_one = [measure(a, b, 4.2).flux[0] for a, b in zip(x, y, strict=True)]
+    np.testing.assert_allclose(whole.flux, one_by_one, rtol=1e-12)
+
+
+def test_no_source() -> None:
+    found = measure([], [], 3.0)
+    assert found.flux.shape == found.variance.shape == found.area.shape == (0,)
+
+
+def test_dtype_of_single_precision_images() -> None:
+    found = measure([20.2, 30.0], [20.0, 5.0], 5.0, IMAGE.astype(np.float32))
+    assert found.flux.dtype == np.float64
+    np.testing.assert_allclose(found.flux, measure([20.2, 30.0], [20.0, 5.0], 5.0).flux, rtol=1e-6)

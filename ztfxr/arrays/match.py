@@ -1,0 +1,360 @@
+"""Match two images: choose cut-outs, weigh pixels, solve the kernel, subtract; arrays in, arrays out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ztfxr.arrays.apply import background_image, footprint_mask, varying_convolution
+from ztfxr.arrays.basis import KernelBasis, delta_basis, gaussian_basis, n_terms
+from ztfxr.arrays.cutouts import Cutouts, equations, star_cutouts, tile_cutouts, unit_position
+from ztfxr.arrays.spatial import SpatialKernel, solve_kernel
+
+__all__ = ["MAX_KERNEL_SIZE", "Image", "MatchError", "MatchOptions", "Matched", "match", "sky_noise"]
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Images = NDArray[np.float32]
+
+MAX_KERNEL_SIZE = 25
+_MIN_KERNEL_SIZE = 7
+_PSF_STARS, _PSF_WINDOW = 200, 11
+_NOISE_LAG = 5
+_TRIAL_CUTOUTS = 200
+_TYPICAL_SQUARE, _NEGLIGIBLE_NOISE = 0.3, 0.05
+_TILES, _TILE_SIZES, _MIN_TILES_TO_CLIP = 150, (24, 64), 25
+
+
+class MatchError(Exception):
+    """No kernel can be solved; `status` says why in the schema's words."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class MatchOptions:
+    """How to match; see `ztfxr.difference`. None stands for "auto"."""
+
+    kernel_size: int | None = None
+    kernel_order: int | None = None
+    max_order: int = 3
+    scale_order: int = 0
+    background_order: int = 1
+    basis: Literal["delta", "gaussian"] = "delta"
+    solve_on: Literal["all", "stars"] = "all"
+    convolve: Literal["auto", "reference", "science"] = "reference"
+    n_cutouts: int = 1000
+    cutout_size: int = 17
+    smoothing: float = 0.0
+    clip: float = 4.0
+    saturation: float = np.inf
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image with its variance (None: unknown) and mask; finite everywhere, bad pixels set to zero."""
+
+    pixels: Images
+    variance: Images | None
+    bad: Bools
+
+    @cached_property
+    def sky(self) -> tuple[float, float]:
+        """Median and noise of the sky."""
+        return sky_noise(self.pixels, self.bad)
+
+    @classmethod
+    def of(cls, pixels: NDArray[Any], variance: NDArray[Any], bad: Bools) -> Image:
+        """Copies with harmless values under the mask, which takes in every pixel that cannot be used."""
+        known = variance.ndim == 2
+        bad = bad | ~np.isfinite(pixels)
+        if known:
+            bad |= ~(variance > 0) | ~np.isfinite(variance)
+        clean = np.where(bad, np.float32(0), pixels).astype(np.float32, copy=False)
+        noise = np.where(bad, np.float32(1), variance).astype(np.float32, copy=False) if known else None
+        return cls(clean, noise, bad)
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A difference image on the science flux scale, NaN where it is not defined, and the solution behind it."""
+
+    difference: Images
+    variance: Images
+    bad: Bools
+    solution: SpatialKernel
+    convolved: Literal["reference", "science"]
+    fwhm: tuple[float, float]
+
+    def noise_ratio(self) -> float:
+        """Robust scatter of the difference over its stated noise, on some rows; 1 where the variance is right."""
+        step = max(int(np.sqrt(self.difference.size / 250_000)), 1)
+        pull = (self.difference[::step] / np.sqrt(self.variance[::step]))[~self.bad[::step]]
+        return float(np.sqrt(_spread(pull))) if pull.size else np.nan
+
+
+def match(science: Image, reference: Image, excluded: Bools, options: MatchOptions) -> Matched:
+    """Subtract the matched reference from the science image.
+
+    Parameters
+    ----------
+    science, reference, options
+        Images of one shape, and how to match them.
+    excluded
+        True where a pixel must not shape the kernel.
+
+    Raises
+    ------
+    MatchError
+        ``too_few_pixels`` or ``solve_failed``.
+    """
+    fwhm = (np.nan, np.nan)
+    if options.kernel_size is None or options.convolve == "auto":
+        fwhm = (psf_width(science), psf_width(reference))
+    swap = options.convolve == "science" or (options.convolve == "auto" and fwhm[1] > 1.05 * fwhm[0])
+    target, template = (reference, science) if swap else (science, reference)
+    size = options.kernel_size or _kernel_size(fwhm)
+    bad = target.bad | footprint_mask(template.bad, size)
+    target, template = _with_noise(target), _with_noise(template)
+    problem = _Problem(target, template, bad, bad | excluded, size, options)
+    if science.variance is None:
+        first = replace(
+            options, n_cutouts=min(options.n_cutouts, _TRIAL_CUTOUTS), kernel_order=min(options.max_order, 1)
+        )
+        problem = _calibrated(problem, _solved(replace(problem, options=first)))
+    solution = _solved(problem)
+    if science.variance is None:
+        problem = _calibrated(problem, solution)
+    difference, variance = _subtract(problem, solution)
+    if swap:
+        difference, variance = -difference / np.float32(solution.scale), variance / np.float32(solution.scale**2)
+    difference[bad], variance[bad] = np.nan, np.nan
+    return Matched(difference, variance, bad, solution, "science" if swap else "reference", fwhm)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """``target = convolve(template, kernel) + background``; pixels in `unused` carry no weight."""
+
+    target: Image
+    template: Image
+    bad: Bools
+    unused: Bools
+    size: int
+    options: MatchOptions
+
+    def basis(self, order: int) -> KernelBasis:
+        make = delta_basis if self.options.basis == "delta" else gaussian_basis
+        return make(self.size, order, min(self.options.scale_order, order))
+
+    def cutouts(self, maximum: int) -> Cutouts:
+        options, half = self.options, self.size // 2
+        shape = (self.unused.shape[0], self.unused.shape[1])
+        if options.solve_on == "all":
+            inner = max(min(shape) - 2 * half, 1)
+            tile = int(
+                np.clip(np.sqrt((shape[0] - 2 * half) * (shape[1] - 2 * half) / maximum), options.cutout_size, inner)
+            )
+            return tile_cutouts(shape, half, size=max(min(tile, inner), 1))
+        level, noise = self.template.sky
+        return star_cutouts(
+            self.template.pixels,
+            self.template.bad | self.unused,
+            size=options.cutout_size,
+            margin=half,
+            noise=noise,
+            sky=level,
+            maximum=maximum,
+            saturation=options.saturation,
+        )
+
+
+def _solved(problem: _Problem) -> SpatialKernel:
+    """The kernel; where the template's noise matters, pixels are weighted with it as a first kernel convolves it."""
+    options = problem.options
+    square = np.zeros((problem.size, problem.size))
+    square[problem.size // 2, problem.size // 2] = _TYPICAL_SQUARE
+    if _template_noise(problem) > _NEGLIGIBLE_NOISE:
+        trial = problem.cutouts(_TILES // 4 if options.solve_on == "all" else _TRIAL_CUTOUTS)
+        square = _solve_on(problem, trial, _weight(problem, square), order=0).at(0.0, 0.0) ** 2
+    return _solve_on(problem, problem.cutouts(options.n_cutouts), _weight(problem, square), order=options.kernel_order)
+
+
+def _template_noise(problem: _Problem) -> float:
+    """Variance of the convolved template relative to the target's, roughly."""
+    assert problem.target.variance is not None
+    assert problem.template.variance is not None
+    step = max(int(np.sqrt(problem.unused.size / 250_000)), 1)
+    good = ~problem.unused[::step]
+    ratio = problem.template.variance[::step][good] / problem.target.variance[::step][good]
+    return _TYPICAL_SQUARE * float(np.median(ratio)) if ratio.size else 0.0
+
+
+def _weight(problem: _Problem, square: Floats) -> Images:
+    """Inverse variance of target minus convolved template; 0 where a pixel is not used."""
+    assert problem.target.variance is not None
+    assert problem.template.variance is not None
+    if np.count_nonzero(square) == 1:
+        noise = np.float32(square.sum()) * problem.template.variance
+    else:
+        noise = varying_convolution(problem.template.variance, None, square[None])[0]
+    return np.where(problem.unused, np.float32(0), 1 / (problem.target.variance + np.maximum(noise, 0)))
+
+
+def _solve_on(problem: _Problem, cutouts: Cutouts, weight: Images, *, order: int | None) -> SpatialKernel:
+    options = problem.options
+    basis = problem.basis(options.max_order if order is None else order)
+    needed = 2 * (basis.n_components + n_terms(options.background_order))
+    if len(cutouts) == 0:
+        raise MatchError("too_few_pixels")
+    tiles = options.solve_on == "all"
+    normal = equations(
+        problem.template.pixels,
+        problem.target.pixels,
+        weight,
+        cutouts,
+        basis,
+        background_order=options.background_order,
+        tiles=tiles,
+    )
+    minimum = 1 if tiles else int(0.6 * cutouts.size**2)
+    few = tiles and len(cutouts) < _MIN_TILES_TO_CLIP
+    if normal.n_pixels[normal.n_pixels >= minimum].sum() < needed:
+        raise MatchError("too_few_pixels")
+    v, u = unit_position(cutouts.y, weight.shape[0]), unit_position(cutouts.x, weight.shape[1])
+    try:
+        return solve_kernel(
+            normal,
+            v,
+            u,
+            basis,
+            background_order=options.background_order,
+            order=order,
+            smoothing=options.smoothing,
+            clip=np.inf if few else options.clip,
+            min_pixels=minimum,
+        )
+    except np.linalg.LinAlgError as error:
+        raise MatchError("solve_failed") from error
+
+
+def _subtract(problem: _Problem, solution: SpatialKernel) -> tuple[Images, Images]:
+    assert problem.target.variance is not None
+    assert problem.template.variance is not None
+    model, variance = varying_convolution(problem.template.pixels, problem.template.variance, solution.coefficients)
+    np.subtract(problem.target.pixels, model, out=model)
+    model -= background_image((model.shape[0], model.shape[1]), solution.background)
+    variance += problem.target.variance
+    return model, variance
+
+
+def sky_noise(pixels: NDArray[Any], bad: Bools) -> tuple[float, float]:
+    """Median and noise of the sky on some rows; the noise from pixels 5 apart, so that gradients drop out."""
+    step = max(int(np.sqrt(pixels.size / 250_000)), 1)
+    values, good = pixels[::step], ~bad[::step]
+    pair = good[:, _NOISE_LAG:] & good[:, :-_NOISE_LAG]
+    difference = (values[:, _NOISE_LAG:] - values[:, :-_NOISE_LAG])[pair]
+    if difference.size < 2:
+        return np.nan, np.nan
+    scatter = 1.4826 * float(np.median(np.abs(difference - np.median(difference)))) / np.sqrt(2.0)
+    return float(np.median(values[good])), scatter
+
+
+def _with_noise(image: Image) -> Image:
+    """The image with its variance, or with that of its sky where it is unknown."""
+    if image.variance is not None:
+        return image
+    _, noise = image.sky
+    if not noise > 0:
+        raise MatchError("too_few_pixels")
+    return Image(image.pixels, np.full(image.pixels.shape, noise**2, np.float32), image.bad)
+
+
+def _calibrated(problem: _Problem, solution: SpatialKernel) -> _Problem:
+    """The problem with a target variance that is measured from the residuals of a first solution.
+
+    The squared residuals of pixels at all levels of signal are fitted by ``sky variance + signal / gain``; what the
+    convolved template contributes is taken off. The signal is that of the model and of what is new, smoothed.
+    """
+    assert problem.target.variance is not None
+    residual, variance = _subtract(problem, solution)
+    used = ~problem.unused
+    shape = (residual.shape[0], residual.shape[1])
+    signal = problem.target.pixels - residual - background_image(shape, solution.background)
+    level, noise = sky_noise(signal, problem.bad)
+    signal -= np.float32(level)
+    r, s = residual[used], signal[used]
+    total = _spread(r[np.abs(s) < 2 * noise])
+    template = float(np.median((variance - problem.target.variance)[used]))
+    sky = max(total - template, 0.05 * total)
+    new = ndimage.uniform_filter(np.where(problem.bad, np.float32(0), residual), size=3)
+    own = np.float32(sky) + np.float32(_photon_slope(r, s, total)) * np.maximum(signal + new, 0)
+    return replace(problem, target=Image(problem.target.pixels, own, problem.target.bad))
+
+
+def _spread(values: NDArray[Any]) -> float:
+    """Robust variance."""
+    return (1.4826 * float(np.median(np.abs(values - np.median(values))))) ** 2 if values.size else 0.0
+
+
+def _photon_slope(residual: Images, signal: Images, sky_variance: float) -> float:
+    """Slope of the residuals' variance against signal, from robust variances in bins of signal; never negative."""
+    edges = sky_variance**0.5 * np.geomspace(2.0, 60.0, 12)
+    numerator = denominator = 0.0
+    for low, high in pairwise(edges):
+        inside = (signal >= low) & (signal < high)
+        n = int(inside.sum())
+        if n < 50:
+            continue
+        values = residual[inside]
+        spread = _spread(values)
+        mean = float(signal[inside].mean())
+        weight = n / spread**2
+        numerator += weight * mean * (spread - sky_variance)
+        denominator += weight * mean**2
+    return max(numerator / denominator, 0.0) if denominator > 0 else 0.0
+
+
+def psf_width(image: Image) -> float:
+    """FWHM in pixels of the Gaussian with the peak-to-flux ratio of bright stars (median); NaN without any."""
+    level, noise = image.sky
+    if not noise > 0:
+        return np.nan
+    stars = star_cutouts(
+        image.pixels,
+        image.bad,
+        size=_PSF_WINDOW,
+        margin=0,
+        noise=noise,
+        sky=level,
+        maximum=_PSF_STARS,
+        grid=5,
+        min_snr=20,
+    )
+    clear = ~stars.windows(image.bad).any(axis=(1, 2))
+    windows = stars.windows(image.pixels)[clear].astype(np.float64)
+    if len(windows) == 0:
+        return np.nan
+    border = np.ones((_PSF_WINDOW, _PSF_WINDOW), dtype=bool)
+    border[1:-1, 1:-1] = False
+    sky = np.median(windows[:, border], axis=1)
+    half = _PSF_WINDOW // 2
+    flux = (windows - sky[:, None, None])[:, 1:-1, 1:-1].sum(axis=(1, 2))
+    peak = windows[:, half, half] - sky
+    return float(2.3548 * np.sqrt(np.median(np.maximum(flux, 0) / np.maximum(peak, noise)) / (2 * np.pi)))
+
+
+def _kernel_size(fwhm: tuple[float, float]) -> int:
+    """An odd size that holds the wings of the broader PSF."""
+    widths = [w for w in fwhm if np.isfinite(w)]
+    if not widths:
+        raise MatchError("too_few_pixels")
+    return int(np.clip(2 * int(np.ceil(2.0 * max(widths))) + 1, _MIN_KERNEL_SIZE, MAX_KERNEL_SIZE))
