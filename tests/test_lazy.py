@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import dask
+import numpy as np
 import pytest
 import xarray as xr
 
@@ -33,6 +34,15 @@ def _stack(frame: xr.Dataset, n: int = 3) -> xr.Dataset:
     )
 
 
+def _solution() -> xr.Dataset:
+    """A kernel solution of two small images."""
+    rng = np.random.default_rng(0)
+    image = xr.DataArray(rng.normal(size=(40, 41)).astype("f4"), dims=("y", "x"))
+    one = xr.ones_like(image)
+    with dask.config.set(scheduler="synchronous"):
+        return ztfxr.psf_match(image, image, variance=one, reference_variance=one, kernel_size=3)
+
+
 LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
     "aperture_photometry": lambda f, t: ztfxr.aperture_photometry(f, [(10, 10)], radius=3),
     "assign_wcs": lambda f, t: ztfxr.assign_wcs(f, f.attrs["wcs_header"]),
@@ -42,6 +52,7 @@ LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
     "difference": lambda f, t: ztfxr.difference(_stack(f), f, kernel_size=3),
     "drop_wcs": lambda f, t: ztfxr.drop_wcs(f),
     "get_wcs": lambda f, t: ztfxr.get_wcs(f),
+    "kernel_at": lambda f, t: ztfxr.kernel_at(_solution(), 20, 20),
     "lightcurve": lambda f, t: ztfxr.lightcurve(t, [(10, 10)], reference=f, kernel_size=3),
     "mask": lambda f, t: ztfxr.mask(f, grow=2),
     "pixel_to_sky": lambda f, t: ztfxr.pixel_to_sky(f, 3, 4),
@@ -52,7 +63,7 @@ LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
     "variance": lambda f, t: ztfxr.variance(f),
 }
 READS_HEADERS_ONLY = {"open_epochs", "open_quadrant", "open_zarr"}
-COMPUTES = {"open_alerts", "plot_lightcurve", "plot_summary", "plot_triplet", "show", "to_zarr"}
+COMPUTES = {"open_alerts", "psf_match", "plot_lightcurve", "plot_summary", "plot_triplet", "show", "to_zarr"}
 
 
 @pytest.mark.parametrize("name", sorted(LAZY))

@@ -10,6 +10,7 @@ from importlib.metadata import version as _version
 
 from ztfxr import accessor as _accessor
 from ztfxr.dia.difference import difference
+from ztfxr.dia.psf_match import kernel_at, psf_match
 from ztfxr.errors import (
     AlertError,
     AlignmentError,
@@ -17,6 +18,7 @@ from ztfxr.errors import (
     FrameError,
     HeaderError,
     InputError,
+    MatchFailedError,
     MissingDependencyError,
     MissingMaskError,
     MissingWCSError,
@@ -49,6 +51,7 @@ __all__ = [
     "FrameError",
     "HeaderError",
     "InputError",
+    "MatchFailedError",
     "MissingDependencyError",
     "MissingMaskError",
     "MissingWCSError",
@@ -66,6 +69,7 @@ __all__ = [
     "difference",
     "drop_wcs",
     "get_wcs",
+    "kernel_at",
     "lightcurve",
     "mask",
     "open_alerts",
@@ -76,6 +80,7 @@ __all__ = [
     "plot_lightcurve",
     "plot_summary",
     "plot_triplet",
+    "psf_match",
     "resolve_positions",
     "show",
     "sky_to_pixel",

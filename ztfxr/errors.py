@@ -9,6 +9,7 @@ __all__ = [
     "FrameError",
     "HeaderError",
     "InputError",
+    "MatchFailedError",
     "MissingDependencyError",
     "MissingMaskError",
     "MissingWCSError",
@@ -75,6 +76,10 @@ class AlignmentError(FrameError, ValueError):
     """Two images do not share one pixel grid."""
 
     status = "not_aligned"
+
+
+class MatchFailedError(ZtfxrError, ArithmeticError):
+    """No kernel matches the two images: too few good pixels, or equations without a stable solution."""
 
 
 class AlertError(FrameError, ValueError):

@@ -19,8 +19,8 @@ __all__ = ["background_image", "footprint_mask", "varying_convolution"]
 Bools = NDArray[np.bool_]
 Images = NDArray[np.float32]
 
-_BLOCK_ROWS, _BLOCK_COLUMNS = (2, 16), (8, 64)
-_BLOCKS_PER_SIDE = 48
+_BLOCK_ROWS, _BLOCK_COLUMNS = (2, 16), (8, 32)
+_CONSTANT_BLOCK, _BLOCKS_PER_SIDE = (32, 256), 48
 
 
 @cache
@@ -103,7 +103,7 @@ def varying_convolution(
 
     Notes
     -----
-    The kernel is evaluated anew for each block of at most 16 × 64 pixels (a 48th of the frame) and applied directly:
+    The kernel is evaluated anew for each block of at most 16 × 32 pixels (a 48th of the frame) and applied directly:
     for kernels of 13 pixels ten times faster than one convolution by FFT, and it needs no sum over the polynomial's
     terms.
     """
@@ -124,7 +124,7 @@ def varying_convolution(
     noise = np.ascontiguousarray(np.empty((0, 0)) if variance is None else variance, dtype=np.float32)
     model, model_variance = np.zeros(source.shape, np.float32), np.zeros(source.shape, np.float32)
     half, loop = size // 2, _rows(size)
-    block = _BLOCK_ROWS[1], _BLOCK_COLUMNS[1]
+    block = _CONSTANT_BLOCK
     if used != [0]:
         rows, columns_ = (n // _BLOCKS_PER_SIDE for n in source.shape)
         block = int(np.clip(rows, *_BLOCK_ROWS)), int(np.clip(columns_, *_BLOCK_COLUMNS))

@@ -16,7 +16,7 @@ from ztfxr.arrays.basis import KernelBasis, delta_basis, gaussian_basis, n_terms
 from ztfxr.arrays.cutouts import Cutouts, equations, star_cutouts, tile_cutouts, unit_position
 from ztfxr.arrays.spatial import SpatialKernel, solve_kernel
 
-__all__ = ["MAX_KERNEL_SIZE", "Image", "MatchError", "MatchOptions", "Matched", "match", "sky_noise"]
+__all__ = ["MAX_KERNEL_SIZE", "Image", "MatchError", "MatchOptions", "Matched", "match", "sky_noise", "solve_match"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -25,10 +25,10 @@ Images = NDArray[np.float32]
 MAX_KERNEL_SIZE = 25
 _MIN_KERNEL_SIZE = 7
 _PSF_STARS, _PSF_WINDOW = 200, 11
-_NOISE_LAG = 5
+_NOISE_LAG, _SAMPLE = 5, 1_000_000
 _TRIAL_CUTOUTS = 200
 _TYPICAL_SQUARE, _NEGLIGIBLE_NOISE = 0.3, 0.05
-_TILES, _TILE_SIZES, _MIN_TILES_TO_CLIP = 150, (24, 64), 25
+_TILES, _TILE_SIZES, _TILES_PER_SIDE, _MIN_TILES_TO_CLIP = 150, (24, 64), 30, 25
 
 
 class MatchError(Exception):
@@ -51,7 +51,7 @@ class MatchOptions:
     basis: Literal["delta", "gaussian"] = "delta"
     solve_on: Literal["all", "stars"] = "all"
     convolve: Literal["auto", "reference", "science"] = "reference"
-    n_cutouts: int = 1000
+    n_cutouts: int = 1500
     cutout_size: int = 17
     smoothing: float = 0.0
     clip: float = 4.0
@@ -96,8 +96,8 @@ class Matched:
 
     def noise_ratio(self) -> float:
         """Robust scatter of the difference over its stated noise, on some rows; 1 where the variance is right."""
-        step = max(int(np.sqrt(self.difference.size / 250_000)), 1)
-        pull = (self.difference[::step] / np.sqrt(self.variance[::step]))[~self.bad[::step]]
+        some = _some_rows(self.difference)
+        pull = (self.difference[some] / np.sqrt(self.variance[some]))[~self.bad[some]]
         return float(np.sqrt(_spread(pull))) if pull.size else np.nan
 
 
@@ -116,6 +116,28 @@ def match(science: Image, reference: Image, excluded: Bools, options: MatchOptio
     MatchError
         ``too_few_pixels`` or ``solve_failed``.
     """
+    problem, solution, swap, fwhm = _solved_problem(science, reference, excluded, options)
+    if science.variance is None:
+        problem = _calibrated(problem, solution)
+    difference, variance = _subtract(problem, solution)
+    if swap:
+        difference, variance = -difference / np.float32(solution.scale), variance / np.float32(solution.scale**2)
+    difference[problem.bad], variance[problem.bad] = np.nan, np.nan
+    return Matched(difference, variance, problem.bad, solution, "science" if swap else "reference", fwhm)
+
+
+def solve_match(
+    science: Image, reference: Image, excluded: Bools, options: MatchOptions
+) -> tuple[SpatialKernel, Cutouts, bool]:
+    """The solution of `match` without the subtraction, its cut-outs, and whether the science image is convolved."""
+    problem, solution, swap, _ = _solved_problem(science, reference, excluded, options)
+    return solution, problem.cutouts(options.n_cutouts), swap
+
+
+def _solved_problem(
+    science: Image, reference: Image, excluded: Bools, options: MatchOptions
+) -> tuple[_Problem, SpatialKernel, bool, tuple[float, float]]:
+    """Choose what is convolved and with which kernel size, and solve; measures noise that is not known."""
     fwhm = (np.nan, np.nan)
     if options.kernel_size is None or options.convolve == "auto":
         fwhm = (psf_width(science), psf_width(reference))
@@ -130,14 +152,7 @@ def match(science: Image, reference: Image, excluded: Bools, options: MatchOptio
             options, n_cutouts=min(options.n_cutouts, _TRIAL_CUTOUTS), kernel_order=min(options.max_order, 1)
         )
         problem = _calibrated(problem, _solved(replace(problem, options=first)))
-    solution = _solved(problem)
-    if science.variance is None:
-        problem = _calibrated(problem, solution)
-    difference, variance = _subtract(problem, solution)
-    if swap:
-        difference, variance = -difference / np.float32(solution.scale), variance / np.float32(solution.scale**2)
-    difference[bad], variance[bad] = np.nan, np.nan
-    return Matched(difference, variance, bad, solution, "science" if swap else "reference", fwhm)
+    return problem, _solved(problem), swap, fwhm
 
 
 @dataclass(frozen=True)
@@ -155,15 +170,22 @@ class _Problem:
         make = delta_basis if self.options.basis == "delta" else gaussian_basis
         return make(self.size, order, min(self.options.scale_order, order))
 
+    def _tile_size(self, shape: tuple[int, int]) -> int:
+        """Large for speed; small enough that a varying kernel is nearly constant over a tile."""
+        rows, columns = (n - 2 * (self.size // 2) for n in shape)
+        if min(rows, columns) < 1:
+            raise MatchError("too_few_pixels")
+        tile = int(np.clip(np.sqrt(rows * columns / _TILES), *_TILE_SIZES))
+        if self.options.max_order > 0:
+            tile = min(tile, max(min(rows, columns) // _TILES_PER_SIDE, 3))
+        return min(tile, rows, columns)
+
     def cutouts(self, maximum: int) -> Cutouts:
         options, half = self.options, self.size // 2
         shape = (self.unused.shape[0], self.unused.shape[1])
         if options.solve_on == "all":
-            inner = max(min(shape) - 2 * half, 1)
-            tile = int(
-                np.clip(np.sqrt((shape[0] - 2 * half) * (shape[1] - 2 * half) / maximum), options.cutout_size, inner)
-            )
-            return tile_cutouts(shape, half, size=max(min(tile, inner), 1))
+            tiles = tile_cutouts(shape, half, size=self._tile_size(shape))
+            return tiles.take(np.arange(0, len(tiles), max(len(tiles) // maximum, 1)))
         level, noise = self.template.sky
         return star_cutouts(
             self.template.pixels,
@@ -192,9 +214,9 @@ def _template_noise(problem: _Problem) -> float:
     """Variance of the convolved template relative to the target's, roughly."""
     assert problem.target.variance is not None
     assert problem.template.variance is not None
-    step = max(int(np.sqrt(problem.unused.size / 250_000)), 1)
-    good = ~problem.unused[::step]
-    ratio = problem.template.variance[::step][good] / problem.target.variance[::step][good]
+    some = _some_rows(problem.unused)
+    good = ~problem.unused[some]
+    ratio = problem.template.variance[some][good] / problem.target.variance[some][good]
     return _TYPICAL_SQUARE * float(np.median(ratio)) if ratio.size else 0.0
 
 
@@ -258,8 +280,8 @@ def _subtract(problem: _Problem, solution: SpatialKernel) -> tuple[Images, Image
 
 def sky_noise(pixels: NDArray[Any], bad: Bools) -> tuple[float, float]:
     """Median and noise of the sky on some rows; the noise from pixels 5 apart, so that gradients drop out."""
-    step = max(int(np.sqrt(pixels.size / 250_000)), 1)
-    values, good = pixels[::step], ~bad[::step]
+    some = _some_rows(pixels)
+    values, good = pixels[some], ~bad[some]
     pair = good[:, _NOISE_LAG:] & good[:, :-_NOISE_LAG]
     difference = (values[:, _NOISE_LAG:] - values[:, :-_NOISE_LAG])[pair]
     if difference.size < 2:
@@ -286,18 +308,27 @@ def _calibrated(problem: _Problem, solution: SpatialKernel) -> _Problem:
     """
     assert problem.target.variance is not None
     residual, variance = _subtract(problem, solution)
-    used = ~problem.unused
-    shape = (residual.shape[0], residual.shape[1])
-    signal = problem.target.pixels - residual - background_image(shape, solution.background)
+    variance -= problem.target.variance
+    signal = problem.target.pixels - residual
+    signal -= background_image((signal.shape[0], signal.shape[1]), solution.background)
     level, noise = sky_noise(signal, problem.bad)
     signal -= np.float32(level)
-    r, s = residual[used], signal[used]
+    some = _some_rows(signal)
+    used = ~problem.unused[some]
+    r, s, template = residual[some][used], signal[some][used], float(np.median(variance[some][used]))
     total = _spread(r[np.abs(s) < 2 * noise])
-    template = float(np.median((variance - problem.target.variance)[used]))
     sky = max(total - template, 0.05 * total)
-    new = ndimage.uniform_filter(np.where(problem.bad, np.float32(0), residual), size=3)
-    own = np.float32(sky) + np.float32(_photon_slope(r, s, total)) * np.maximum(signal + new, 0)
+    residual[problem.bad] = 0
+    signal += ndimage.uniform_filter(residual, size=3)
+    own = np.maximum(signal, 0, out=signal)
+    own *= np.float32(_photon_slope(r, s, total))
+    own += np.float32(sky)
     return replace(problem, target=Image(problem.target.pixels, own, problem.target.bad))
+
+
+def _some_rows(image: NDArray[Any]) -> slice:
+    """Every so many rows, for statistics that need no more than a million pixels."""
+    return slice(None, None, max(image.size // _SAMPLE, 1))
 
 
 def _spread(values: NDArray[Any]) -> float:

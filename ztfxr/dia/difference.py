@@ -18,7 +18,7 @@ from ztfxr.ops.positions import Positions, resolve_positions
 from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
 from ztfxr.wcs import same_grid
 
-__all__ = ["difference"]
+__all__ = ["difference", "pair_inputs"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -61,7 +61,7 @@ def difference(
     solve_on: Literal["all", "stars"] | None = None,
     convolve: Literal["reference", "science", "auto"] | None = None,
     smoothing: float = 0.0,
-    n_cutouts: int = 1000,
+    n_cutouts: int = 1500,
     cutout_size: int = 17,
     clip: float = 4.0,
     exclude: Positions | None = None,
@@ -148,12 +148,15 @@ def difference(
     144, 363, and Bramich et al. 2013, MNRAS 428, 2275; smoothing after Becker et al. 2012, MNRAS 425, 1341.
     `difference_variance` holds the variance of each pixel; the convolved image's noise is correlated between pixels.
     """
-    ref = _reference_image(science, reference)
-    sci = get_image(science)
-    same_grid(sci, ref)
-    frame = sci.sizes["y"] * sci.sizes["x"] > _FRAME_PIXELS
-    options = _options(
-        frame,
+    inputs, options = pair_inputs(
+        science,
+        reference,
+        exclude=exclude,
+        exclude_radius=exclude_radius,
+        variance=variance,
+        reference_variance=reference_variance,
+        mask=mask,
+        reference_mask=reference_mask,
         kernel_size=kernel_size,
         kernel_order=kernel_order,
         scale_order=scale_order,
@@ -166,21 +169,39 @@ def difference(
         cutout_size=cutout_size,
         clip=clip,
     )
-    noise = _variance(science, variance, "variance"), _reference_noise(science, reference, reference_variance)
-    inputs = [
-        sci,
-        get_mask(science, mask),
-        noise[0],
-        _bare(ref),
-        _bare(_reference_mask(reference, ref, reference_mask)),
-        _bare(noise[1]),
-        _excluded(science, sci, exclude, exclude_radius),
-    ]
     size = options.kernel_size or MAX_KERNEL_SIZE
     sizes = {"ky": size, "kx": size, "term": n_terms(options.background_order), "kterm": n_terms(options.max_order)}
     core = [IMAGE if set(IMAGE) <= set(a.dims) else () for a in inputs]
     found = apply_images(_one_epoch, *inputs, inputs=core, outputs=_OUTPUTS, sizes=sizes, kwargs={"options": options})
-    return _labelled(found, science, sci, options, size, exclude_radius)
+    return _labelled(found, science, inputs[0], options, size, exclude_radius)
+
+
+def pair_inputs(
+    science: xr.Dataset | xr.DataArray,
+    reference: xr.Dataset | xr.DataArray | None,
+    *,
+    exclude: Positions | None = None,
+    exclude_radius: float = 10.0,
+    variance: xr.DataArray | None = None,
+    reference_variance: xr.DataArray | None = None,
+    mask: xr.DataArray | None = None,
+    reference_mask: xr.DataArray | None = None,
+    **options: Any,
+) -> tuple[list[xr.DataArray], MatchOptions]:
+    """Image, mask and variance of both images and the excluded pixels, checked, and the options with their defaults."""
+    ref = _reference_image(science, reference)
+    sci = get_image(science)
+    same_grid(sci, ref)
+    inputs = [
+        sci,
+        get_mask(science, mask),
+        _variance(science, variance, "variance"),
+        _bare(ref),
+        _bare(_reference_mask(reference, ref, reference_mask)),
+        _bare(_reference_noise(science, reference, reference_variance)),
+        _excluded(science, sci, exclude, exclude_radius),
+    ]
+    return inputs, _options(sci.sizes["y"] * sci.sizes["x"] > _FRAME_PIXELS, **options)
 
 
 def _labelled(
@@ -214,11 +235,11 @@ def _labelled(
 def _options(
     frame: bool,
     *,
-    kernel_size: int | Literal["auto"] | None,
-    kernel_order: int | Literal["auto"] | None,
-    background_order: int | None,
-    solve_on: Literal["all", "stars"] | None,
-    convolve: Literal["reference", "science", "auto"] | None,
+    kernel_size: int | Literal["auto"] | None = None,
+    kernel_order: int | Literal["auto"] | None = None,
+    background_order: int | None = None,
+    solve_on: Literal["all", "stars"] | None = None,
+    convolve: Literal["reference", "science", "auto"] | None = None,
     **rest: Any,
 ) -> MatchOptions:
     """Options with the defaults of a frame or a cut-out, checked."""
@@ -229,11 +250,15 @@ def _options(
         raise InputError(
             f"kernel_size must be odd, so that the kernel has a centre; came {kernel_size}: use {kernel_size + 1}"
         )
-    orders = {"kernel_order": kernel_order, "background_order": background_order, "scale_order": rest["scale_order"]}
+    orders = {
+        "kernel_order": kernel_order,
+        "background_order": background_order,
+        "scale_order": rest.get("scale_order", 0),
+    }
     for name, order in orders.items():
         if order != "auto" and not 0 <= order <= 3:
             raise InputError(f"{name} must be 0, 1, 2 or 3; came {order}")
-    if rest["smoothing"] < 0 or rest["cutout_size"] < 3 or rest["n_cutouts"] < 1:
+    if rest.get("smoothing", 0) < 0 or rest.get("cutout_size", 3) < 3 or rest.get("n_cutouts", 1) < 1:
         raise InputError("smoothing must be at least 0, cutout_size at least 3 and n_cutouts at least 1")
     return MatchOptions(
         kernel_size=None if kernel_size == "auto" else kernel_size,
