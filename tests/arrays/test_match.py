@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage, signal
 
-from ztfxr.arrays import apply, basis, cutouts, match, spatial
+from ztfxr.arrays import apply, basis, cutouts, lags, match, spatial
 
 SHAPE = (46, 53)
 ALL = {"background_order": 1, "solve_on": "all", "kernel_order": 0, "max_order": 0}
@@ -385,3 +385,49 @@ def test_hopeless_images_have_a_status(spoil, status):
             np.zeros_like(bad),
             match.MatchOptions(kernel_size=5, **ALL),
         )
+
+
+@given(seed=st.integers(0, 30), size=st.sampled_from([1, 3, 7]), order=st.integers(0, 2), lost=st.floats(0, 0.2))
+@settings(max_examples=15)
+def test_equations_by_lags_equal_those_of_the_design_matrix(seed, size, order, lost):
+    rng = np.random.default_rng(seed)
+    reference, science = rng.normal(size=SHAPE), rng.normal(size=SHAPE)
+    used = (inside(SHAPE, size) > 0) & (rng.uniform(size=SHAPE) >= lost)
+    found = lags.uniform_equations(reference, science, used, 0.7, size=size, background_order=order)
+    tiles = cutouts.tile_cutouts(SHAPE, size // 2, size=11)
+    plain = cutouts.equations(
+        reference, science, 0.7 * used, tiles, basis.delta_basis(size), background_order=order, tiles=True
+    )
+    for name in ("kernel", "mixed", "background", "vector", "square", "n_pixels"):
+        np.testing.assert_allclose(getattr(found, name)[0], getattr(plain, name).sum(axis=0), rtol=1e-9, atol=1e-8)
+
+
+def test_uniform_weights_solve_the_dense_least_squares_problem():
+    rng = np.random.default_rng(8)
+    shape, size = (90, 100), 9
+    reference = scene(8, shape, 120) + rng.normal(size=shape)
+    science = signal.convolve2d(reference, lopsided_kernel(size), mode="same") + 7 + rng.normal(size=shape)
+    reference, science = (i.astype(np.float32).astype(float) for i in (reference, science))
+    bad, one = np.zeros(shape, bool), np.ones(shape)
+    found = match.match(
+        match.Image.of(science, one, bad),
+        match.Image.of(reference, one * 1e-6, bad),
+        bad,
+        match.MatchOptions(kernel_size=size, **ALL),
+    )
+    oracle = dense_parameters(reference, science, inside(shape, size), size, 1)
+    np.testing.assert_allclose(found.solution.coefficients.ravel(), oracle[: size**2], atol=1e-6 * np.abs(oracle).max())
+    np.testing.assert_allclose(found.solution.background, oracle[size**2 :], rtol=1e-5, atol=1e-5)
+
+
+def test_uniform_weights_can_be_asked_for():
+    science, variance, reference, noise = images()
+    bad = np.zeros(science.shape, bool)
+    pair = match.Image.of(science, variance, bad), match.Image.of(reference, noise, bad)
+    plain, uniform = (
+        match.match(*pair, bad, match.MatchOptions(kernel_size=5, weights=w, **ALL)) for w in ("variance", "uniform")
+    )
+    assert len(uniform.solution.kept) == 1
+    assert len(plain.solution.kept) > 1
+    assert uniform.solution.scale == pytest.approx(plain.solution.scale, rel=0.01)
+    assert np.nanstd(uniform.difference) < 1.05 * np.nanstd(plain.difference)

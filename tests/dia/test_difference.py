@@ -213,3 +213,64 @@ def test_the_alert_target_does_not_shape_its_own_kernel(alerts):
     spoiled = stamps.assign(sci=stamps.sci.where(r > 10, 5e4))
     first, second = (s.ztf.difference() for s in (stamps, spoiled))
     xr.testing.assert_identical(first.kernel, second.kernel)
+
+
+def simulated_frame(
+    n_stars: int, shape: tuple[int, int] = (540, 600), seed: int = 1
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """A pair that counts as a frame: stars with a Gaussian PSF, the science image blurred and brightened."""
+    rng = np.random.default_rng(seed)
+    scene = np.zeros(shape)
+    y, x = np.mgrid[-12:13, -12:13]
+    for cx, cy in zip(rng.uniform(30, shape[1] - 30, n_stars), rng.uniform(30, shape[0] - 30, n_stars), strict=True):
+        ix, iy = round(cx), round(cy)
+        psf = np.exp(-((x - cx + ix) ** 2 + (y - cy + iy) ** 2) / 2 / 0.95**2)
+        scene[iy - 12 : iy + 13, ix - 12 : ix + 13] += rng.pareto(1.0) * 200 * psf + 100 * psf
+    blurred = signal.oaconvolve(scene, KERNEL, mode="same")
+    images = blurred + 30 + rng.normal(scale=2, size=shape), scene + 5 + rng.normal(scale=0.5, size=shape)
+    science, reference = (xr.DataArray(i.astype("f4"), dims=("y", "x"), name="sci") for i in images)
+    return science, reference
+
+
+def test_a_frame_is_matched_on_its_stars_with_nothing_else_told():
+    science, reference = simulated_frame(500)
+    diff = ztfxr.difference(science, reference)
+    assert diff.attrs["solve_on"] == "stars"
+    assert diff.sizes["ky"] == 25
+    assert int(diff.epoch_status) == 0
+    assert float(diff.noise_ratio) == pytest.approx(1.0, abs=0.05)
+    assert float(diff.kernel_sum) == pytest.approx(KERNEL.sum(), rel=0.003)
+    assert int(diff.kernel_order) == 0
+    assert float(diff.lost_fraction) < 0.06
+    shape = {"y": 540, "x": 600}
+    assert dict(diff.difference.sizes) == shape
+
+
+def test_frames_do_not_depend_on_the_scheduler():
+    science, reference = simulated_frame(300)
+    stack = xr.concat([science, science + 1], dim="time").chunk(time=1)
+    eager = ztfxr.difference(science, reference)
+    lazy = ztfxr.difference(stack, reference)
+    for scheduler in ("synchronous", "threads"):
+        with dask.config.set(scheduler=scheduler):
+            np.testing.assert_array_equal(lazy.difference.isel(time=0).values, eager.difference.values)
+
+
+@pytest.mark.parametrize(("n_stars", "status"), [(0, "too_few_pixels"), (1, "too_few_pixels")])
+def test_frames_with_next_to_no_stars_say_so(n_stars, status):
+    science, reference = simulated_frame(n_stars)
+    diff = ztfxr.difference(science, reference, kernel_size=13)
+    assert int(diff.epoch_status) == planes_to_bits([status], STATUS_PLANES)
+    assert bool(diff.difference.isnull().all())
+
+
+def test_a_saturated_star_shapes_no_kernel():
+    science, reference = simulated_frame(300)
+    flags = xr.zeros_like(science, dtype="u2")
+    spoiled = science.copy()
+    spoiled[200:215, 300:315] = 6e4
+    flags[200:215, 300:315] = 1 << 8
+    diff = ztfxr.difference(xr.Dataset({"sci": spoiled, "flags": flags}), reference, kernel_size=9)
+    clean = ztfxr.difference(science, reference, kernel_size=9)
+    assert float(diff.kernel_sum) == pytest.approx(float(clean.kernel_sum), rel=0.002)
+    assert bool(diff.mask[200:215, 300:315].all())

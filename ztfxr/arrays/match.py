@@ -14,7 +14,9 @@ from scipy import ndimage
 from ztfxr.arrays.apply import background_image, footprint_mask, varying_convolution
 from ztfxr.arrays.basis import KernelBasis, delta_basis, gaussian_basis, n_terms
 from ztfxr.arrays.cutouts import Cutouts, equations, star_cutouts, tile_cutouts, unit_position
+from ztfxr.arrays.lags import uniform_equations
 from ztfxr.arrays.spatial import SpatialKernel, solve_kernel
+from ztfxr.arrays.threads import one_blas_thread
 
 __all__ = ["MAX_KERNEL_SIZE", "Image", "MatchError", "MatchOptions", "Matched", "match", "sky_noise", "solve_match"]
 
@@ -28,6 +30,7 @@ _PSF_STARS, _PSF_WINDOW = 200, 11
 _NOISE_LAG, _SAMPLE = 5, 1_000_000
 _TRIAL_CUTOUTS = 200
 _TYPICAL_SQUARE, _NEGLIGIBLE_NOISE = 0.3, 0.05
+_MOSTLY_USED = 0.5
 _TILES, _TILE_SIZES, _TILES_PER_SIDE, _MIN_TILES_TO_CLIP = 150, (24, 64), 30, 25
 
 
@@ -53,6 +56,7 @@ class MatchOptions:
     convolve: Literal["auto", "reference", "science"] = "reference"
     n_cutouts: int = 1500
     cutout_size: int = 17
+    weights: Literal["variance", "uniform"] = "variance"
     smoothing: float = 0.0
     clip: float = 4.0
     saturation: float = np.inf
@@ -115,11 +119,18 @@ def match(science: Image, reference: Image, excluded: Bools, options: MatchOptio
     ------
     MatchError
         ``too_few_pixels`` or ``solve_failed``.
+
+    Notes
+    -----
+    BLAS runs on one thread, and the loops over cut-outs and rows on all: faster on small matrices, and the result
+    does not depend on the number of threads.
     """
-    problem, solution, swap, fwhm = _solved_problem(science, reference, excluded, options)
-    if science.variance is None:
-        problem = _calibrated(problem, solution)
-    difference, variance = _subtract(problem, solution)
+    with one_blas_thread():
+        problem, solved, swap, fwhm = _solved_problem(science, reference, excluded, options)
+        solution = solved.kernel
+        if science.variance is None:
+            problem = _calibrated(problem, solution)
+        difference, variance = _subtract(problem, solution)
     if swap:
         difference, variance = -difference / np.float32(solution.scale), variance / np.float32(solution.scale**2)
     difference[problem.bad], variance[problem.bad] = np.nan, np.nan
@@ -130,13 +141,14 @@ def solve_match(
     science: Image, reference: Image, excluded: Bools, options: MatchOptions
 ) -> tuple[SpatialKernel, Cutouts, bool]:
     """The solution of `match` without the subtraction, its cut-outs, and whether the science image is convolved."""
-    problem, solution, swap, _ = _solved_problem(science, reference, excluded, options)
-    return solution, problem.cutouts(options.n_cutouts), swap
+    with one_blas_thread():
+        _, solved, swap, _ = _solved_problem(science, reference, excluded, options)
+    return solved.kernel, solved.cutouts, swap
 
 
 def _solved_problem(
     science: Image, reference: Image, excluded: Bools, options: MatchOptions
-) -> tuple[_Problem, SpatialKernel, bool, tuple[float, float]]:
+) -> tuple[_Problem, _Solved, bool, tuple[float, float]]:
     """Choose what is convolved and with which kernel size, and solve; measures noise that is not known."""
     fwhm = (np.nan, np.nan)
     if options.kernel_size is None or options.convolve == "auto":
@@ -151,7 +163,7 @@ def _solved_problem(
         first = replace(
             options, n_cutouts=min(options.n_cutouts, _TRIAL_CUTOUTS), kernel_order=min(options.max_order, 1)
         )
-        problem = _calibrated(problem, _solved(replace(problem, options=first)))
+        problem = _calibrated(problem, _solved(replace(problem, options=first)).kernel)
     return problem, _solved(problem), swap, fwhm
 
 
@@ -199,14 +211,22 @@ class _Problem:
         )
 
 
-def _solved(problem: _Problem) -> SpatialKernel:
+@dataclass(frozen=True)
+class _Solved:
+    """A kernel and the cut-outs that it was solved on."""
+
+    kernel: SpatialKernel
+    cutouts: Cutouts
+
+
+def _solved(problem: _Problem) -> _Solved:
     """The kernel; where the template's noise matters, pixels are weighted with it as a first kernel convolves it."""
     options = problem.options
     square = np.zeros((problem.size, problem.size))
     square[problem.size // 2, problem.size // 2] = _TYPICAL_SQUARE
     if _template_noise(problem) > _NEGLIGIBLE_NOISE:
         trial = problem.cutouts(_TILES // 4 if options.solve_on == "all" else _TRIAL_CUTOUTS)
-        square = _solve_on(problem, trial, _weight(problem, square), order=0).at(0.0, 0.0) ** 2
+        square = _solve_on(problem, trial, _weight(problem, square), order=0).kernel.at(0.0, 0.0) ** 2
     return _solve_on(problem, problem.cutouts(options.n_cutouts), _weight(problem, square), order=options.kernel_order)
 
 
@@ -228,32 +248,48 @@ def _weight(problem: _Problem, square: Floats) -> Images:
         noise = np.float32(square.sum()) * problem.template.variance
     else:
         noise = varying_convolution(problem.template.variance, None, square[None])[0]
-    return np.where(problem.unused, np.float32(0), 1 / (problem.target.variance + np.maximum(noise, 0)))
+    variance = problem.target.variance + np.maximum(noise, 0)
+    if problem.options.weights == "uniform" and not problem.unused.all():
+        variance = np.float32(np.median(variance[~problem.unused]))
+    return np.where(problem.unused, np.float32(0), 1 / variance)
 
 
-def _solve_on(problem: _Problem, cutouts: Cutouts, weight: Images, *, order: int | None) -> SpatialKernel:
+def _solve_on(problem: _Problem, cutouts: Cutouts, weight: Images, *, order: int | None) -> _Solved:
     options = problem.options
     basis = problem.basis(options.max_order if order is None else order)
     needed = 2 * (basis.n_components + n_terms(options.background_order))
     if len(cutouts) == 0:
         raise MatchError("too_few_pixels")
     tiles = options.solve_on == "all"
-    normal = equations(
-        problem.template.pixels,
-        problem.target.pixels,
-        weight,
-        cutouts,
-        basis,
-        background_order=options.background_order,
-        tiles=tiles,
-    )
+    uniform = _uniform_weight(weight) if tiles and basis.delta and basis.order == 0 else None
+    if uniform is not None:
+        whole = (weight.shape[0] // 2, weight.shape[1] // 2)
+        cutouts = Cutouts(np.array(whole[:1]), np.array(whole[1:]), min(weight.shape))
+        normal = uniform_equations(
+            problem.template.pixels,
+            problem.target.pixels,
+            weight > 0,
+            uniform,
+            size=problem.size,
+            background_order=options.background_order,
+        )
+    else:
+        normal = equations(
+            problem.template.pixels,
+            problem.target.pixels,
+            weight,
+            cutouts,
+            basis,
+            background_order=options.background_order,
+            tiles=tiles,
+        )
     minimum = 1 if tiles else int(0.6 * cutouts.size**2)
     few = tiles and len(cutouts) < _MIN_TILES_TO_CLIP
     if normal.n_pixels[normal.n_pixels >= minimum].sum() < needed:
         raise MatchError("too_few_pixels")
     v, u = unit_position(cutouts.y, weight.shape[0]), unit_position(cutouts.x, weight.shape[1])
     try:
-        return solve_kernel(
+        kernel = solve_kernel(
             normal,
             v,
             u,
@@ -266,6 +302,16 @@ def _solve_on(problem: _Problem, cutouts: Cutouts, weight: Images, *, order: int
         )
     except np.linalg.LinAlgError as error:
         raise MatchError("solve_failed") from error
+    return _Solved(kernel, cutouts)
+
+
+def _uniform_weight(weight: Images) -> float | None:
+    """The weight that all used pixels have in common; None where they differ, or where few are used."""
+    used = weight > 0
+    if used.sum() < _MOSTLY_USED * weight.size:
+        return None
+    low, high = float(weight[used].min()), float(weight.max())
+    return high if high - low <= 1e-5 * high else None
 
 
 def _subtract(problem: _Problem, solution: SpatialKernel) -> tuple[Images, Images]:

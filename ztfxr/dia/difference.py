@@ -60,6 +60,7 @@ def difference(
     basis: Literal["delta", "gaussian"] = "delta",
     solve_on: Literal["all", "stars"] | None = None,
     convolve: Literal["reference", "science", "auto"] | None = None,
+    weights: Literal["variance", "uniform"] = "variance",
     smoothing: float = 0.0,
     n_cutouts: int = 1500,
     cutout_size: int = 17,
@@ -107,6 +108,11 @@ def difference(
     convolve
         Which image the kernel acts on; ``"auto"`` takes the sharper one. The result is on the science scale in any
         case. Default: auto on frames, reference on cut-outs.
+    weights
+        ``"variance"``: each pixel weighs as its noise says. ``"uniform"``: all good pixels weigh the same, as in
+        plain least squares; then a constant kernel over all pixels of a stack shares the reference's part of the
+        equations between epochs and is solved tens of times faster, but bright stars count for more than they should
+        and the kernel's errors are for the sky's noise.
     smoothing
         Weight of the kernel's squared Laplacian relative to the mean diagonal of the normal matrix; 0 for none.
     n_cutouts, cutout_size
@@ -164,6 +170,7 @@ def difference(
         basis=basis,
         solve_on=solve_on,
         convolve=convolve,
+        weights=weights,
         smoothing=smoothing,
         n_cutouts=n_cutouts,
         cutout_size=cutout_size,
@@ -188,7 +195,9 @@ def pair_inputs(
     reference_mask: xr.DataArray | None = None,
     **options: Any,
 ) -> tuple[list[xr.DataArray], MatchOptions]:
-    """Image, mask and variance of both images and the excluded pixels, checked, and the options with their defaults."""
+    """Image, mask and variance of both images and the excluded pixels, checked, and the options with their
+    defaults.
+    """
     ref = _reference_image(science, reference)
     sci = get_image(science)
     same_grid(sci, ref)
