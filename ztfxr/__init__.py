@@ -31,6 +31,7 @@ from ztfxr.errors import (
 )
 from ztfxr.io.alerts import open_alerts
 from ztfxr.io.backend import open_epochs, open_quadrant
+from ztfxr.io.lco import open_lco, read_lco_catalog
 from ztfxr.ops.background import background, clean, variance
 from ztfxr.ops.masks import mask
 from ztfxr.ops.positions import resolve_positions
@@ -74,6 +75,7 @@ __all__ = [
     "mask",
     "open_alerts",
     "open_epochs",
+    "open_lco",
     "open_quadrant",
     "open_zarr",
     "pixel_to_sky",
@@ -81,6 +83,7 @@ __all__ = [
     "plot_summary",
     "plot_triplet",
     "psf_match",
+    "read_lco_catalog",
     "resolve_positions",
     "show",
     "sky_to_pixel",

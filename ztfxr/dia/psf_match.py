@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 def psf_match(
-    science: xr.Dataset | xr.DataArray, reference: xr.Dataset | xr.DataArray | None = None, **options: Any
+    science: xr.Dataset | xr.DataArray, /, reference: xr.Dataset | xr.DataArray | None = None, **options: Any
 ) -> xr.Dataset:
     """Solve the kernel that matches the reference to one science image. Computes.
 

@@ -39,8 +39,8 @@ class ImageFile:
     header: fits.Header
 
 
-def inspect(path: str | PathLike[str]) -> ImageFile:
-    """Read the header of the first 2-D image of a FITS file; no pixel is read.
+def inspect(path: str | PathLike[str], extension: str | None = None) -> ImageFile:
+    """Read the header of the first 2-D image of a FITS file, or of the first with this name; no pixel is read.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def inspect(path: str | PathLike[str]) -> ImageFile:
         raise FileNotFoundError(f"no such file: {path}")
     _check_signature(path)
     with _opened(path) as hdus:
-        number, hdu = _first_image(path, hdus)
+        number, hdu = _first_image(path, hdus, extension)
         _check_length(path, hdu)
         dtype = _native_dtype(hdu.header)
         shape = (int(hdu.shape[0]), int(hdu.shape[1]))
@@ -128,7 +128,7 @@ def _check_signature(path: Path) -> None:
     raise NotFITSError(f"{path}: not FITS; it begins with {head[:9]!r}, not {_SIGNATURE!r}")
 
 
-def _first_image(path: Path, hdus: fits.HDUList) -> tuple[int, Any]:
+def _first_image(path: Path, hdus: fits.HDUList, extension: str | None) -> tuple[int, Any]:
     number = 0
     while True:
         try:
@@ -138,14 +138,16 @@ def _first_image(path: Path, hdus: fits.HDUList) -> tuple[int, Any]:
             break
         except _READ_ERRORS as error:
             raise TruncatedFileError(f"{path}: its header is cut off ({error}); fetch it again") from error
-        if getattr(hdu, "is_image", False) and len(hdu.shape) == 2:
+        named = extension is None or hdu.name == extension
+        if named and getattr(hdu, "is_image", False) and len(hdu.shape) == 2:
             return number, hdu
         number += 1
     info = hdus[-1].fileinfo()
     end = info["datLoc"] + info["datSpan"]
     if _length(path, end) != end:
         raise TruncatedFileError(f"{path}: cut off in the header of HDU {number}; fetch it again")
-    raise ShapeError(f"{path}: holds no 2-D image in its {number} HDUs")
+    wanted = "" if extension is None else f" named {extension}"
+    raise ShapeError(f"{path}: holds no 2-D image{wanted} in its {number} HDUs")
 
 
 def _native_dtype(header: fits.Header) -> np.dtype[Any]:

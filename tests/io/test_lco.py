@@ -1,0 +1,86 @@
+"""LCO frames: real BANZAI files."""
+
+from __future__ import annotations
+
+import dask
+import numpy as np
+import pytest
+from astropy.io import fits
+
+import ztfxr
+
+
+@pytest.fixture
+def banzai(shared):
+    path = shared / "lco" / "banzai_test_frame.fits.fz"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    return path
+
+
+@pytest.fixture
+def cropped(shared):
+    path = shared / "lco" / "lsc1m005-fl15-20170614-0130-e91_cropped.fits.gz"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    return path
+
+
+def refuse(*args, **kwargs):
+    raise AssertionError("computed")
+
+
+def test_a_compressed_frame_is_opened_lazily(banzai):
+    with dask.config.set(scheduler=refuse):
+        ds = ztfxr.open_lco(banzai)
+    with fits.open(banzai) as hdus:
+        np.testing.assert_array_equal(ds.sci.values, hdus["SCI"].data)
+        np.testing.assert_array_equal((ds.flags.values & 512) != 0, hdus["BPM"].data != 0)
+        header = hdus["SCI"].header
+    assert float(ds.mjd) == pytest.approx(header["MJD-OBS"] + header["EXPTIME"] / 2 / 86400, abs=1e-9)
+    assert ds.sci.dtype == np.float32
+    assert ds.seeing.attrs["units"] == "arcsec"
+    assert ztfxr.pixel_to_sky(ds, 10, 20).ra.deg == pytest.approx(float(ds.ra[20, 10]))
+
+
+def test_a_cropped_frame_needs_no_mask(cropped):
+    with pytest.raises(ztfxr.ShapeError, match=r"the BPM is .4096, 4096.*mask=False"):
+        ztfxr.open_lco(cropped)
+    ds = ztfxr.open_lco(cropped, mask=False)
+    assert ds.sci.shape == (400, 400)
+    assert np.isfinite(ds.sci.values).all()
+    assert str(ds["filter"].values) == "ip"
+
+
+def test_the_catalogue_is_zero_based_and_sorted(cropped, banzai):
+    cat = ztfxr.read_lco_catalog(cropped)
+    with fits.open(cropped) as hdus:
+        table = hdus["CAT"].data
+        brightest = int(np.argmax(table["FLUX"]))
+        assert float(cat.x_centroid[0]) == table["X"][brightest] - 1
+        assert float(cat.ra[0]) == table["RA"][brightest]
+    assert (np.diff(cat.flux) <= 0).all()
+    assert "ra" not in ztfxr.read_lco_catalog(banzai)
+
+
+def test_catalogue_positions_fall_on_stars(banzai):
+    ds, cat = ztfxr.open_lco(banzai), ztfxr.read_lco_catalog(banzai)
+    bright = cat.isel(source=slice(0, 10))
+    image = ds.sci.values
+    for x, y in zip(bright.x_centroid.values, bright.y_centroid.values, strict=True):
+        ix, iy = round(float(x)), round(float(y))
+        if 15 < ix < image.shape[1] - 15 and 15 < iy < image.shape[0] - 15:
+            window = image[iy - 15 : iy + 16, ix - 15 : ix + 16]
+            assert window[12:19, 12:19].mean() > np.median(image) + 3 * np.std(window[0])
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "a.fits"
+    fits.PrimaryHDU(np.zeros((4, 4))).writeto(path)
+    with pytest.raises(ztfxr.ShapeError, match="no 2-D image named SCI"):
+        ztfxr.open_lco(path)
+    with pytest.raises(ztfxr.ShapeError, match="no table named CAT"):
+        ztfxr.read_lco_catalog(path)
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((4, 4)), name="SCI")]).writeto(tmp_path / "b.fits")
+    with pytest.raises(ztfxr.HeaderError, match="no number in MJD-OBS and EXPTIME"):
+        ztfxr.open_lco(tmp_path / "b.fits")
