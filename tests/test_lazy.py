@@ -64,6 +64,7 @@ LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
 }
 READS_HEADERS_ONLY = {"open_epochs", "open_lco", "open_quadrant", "open_zarr"}
 COMPUTES = {
+    "variability",
     "open_alerts",
     "psf_match",
     "read_lco_catalog",

@@ -39,6 +39,7 @@ from ztfxr.ops.stack import stack
 from ztfxr.ops.stamps import stamp
 from ztfxr.photometry.aperture import aperture_photometry
 from ztfxr.photometry.lightcurve import calibrate_flux, lightcurve
+from ztfxr.photometry.variability import variability
 from ztfxr.plot import plot_lightcurve, plot_summary, plot_triplet, show
 from ztfxr.store.zarr import open_zarr, to_zarr
 from ztfxr.wcs import assign_wcs, drop_wcs, get_wcs, pixel_to_sky, sky_to_pixel
@@ -90,6 +91,7 @@ __all__ = [
     "stack",
     "stamp",
     "to_zarr",
+    "variability",
     "variance",
 ]
 

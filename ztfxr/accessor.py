@@ -19,6 +19,7 @@ from ztfxr.ops import stack as _stack
 from ztfxr.ops import stamps as _stamps
 from ztfxr.photometry import aperture as _aperture
 from ztfxr.photometry import lightcurve as _lightcurve
+from ztfxr.photometry import variability as _variability
 from ztfxr.store import zarr as _zarr
 
 __all__ = ["DataArrayAccessor", "DataTreeAccessor", "DatasetAccessor"]
@@ -83,6 +84,7 @@ class DatasetAccessor(_Accessor[xr.Dataset]):
     aperture_photometry = _bound(_aperture.aperture_photometry)
     lightcurve = _bound(_lightcurve.lightcurve)
     calibrate_flux = _bound(_lightcurve.calibrate_flux)
+    variability = _bound(_variability.variability)
     pixel_to_sky = _bound(_wcs.pixel_to_sky)
     sky_to_pixel = _bound(_wcs.sky_to_pixel)
     assign_wcs = _bound(_wcs.assign_wcs)

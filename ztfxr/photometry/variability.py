@@ -1,0 +1,105 @@
+"""Which sources vary: statistics per source, and their rank."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from ztfxr.arrays import variability as stats
+from ztfxr.errors import InputError
+
+__all__ = ["variability"]
+
+_MEANING = {
+    "n_good": "measurements used",
+    "mean_flux": "inverse-variance mean flux",
+    "mean_flux_err": "standard error of the mean flux",
+    "scatter": "robust standard deviation of the flux",
+    "median_err": "median error of a measurement",
+    "reduced_chi2": "chi-square of a constant source per degree of freedom",
+    "excess_variance": "variance beyond the errors",
+    "von_neumann": "mean squared successive difference over the variance; 2 for noise",
+    "stetson_j": "Stetson J of consecutive measurements; 0 for noise",
+    "consecutive_excess": "shared excess of consecutive measurements; 0 for noise",
+    "rank": "0 for the most variable source",
+}
+
+
+def variability(lc: xr.Dataset, *, flux: str = "flux", flagged: bool = False, rescale: bool = True) -> xr.Dataset:
+    """Statistics that tell variable from constant sources. Computes.
+
+    Parameters
+    ----------
+    lc
+        Light curves with `flux`, `flux_err` and `status`, dims (time, source).
+    flux
+        The variable to use; its error is named with ``_err``.
+    flagged
+        Use measurements whose status is not 0, too.
+    rescale
+        Divide each epoch's residuals by their typical size over all sources (at least 1), so that a bad night does
+        not make every star a variable. Needs many more constant sources than variable ones; with fewer than 10
+        sources nothing is rescaled.
+
+    Returns
+    -------
+    xarray.Dataset
+        On `source`: `n_good`, `mean_flux`, `scatter`, `median_err`, `reduced_chi2`, `excess_variance`, `von_neumann`,
+        `stetson_j`, `consecutive_excess`, and `rank` by the last. NaN where there are too few measurements; such sources rank last.
+
+    Raises
+    ------
+    InputError
+        The dataset has no such flux over (time, source).
+    """
+    if flux not in lc or set(lc[flux].dims) != {"time", "source"}:
+        raise InputError(f"variability needs {flux} with dims (time, source); came {dict(lc.sizes)}")
+    ordered = lc.transpose("time", "source", ...)
+    if "time" in lc.coords:
+        ordered = ordered.sortby("time")
+    values, errors = (ordered[k].values.astype(float) for k in (flux, f"{flux}_err"))
+    if not flagged and "status" in ordered:
+        values = np.where(ordered["status"].values == 0, values, np.nan)
+    if rescale and values.shape[1] >= 10:
+        errors = errors * _epoch_factor(values, errors)[:, None]
+    return _statistics(values, errors, lc)
+
+
+def _epoch_factor(flux: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Typical size of each epoch's residuals over the sources, at least 1."""
+    measured = np.ma.masked_where(~(np.isfinite(flux) & (error > 0)), flux)
+    pull = np.ma.filled(np.ma.abs(measured - np.ma.median(measured, axis=0)) / np.where(error > 0, error, 1.0), np.nan)
+    typical = np.ones(len(flux))
+    for i, row in enumerate(pull):
+        good = row[np.isfinite(row)]
+        if good.size >= 10:
+            typical[i] = max(1.4826 * float(np.median(good)), 1.0)
+    return typical
+
+
+def _statistics(flux: np.ndarray, error: np.ndarray, lc: xr.Dataset) -> xr.Dataset:
+    good = np.isfinite(flux) & (error > 0)
+    mean, mean_err = stats.weighted_mean(flux, error)
+    masked, masked_err = (np.ma.masked_where(~good, a) for a in (flux, error))
+    middle = np.ma.median(masked, axis=0)
+    columns = {
+        "n_good": good.sum(axis=0),
+        "mean_flux": mean,
+        "mean_flux_err": mean_err,
+        "scatter": np.ma.filled(1.4826 * np.ma.median(np.ma.abs(masked - middle), axis=0), np.nan),
+        "median_err": np.ma.filled(np.ma.median(masked_err, axis=0), np.nan),
+        "reduced_chi2": stats.reduced_chi2(flux, error),
+        "excess_variance": stats.excess_variance(flux, error),
+        "von_neumann": stats.von_neumann(flux, error),
+        "stetson_j": stats.stetson_j(flux, error),
+        "consecutive_excess": stats.consecutive_excess(flux, error),
+    }
+    order = np.argsort(-np.nan_to_num(columns["consecutive_excess"], nan=-np.inf), kind="stable")
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    columns["rank"] = rank
+    keep = {k: v for k, v in lc.coords.items() if v.dims == ("source",)}
+    out = xr.Dataset({k: ("source", v) for k, v in columns.items()}, keep)
+    for name in out.data_vars:
+        out[name].attrs["long_name"] = _MEANING[str(name)]
+    return out
