@@ -25,6 +25,7 @@ RANKS = {
     "testing": 6,
     "plot": 7,
     "pipeline": 7,
+    "analyst": 7,
     "accessor": 8,
     "viewer": 8,
     "demo": 8,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
@@ -219,10 +220,9 @@ def equations(
     def batch(start: int) -> None:
         part = np.arange(start, min(start + step, len(cutouts)))
         some = cutouts.take(part)
-        root = np.sqrt(weights[part].reshape(len(part), 1, -1).astype(np.float64))
-        design = _design(reference, some, basis, background_order)
-        design *= root
-        data = np.where(root > 0, some.windows(science).reshape(root.shape), 0.0) * root
+        root = np.sqrt(weights[part].astype(np.float64))
+        design = _design(reference, some, basis, background_order, root)
+        data = (np.where(root > 0, some.windows(science), 0.0) * root).reshape(len(part), 1, -1)
         normal = design @ design.transpose(0, 2, 1)
         out.kernel[part] = normal.reshape(len(part), -1)[:, flat]
         out.mixed[part], out.background[part] = normal[:, :n_k, n_k:], normal[:, n_k:, n_k:]
@@ -233,21 +233,45 @@ def equations(
     return out
 
 
-def _design(reference: NDArray[Any], cutouts: Cutouts, basis: KernelBasis, background_order: int) -> Floats:
-    """The transposed design matrices of some cut-outs, (cutout, parameter, pixel)."""
-    k, n, n_k, n_b = basis.size, cutouts.size, basis.n_components, n_terms(background_order)
-    design = np.empty((len(cutouts), n_k + n_b, n * n))
-    shifted = sliding_window_view(cutouts.windows(reference, k // 2), (n, n), axis=(1, 2))[:, ::-1, ::-1]
+def _design(
+    reference: NDArray[Any], cutouts: Cutouts, basis: KernelBasis, background_order: int, root: Floats
+) -> Floats:
+    """The transposed, weighted design matrices of some cut-outs, (cutout, parameter, pixel)."""
+    n, n_k = cutouts.size, basis.n_components
+    design = np.empty((len(cutouts), n_k + n_terms(background_order), n * n))
+    windows = cutouts.windows(reference, basis.size // 2)
     if basis.delta:
-        kernel = design[:, :n_k].reshape(len(cutouts), k, k, n, n)
-        middle = shifted[:, k // 2, k // 2].astype(np.float64)
-        np.subtract(shifted, middle[:, None, None], out=kernel)
-        kernel[:, k // 2, k // 2] = middle
+        _fill_delta(windows, root, basis.size, design)
     else:
-        design[:, :n_k] = basis.matrix.T @ shifted.reshape(len(cutouts), k * k, n * n).astype(np.float64)
+        shifted = sliding_window_view(windows, (n, n), axis=(1, 2))[:, ::-1, ::-1]
+        plain = shifted.reshape(len(cutouts), basis.size**2, n * n).astype(np.float64)
+        design[:, :n_k] = (basis.matrix.T @ plain) * root.reshape(len(cutouts), 1, n * n)
     offset = np.arange(n) - n // 2
     v = unit_position(cutouts.y[:, None] + offset, reference.shape[0])
     u = unit_position(cutouts.x[:, None] + offset, reference.shape[1])
     for term, (i, j) in enumerate(exponents(background_order)):
-        design[:, n_k + term] = ((v**j)[:, :, None] * (u**i)[:, None, :]).reshape(len(cutouts), n * n)
+        values = (v**j)[:, :, None] * (u**i)[:, None, :] * root
+        design[:, n_k + term] = values.reshape(len(cutouts), n * n)
     return design
+
+
+@njit(nogil=True, cache=True)
+def _fill_delta(windows: NDArray[Any], root: Floats, size: int, design: Floats) -> None:
+    """Shifted copies of the reference less the central one, the central one itself, times the root of the weight."""
+    half, n = size // 2, root.shape[1]
+    for c in range(windows.shape[0]):
+        window, weight = windows[c], root[c]
+        for a in range(size):
+            for b in range(size):
+                row = design[c, a * size + b]
+                top, left = size - 1 - a, size - 1 - b
+                central = a == half and b == half
+                for y in range(n):
+                    line, middle = window[y + top, left : left + n], window[y + half, half : half + n]
+                    out, w = row[y * n : y * n + n], weight[y]
+                    if central:
+                        for x in range(n):
+                            out[x] = w[x] * middle[x]
+                    else:
+                        for x in range(n):
+                            out[x] = w[x] * (np.float64(line[x]) - np.float64(middle[x]))

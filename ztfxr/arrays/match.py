@@ -128,9 +128,10 @@ def match(science: Image, reference: Image, excluded: Bools, options: MatchOptio
     with one_blas_thread():
         problem, solved, swap, fwhm = _solved_problem(science, reference, excluded, options)
         solution = solved.kernel
-        if science.variance is None:
-            problem = _calibrated(problem, solution)
         difference, variance = _subtract(problem, solution)
+        if science.variance is None:
+            problem = _calibrated(problem, solution, difference, variance)
+        variance += problem.target.variance
     if swap:
         difference, variance = -difference / np.float32(solution.scale), variance / np.float32(solution.scale**2)
     difference[problem.bad], variance[problem.bad] = np.nan, np.nan
@@ -163,7 +164,8 @@ def _solved_problem(
         first = replace(
             options, n_cutouts=min(options.n_cutouts, _TRIAL_CUTOUTS), kernel_order=min(options.max_order, 1)
         )
-        problem = _calibrated(problem, _solved(replace(problem, options=first)).kernel)
+        solution = _solved(replace(problem, options=first)).kernel
+        problem = _calibrated(problem, solution, *_subtract(problem, solution))
     return problem, _solved(problem), swap, fwhm
 
 
@@ -315,12 +317,10 @@ def _uniform_weight(weight: Images) -> float | None:
 
 
 def _subtract(problem: _Problem, solution: SpatialKernel) -> tuple[Images, Images]:
-    assert problem.target.variance is not None
-    assert problem.template.variance is not None
+    """Target minus convolved template and background, and the variance of the convolved template."""
     model, variance = varying_convolution(problem.template.pixels, problem.template.variance, solution.coefficients)
     np.subtract(problem.target.pixels, model, out=model)
     model -= background_image((model.shape[0], model.shape[1]), solution.background)
-    variance += problem.target.variance
     return model, variance
 
 
@@ -346,26 +346,22 @@ def _with_noise(image: Image) -> Image:
     return Image(image.pixels, np.full(image.pixels.shape, noise**2, np.float32), image.bad)
 
 
-def _calibrated(problem: _Problem, solution: SpatialKernel) -> _Problem:
-    """The problem with a target variance that is measured from the residuals of a first solution.
+def _calibrated(problem: _Problem, solution: SpatialKernel, residual: Images, template: Images) -> _Problem:
+    """The problem with a target variance that is measured from the residuals of a solution.
 
     The squared residuals of pixels at all levels of signal are fitted by ``sky variance + signal / gain``; what the
     convolved template contributes is taken off. The signal is that of the model and of what is new, smoothed.
     """
-    assert problem.target.variance is not None
-    residual, variance = _subtract(problem, solution)
-    variance -= problem.target.variance
     signal = problem.target.pixels - residual
     signal -= background_image((signal.shape[0], signal.shape[1]), solution.background)
     level, noise = sky_noise(signal, problem.bad)
     signal -= np.float32(level)
     some = _some_rows(signal)
     used = ~problem.unused[some]
-    r, s, template = residual[some][used], signal[some][used], float(np.median(variance[some][used]))
+    r, s = residual[some][used], signal[some][used]
     total = _spread(r[np.abs(s) < 2 * noise])
-    sky = max(total - template, 0.05 * total)
-    residual[problem.bad] = 0
-    signal += ndimage.uniform_filter(residual, size=3)
+    sky = max(total - float(np.median(template[some][used])), 0.05 * total)
+    signal += ndimage.uniform_filter(np.where(problem.bad, np.float32(0), residual), size=3)
     own = np.maximum(signal, 0, out=signal)
     own *= np.float32(_photon_slope(r, s, total))
     own += np.float32(sky)

@@ -82,8 +82,8 @@ def stetson_j(flux: Floats, error: Floats) -> Floats:
 def consecutive_excess(flux: Floats, error: Floats) -> Floats:
     """Mean over consecutive pairs of the smaller residual from the median, positive where both have one sign.
 
-    Stetson's J with the larger residual of each pair cut to the smaller: a single bad measurement, however far off, counts
-    for no more than its neighbour, and does not move the centre. About 0 for noise.
+    Stetson's J with the larger residual of each pair cut to the smaller: a single bad measurement, however far off,
+    counts for no more than its neighbour, and does not move the centre. About 0 for noise.
     """
     out = np.full(flux.shape[1], np.nan)
     for source in range(flux.shape[1]):
