@@ -49,6 +49,7 @@ LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
     "background": lambda f, t: ztfxr.background(f),
     "calibrate_flux": lambda f, t: ztfxr.calibrate_flux(ztfxr.aperture_photometry(f, [(10, 10)], radius=3)),
     "clean": lambda f, t: ztfxr.clean(f),
+    "decorrelate": lambda f, t: ztfxr.decorrelate(ztfxr.difference(_stack(f), f, kernel_size=3)),
     "difference": lambda f, t: ztfxr.difference(_stack(f), f, kernel_size=3),
     "drop_wcs": lambda f, t: ztfxr.drop_wcs(f),
     "get_wcs": lambda f, t: ztfxr.get_wcs(f),
@@ -60,6 +61,7 @@ LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
     "sky_to_pixel": lambda f, t: ztfxr.sky_to_pixel(f, ztfxr.pixel_to_sky(f, 3, 4)),
     "stack": lambda f, t: ztfxr.stack(t),
     "stamp": lambda f, t: ztfxr.stamp(f, x=2, y=3, size=21),
+    "zogy": lambda f, t: ztfxr.zogy(_stack(f), f),
     "variance": lambda f, t: ztfxr.variance(f),
 }
 READS_HEADERS_ONLY = {"open_epochs", "open_lco", "open_quadrant", "open_zarr"}

@@ -9,8 +9,10 @@ from __future__ import annotations
 from importlib.metadata import version as _version
 
 from ztfxr import accessor as _accessor
+from ztfxr.dia.decorrelate import decorrelate
 from ztfxr.dia.difference import difference
 from ztfxr.dia.psf_match import kernel_at, psf_match
+from ztfxr.dia.zogy import zogy
 from ztfxr.errors import (
     AlertError,
     AlignmentError,
@@ -68,6 +70,7 @@ __all__ = [
     "background",
     "calibrate_flux",
     "clean",
+    "decorrelate",
     "difference",
     "drop_wcs",
     "get_wcs",
@@ -93,6 +96,7 @@ __all__ = [
     "to_zarr",
     "variability",
     "variance",
+    "zogy",
 ]
 
 del _accessor

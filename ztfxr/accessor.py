@@ -11,8 +11,10 @@ import xarray as xr
 
 from ztfxr import plot as _plot
 from ztfxr import wcs as _wcs
+from ztfxr.dia import decorrelate as _decorrelate
 from ztfxr.dia import difference as _dia
 from ztfxr.dia import psf_match as _psf_match
+from ztfxr.dia import zogy as _zogy
 from ztfxr.ops import background as _noise
 from ztfxr.ops import masks as _masks
 from ztfxr.ops import stack as _stack
@@ -61,6 +63,7 @@ class DataArrayAccessor(_Accessor[xr.DataArray]):
     stamp = _bound(_stamps.stamp)
     difference = _bound(_dia.difference)
     psf_match = _bound(_psf_match.psf_match)
+    zogy = _bound(_zogy.zogy)
     aperture_photometry = _bound(_aperture.aperture_photometry)
     pixel_to_sky = _bound(_wcs.pixel_to_sky)
     sky_to_pixel = _bound(_wcs.sky_to_pixel)
@@ -81,6 +84,8 @@ class DatasetAccessor(_Accessor[xr.Dataset]):
     stamp = _bound(_stamps.stamp)
     difference = _bound(_dia.difference)
     psf_match = _bound(_psf_match.psf_match)
+    decorrelate = _bound(_decorrelate.decorrelate)
+    zogy = _bound(_zogy.zogy)
     aperture_photometry = _bound(_aperture.aperture_photometry)
     lightcurve = _bound(_lightcurve.lightcurve)
     calibrate_flux = _bound(_lightcurve.calibrate_flux)

@@ -120,7 +120,7 @@ _VARIABLES: tuple[Spec, ...] = (
     Spec("kernel_err", ("time", "ky", "kx"), "float64", "", "standard error of each kernel pixel"),
     Spec("kernel_coeff", ("time", "kterm", "ky", "kx"), "float64", "", "kernel coefficients of the spatial terms"),
     Spec("kernel_order", ("time",), "int64", "", "spatial order of the kernel"),
-    Spec("kernel_sum", ("time",), "float64", "", "photometric scale of science over reference: sum of the kernel"),
+    Spec("kernel_sum", ("time",), "float64", "", "sum of the kernel: flux of the image that is not convolved over that of the one that is"),
     Spec("kernel_sum_err", ("time",), "float64", "", "standard error of the kernel sum"),
     Spec("background_coeff", ("time", "term"), "float64", "DN", "polynomial coefficients of the background"),
     Spec("background_coeff_err", ("time", "term"), "float64", "DN", "standard error of the background coefficients"),
@@ -170,7 +170,7 @@ _VARIABLES: tuple[Spec, ...] = (
     Spec("epoch_status", ("time",), "uint16", "", "what happened to the epoch; 0 is good"),
     Spec("registration_rms", ("time",), "float64", "pixel", "rms of star positions about the fitted transform"),
     Spec("n_matched", ("time",), "int64", "", "stars that the transform was fitted to"),
-    Spec("coefficients", ("axis", "term"), "float64", "pixel", "pixel position on the image, a polynomial of the target's"),
+    Spec("coefficients", ("axis", "term"), "float64", "pixel", "position on the image, a polynomial of the target's"),
     Spec("flux_ujy", _TS, "float64", "uJy", "flux density"),
     Spec("flux_ujy_err", _TS, "float64", "uJy", "standard error of the flux density"),
 )

@@ -203,7 +203,7 @@ def test_a_varying_kernel_is_recovered_within_its_errors(order):
     assert s.scale == pytest.approx(coefficients[0].sum(), abs=5 * s.scale_error())
 
 
-def test_the_order_is_chosen_by_information():
+def test_the_order_is_the_highest_that_is_significant():
     reference, science, _ = varying_pair(1)
     noisy = science + np.random.default_rng(1).normal(size=science.shape)
     s = solved(reference, noisy, inside(science.shape, 5), basis.delta_basis(5, 3), 0, tile=12, order=None)

@@ -28,7 +28,7 @@ MAX_KERNEL_SIZE = 25
 _MIN_KERNEL_SIZE = 7
 _PSF_STARS, _PSF_WINDOW = 200, 11
 _NOISE_LAG, _SAMPLE = 5, 1_000_000
-_TRIAL_CUTOUTS = 200
+_TRIAL_CUTOUTS, _NOISE_CUTOUTS = 200, 600
 _TYPICAL_SQUARE, _NEGLIGIBLE_NOISE = 0.3, 0.05
 _MOSTLY_USED = 0.5
 _TILES, _TILE_SIZES, _TILES_PER_SIDE, _MIN_TILES_TO_CLIP = 150, (24, 64), 30, 25
@@ -162,7 +162,7 @@ def _solved_problem(
     problem = _Problem(target, template, bad, bad | excluded, size, options)
     if science.variance is None:
         first = replace(
-            options, n_cutouts=min(options.n_cutouts, _TRIAL_CUTOUTS), kernel_order=min(options.max_order, 1)
+            options, n_cutouts=min(options.n_cutouts, _NOISE_CUTOUTS), kernel_order=min(options.max_order, 2)
         )
         solution = _solved(replace(problem, options=first)).kernel
         problem = _calibrated(problem, solution, *_subtract(problem, solution))

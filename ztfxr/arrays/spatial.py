@@ -16,6 +16,8 @@ __all__ = ["SpatialKernel", "solve_kernel"]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+_SIGNIFICANT = 2.0
+
 
 @dataclass(frozen=True)
 class SpatialKernel:
@@ -232,7 +234,7 @@ def solve_kernel(
     v, u
         Positions of the cut-outs in [-1, 1] along y and x.
     order
-        Spatial order; None chooses the one with the least Akaike information among 0 … `basis.order`.
+        Spatial order; None chooses the highest up to `basis.order` whose terms are significant.
     smoothing
         Weight of the squared Laplacian of each spatial term relative to the mean diagonal of the first.
     clip
@@ -287,7 +289,13 @@ def _per_cutout(parameters: Floats, terms: Floats, equations: CutoutEquations) -
 
 
 def _best(sums: _Sums, system: tuple[Floats, Floats], basis: KernelBasis, smoothing: float) -> _Solved:
-    """The solution of least AIC, with χ² scaled to one per degree of freedom at the highest order (Akaike 1974)."""
+    """The highest spatial order whose terms lower χ² by more than noise would.
+
+    Without real variation, the χ² falls by as many as there are new terms, with the scatter of a χ² distribution. A
+    criterion that also weighs the terms' cost in noise (AIC) leaves out variation that only bright stars show, and
+    they are what a difference image is judged by: on 1500 stars in a quadrant it chose order 2, and their χ² rose
+    from 1.010 to 1.026.
+    """
     found: list[_Solved] = []
     failure = np.linalg.LinAlgError("too few pixels for even a constant kernel")
     for order in range(basis.order + 1):
@@ -301,7 +309,12 @@ def _best(sums: _Sums, system: tuple[Floats, Floats], basis: KernelBasis, smooth
     if not found:
         raise failure
     unit = max(found[-1].chi2 / max(sums.n_pixels - found[-1].free.sum(), 1), 1e-300)
-    return min(found, key=lambda s: s.chi2 / unit + 2.0 * int(s.free.sum()))
+    best = found[0]
+    for higher in found[1:]:
+        n_new = int(higher.free.sum() - best.free.sum())
+        if (best.chi2 - higher.chi2) / unit > n_new + _SIGNIFICANT * np.sqrt(2.0 * n_new):
+            best = higher
+    return best
 
 
 def _result(

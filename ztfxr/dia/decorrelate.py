@@ -151,15 +151,10 @@ def _one_epoch(
     if not np.isfinite(ratio):
         return _nothing(difference.shape, size, psf, int(status) | planes_to_bits(["too_few_pixels"], STATUS_PLANES))
     white = decorrelated(difference, variance, bad, kernels, ratio=ratio, size=size)
-    centre = whitening_kernel(_central(kernels), ratio, size)
-    acting = (centre, _central(kernels)) if science_convolved else (centre,)
+    centre = whitening_kernel(kernels[0], ratio, size)
+    acting = (centre, kernels[0]) if science_convolved else (centre,)
     spread = effective_psf(psf, *acting) if psf.ndim == 2 else psf
     return white.difference, white.variance, white.bad, centre, np.uint16(status), spread
-
-
-def _central(kernels: Floats) -> Floats:
-    """The kernel at the image's centre, where u = v = 0."""
-    return kernels[0]
 
 
 def _level(variance: NDArray[Any], bad: Bools) -> float:

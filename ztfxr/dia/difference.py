@@ -94,7 +94,7 @@ def difference(
         the difference of the PSFs and any shift between the images. Default: auto on frames, 9 on cut-outs. With auto,
         kernels are returned centred in 25 × 25 pixels.
     kernel_order
-        Spatial order of the kernel over the image, 0 to 3, or ``"auto"``: the one with the least Akaike information.
+        Spatial order of the kernel over the image, 0 to 3, or ``"auto"``: the highest whose terms are significant.
         Default: auto on frames, 0 on cut-outs.
     scale_order
         Spatial order of the photometric scale, the kernel's sum; 0 holds it constant.

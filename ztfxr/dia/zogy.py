@@ -27,16 +27,17 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _PSF = ("psf_y", "psf_x")
+_CORES = (IMAGE, *(tuple(f"{name}_{d}" for d in _PSF) for name in ("sci", "ref")))
 _OUTPUTS: dict[str, tuple[str, ...]] = {
     "zogy_difference": IMAGE,
     "zogy_variance": IMAGE,
     "mask": IMAGE,
-    "score": IMAGE,
-    "score_flux": IMAGE,
-    "score_flux_err": IMAGE,
+    "zogy_score": IMAGE,
+    "zogy_flux": IMAGE,
+    "zogy_flux_err": IMAGE,
     "psf_difference": _PSF,
-    "flux_scale": (),
-    "flux_scale_err": (),
+    "zogy_scale": (),
+    "zogy_scale_err": (),
     "shift_y": (),
     "shift_x": (),
     "astrometric_error": (),
@@ -72,7 +73,9 @@ def zogy(
         As in `ztfxr.difference`.
     psf, reference_psf
         PSFs, (psf_y, psf_x) or (time, psf_y, psf_x), centred, odd, normalised here. By default each is estimated from
-        the image's own stars, `psf_size` pixels wide: a robust mean, the same for the whole image.
+        the image's own stars: a robust mean, the same for the whole image.
+    psf_size
+        Pixels along the side of a PSF that is estimated, odd.
     scale
         Flux scale of the science image over the reference. By default it is measured on the stars that both have, and
         with it whatever is not given of `shift` and `astrometric_error`.
@@ -85,16 +88,17 @@ def zogy(
     background
         Subtract `ztfxr.background` from both images; False where it has been done.
     variance, reference_variance, mask, reference_mask
-        As in `ztfxr.difference`. Without any variance the noise of the sky is measured and that of sources unknown.
+        As in `ztfxr.difference`. Without any variance the noise of the sky is measured (stars make
+        it too high in crowded fields) and that of sources is left out.
 
     Returns
     -------
     xarray.Dataset
         `zogy_difference` (D / F_D: the flux of a source is its flux in the science image) and `zogy_variance`, NaN
         where `mask` is True; `psf_difference`, the PSF of `zogy_difference`, cut from a wider one of unit sum;
-        `score` (S_corr: unit variance on empty sky, a point source's significance at its pixel), `score_flux`
-        and `score_flux_err` (the flux that a point source centred on the pixel has), NaN where a filter reaches bad
-        pixels; `flux_scale` with error (NaN if given), `shift_y`, `shift_x`, `astrometric_error`; `epoch_status`: an
+        `zogy_score` (S_corr: unit variance on empty sky, a point source's significance at its pixel), `zogy_flux`
+        and `zogy_flux_err` (the flux that a point source centred on the pixel has), NaN where a filter reaches bad
+        pixels; `zogy_scale` with error (NaN if given), `shift_y`, `shift_x`, `astrometric_error`; `epoch_status`: an
         epoch without a result is NaN with a status that says why. The coordinates of `science` stay.
 
     Raises
@@ -117,13 +121,138 @@ def zogy(
     masks = get_mask(science, mask), _reference_mask(reference, ref, reference_mask)
     noise = _variance(science, variance, "variance"), _reference_noise(science, reference, reference_variance)
     images = [_levelled(*pair) if background else pair[0] for pair in zip((sci, ref), masks, strict=True)]
-    values = _numbers(scale, shift, astrometric_error)
-    inputs = [images[0], masks[0], noise[0], _optional(psf)]
-    inputs += [_bare(v) for v in (images[1], masks[1], noise[1])] + [_optional(reference_psf), *values]
-    core = [next((d for d in (IMAGE, _PSF) if set(d) <= set(a.dims)), ()) for a in inputs]
-    inputs, core = _apart(inputs, core)
+    inputs = [images[0], masks[0], noise[0], *(_bare(v) for v in (images[1], masks[1], noise[1]))]
+    inputs += [_stamp(psf, "sci"), _stamp(reference_psf, "ref"), *_numbers(scale, shift, astrometric_error)]
+    core = [next((d for d in _CORES if set(d) <= set(a.dims)), ()) for a in inputs]
     size = max([psf_size if p is None else max(p.sizes[d] for d in _PSF) for p in (psf, reference_psf)])
     sizes = dict.fromkeys(_PSF, size)
     kwargs = {"psf_size": psf_size, "size": size}
     found = apply_images(_one_epoch, *inputs, inputs=core, outputs=_OUTPUTS, sizes=sizes, kwargs=kwargs)
     return _labelled(found, science, sci, size)
+
+
+def _check(psf: xr.DataArray | None, reference_psf: xr.DataArray | None, psf_size: int) -> None:
+    for name, stamp in (("psf", psf), ("reference_psf", reference_psf)):
+        if stamp is not None:
+            require_psf(stamp, name)
+    if psf_size < 5 or psf_size % 2 == 0:
+        raise InputError(f"psf_size must be odd and at least 5; came {psf_size}")
+
+
+def _levelled(image: xr.DataArray, bad: xr.DataArray) -> xr.DataArray:
+    """The image less its background."""
+    return image - sky_background(image, mask=bad)["background"]
+
+
+def _stamp(psf: xr.DataArray | None, name: str) -> xr.DataArray:
+    """A PSF with dimensions of its own, since the two may differ in size; NaN where it is to be estimated."""
+    if psf is None:
+        return xr.DataArray(np.nan)
+    return _bare(psf).transpose(..., *_PSF).rename({d: f"{name}_{d}" for d in _PSF})
+
+
+def _numbers(
+    scale: xr.DataArray | float | None, shift: tuple[float, float] | None, astrometric_error: float | None
+) -> list[xr.DataArray]:
+    """Scale, shift in y and x, and astrometric error; NaN for what is to be measured."""
+    if scale is not None:
+        shift = (0.0, 0.0) if shift is None else shift
+        astrometric_error = 0.0 if astrometric_error is None else astrometric_error
+    values = (scale, *(shift or (None, None)), astrometric_error)
+    return [
+        _bare(v) if isinstance(v, xr.DataArray) else xr.DataArray(np.nan if v is None else float(v)) for v in values
+    ]
+
+
+def _labelled(
+    found: dict[str, xr.DataArray], science: xr.Dataset | xr.DataArray, sci: xr.DataArray, size: int
+) -> xr.Dataset:
+    """The results with their coordinates and attributes, and the status that epochs already had."""
+    images = {k: v.transpose(*sci.dims) if _OUTPUTS[k] == IMAGE else v for k, v in found.items()}
+    prior = sci.coords.get("epoch_status")
+    if prior is not None:
+        images["epoch_status"] = images["epoch_status"].drop_vars("epoch_status") | prior.variable
+    out = xr.Dataset({k: v.drop_vars("epoch_status", errors="ignore") for k, v in images.items()})
+    offset = np.arange(size) - size // 2
+    out = out.assign_coords(psf_y=offset, psf_x=offset)
+    out.attrs = {k: v for k, v in science.attrs.items() if k in ("wcs_header", "object", "target_x", "target_y")}
+    return annotate_all(out)
+
+
+def _one_epoch(
+    science: NDArray[Any],
+    science_bad: Bools,
+    science_variance: NDArray[Any],
+    reference: NDArray[Any],
+    reference_bad: Bools,
+    reference_variance: NDArray[Any],
+    psf: NDArray[Any],
+    reference_psf: NDArray[Any],
+    *numbers: NDArray[np.float64],
+    psf_size: int,
+    size: int,
+) -> tuple[Any, ...]:
+    """Subtract one image; arrays in, the values of `_OUTPUTS` out."""
+    try:
+        new = _exposure(science, science_variance, science_bad, psf, psf_size)
+        old = _exposure(reference, reference_variance, reference_bad, reference_psf, psf_size)
+        known = _registration(new, old, *(float(n) for n in numbers))
+    except MatchError as error:
+        return _nothing(science.shape, size, error.status)
+    old = replace(old, flux=1 / known.scale)
+    done = proper_subtraction(new, old, shift=known.shift, astrometric_error=(0.0, known.jitter))
+    scale = np.float32(done.flux_scale)
+    return (
+        done.difference / scale,
+        done.variance / scale**2,
+        done.bad,
+        done.score,
+        done.flux,
+        done.flux_err,
+        _resized(done.psf, size),
+        np.float64(known.scale),
+        np.float64(known.scale_err),
+        np.float64(known.shift[0]),
+        np.float64(known.shift[1]),
+        np.float64(known.jitter),
+        np.uint16(0),
+    )
+
+
+def _exposure(pixels: NDArray[Any], variance: NDArray[Any], bad: Bools, psf: NDArray[Any], psf_size: int) -> Exposure:
+    """An image with the PSF given, or with that of its stars."""
+    image = Exposure.of(
+        pixels, variance if variance.ndim == 2 else None, bad, psf if psf.ndim == 2 else np.ones((1, 1))
+    )
+    if psf.ndim == 2:
+        return image
+    return replace(image, psf=star_psf(image.pixels, image.bad, size=psf_size))
+
+
+def _registration(new: Exposure, old: Exposure, scale: float, dy: float, dx: float, jitter: float) -> Registration:
+    """What is given, completed by what the stars say; raises `MatchError` where they are needed and do not."""
+    if np.isfinite(scale):
+        if not scale > 0:
+            raise MatchError("solve_failed")
+        return Registration(scale, np.nan, (dy, dx), jitter, 0)
+    found = register(new, old)
+    if not found.scale > 0:
+        raise MatchError("solve_failed")
+    shift = found.shift if np.isnan(dy) else (dy, dx)
+    return replace(found, shift=shift, jitter=found.jitter if np.isnan(jitter) else jitter)
+
+
+def _resized(stamp: Floats, size: int) -> Floats:
+    """The stamp in the middle of (size, size) pixels of zeros."""
+    margin = (size - len(stamp)) // 2
+    return np.pad(stamp, margin) if margin > 0 else stamp
+
+
+def _nothing(shape: tuple[int, ...], size: int, status: str) -> tuple[Any, ...]:
+    values: dict[str, Any] = {
+        **{k: np.full(shape, np.nan, dtype=np.float32) for k, dims in _OUTPUTS.items() if dims == IMAGE},
+        "mask": np.ones(shape, dtype=bool),
+        "psf_difference": np.full((size, size), np.nan),
+        "epoch_status": np.uint16(planes_to_bits([status], STATUS_PLANES)),
+    }
+    return tuple(values.get(name, np.float64(np.nan)) for name in _OUTPUTS)
