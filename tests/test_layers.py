@@ -12,7 +12,7 @@ import pytest
 import ztfxr
 
 RANKS = {
-    "errors": 0,
+    "errors": -1,
     "_quiet": 0,
     "arrays": 0,
     "schema": 1,

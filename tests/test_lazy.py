@@ -49,6 +49,7 @@ LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
     "background": lambda f, t: ztfxr.background(f),
     "calibrate_flux": lambda f, t: ztfxr.calibrate_flux(ztfxr.aperture_photometry(f, [(10, 10)], radius=3)),
     "clean": lambda f, t: ztfxr.clean(f),
+    "coadd": lambda f, t: ztfxr.coadd(_stack(f), scale=None),
     "decorrelate": lambda f, t: ztfxr.decorrelate(ztfxr.difference(_stack(f), f, kernel_size=3)),
     "difference": lambda f, t: ztfxr.difference(_stack(f), f, kernel_size=3),
     "drop_wcs": lambda f, t: ztfxr.drop_wcs(f),
@@ -56,7 +57,9 @@ LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
     "kernel_at": lambda f, t: ztfxr.kernel_at(_solution(), 20, 20),
     "lightcurve": lambda f, t: ztfxr.lightcurve(t, [(10, 10)], reference=f, kernel_size=3),
     "mask": lambda f, t: ztfxr.mask(f, grow=2),
+    "measure_epochs": lambda f, t: ztfxr.measure_epochs(_stack(f)),
     "pixel_to_sky": lambda f, t: ztfxr.pixel_to_sky(f, 3, 4),
+    "quality": lambda f, t: ztfxr.quality(ztfxr.difference(_stack(f), f, kernel_size=3)),
     "resolve_positions": lambda f, t: ztfxr.resolve_positions(f, [(3, 4)]),
     "sky_to_pixel": lambda f, t: ztfxr.sky_to_pixel(f, ztfxr.pixel_to_sky(f, 3, 4)),
     "stack": lambda f, t: ztfxr.stack(t),
@@ -66,6 +69,9 @@ LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
 }
 READS_HEADERS_ONLY = {"open_epochs", "open_lco", "open_quadrant", "open_zarr"}
 COMPUTES = {
+    "build_reference",
+    "report",
+    "select_epochs",
     "variability",
     "open_alerts",
     "psf_match",

@@ -14,9 +14,14 @@ from ztfxr import wcs as _wcs
 from ztfxr.dia import decorrelate as _decorrelate
 from ztfxr.dia import difference as _dia
 from ztfxr.dia import psf_match as _psf_match
+from ztfxr.dia import quality as _quality
 from ztfxr.dia import zogy as _zogy
+from ztfxr.ops import align as _align
 from ztfxr.ops import background as _noise
+from ztfxr.ops import coadd as _coadd
+from ztfxr.ops import epochs as _epochs
 from ztfxr.ops import masks as _masks
+from ztfxr.ops import register as _register
 from ztfxr.ops import stack as _stack
 from ztfxr.ops import stamps as _stamps
 from ztfxr.photometry import aperture as _aperture
@@ -64,6 +69,10 @@ class DataArrayAccessor(_Accessor[xr.DataArray]):
     difference = _bound(_dia.difference)
     psf_match = _bound(_psf_match.psf_match)
     zogy = _bound(_zogy.zogy)
+    coadd = _bound(_coadd.coadd)
+    build_reference = _bound(_coadd.build_reference)
+    measure_epochs = _bound(_epochs.measure_epochs)
+    select_epochs = _bound(_epochs.select_epochs)
     aperture_photometry = _bound(_aperture.aperture_photometry)
     pixel_to_sky = _bound(_wcs.pixel_to_sky)
     sky_to_pixel = _bound(_wcs.sky_to_pixel)
@@ -86,6 +95,14 @@ class DatasetAccessor(_Accessor[xr.Dataset]):
     psf_match = _bound(_psf_match.psf_match)
     decorrelate = _bound(_decorrelate.decorrelate)
     zogy = _bound(_zogy.zogy)
+    align = _bound(_align.align)
+    register = _bound(_register.register)
+    coadd = _bound(_coadd.coadd)
+    build_reference = _bound(_coadd.build_reference)
+    measure_epochs = _bound(_epochs.measure_epochs)
+    select_epochs = _bound(_epochs.select_epochs)
+    quality = _bound(_quality.quality)
+    report = _bound(_plot.report)
     aperture_photometry = _bound(_aperture.aperture_photometry)
     lightcurve = _bound(_lightcurve.lightcurve)
     calibrate_flux = _bound(_lightcurve.calibrate_flux)
@@ -103,6 +120,7 @@ class DatasetAccessor(_Accessor[xr.Dataset]):
 class DataTreeAccessor(_Accessor[xr.DataTree]):
     """ZTF operations on frames that are not (yet) aligned."""
 
+    align = _bound(_align.align)
     stack = _bound(_stack.stack)
     lightcurve = _bound(_lightcurve.lightcurve)
     to_zarr = _bound(_zarr.to_zarr)

@@ -203,11 +203,12 @@ def test_a_varying_kernel_is_recovered_within_its_errors(order):
     assert s.scale == pytest.approx(coefficients[0].sum(), abs=5 * s.scale_error())
 
 
-def test_the_order_is_the_highest_that_is_significant():
-    reference, science, _ = varying_pair(1)
-    noisy = science + np.random.default_rng(1).normal(size=science.shape)
-    s = solved(reference, noisy, inside(science.shape, 5), basis.delta_basis(5, 3), 0, tile=12, order=None)
-    assert s.order == 1
+@pytest.mark.parametrize("order", [0, 1])
+def test_the_order_is_the_highest_that_is_significant(order):
+    reference, science, _ = varying_pair(order)
+    noisy = science + np.random.default_rng(1).normal(scale=20, size=science.shape)
+    s = solved(reference, noisy, inside(science.shape, 5), basis.delta_basis(5, 3), 0, tile=8, order=None)
+    assert s.order == order
 
 
 def test_variable_cutouts_are_rejected():

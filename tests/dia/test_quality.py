@@ -72,6 +72,15 @@ def test_transparency_that_the_zero_points_know_is_no_flaw() -> None:
     assert known.good.all()
 
 
+def test_a_convolved_science_image_has_the_inverse_kernel_sum() -> None:
+    diff = make_diff()
+    diff["kernel_sum"] = diff.kernel_sum * 1.5
+    diff["kernel_sum"][2] = 1 / 1.5
+    assert not quality(diff).good[2]
+    convolved = xr.DataArray(np.arange(NT) == 2, dims="time")
+    assert quality(diff.assign(science_convolved=convolved)).good.all()
+
+
 def test_an_epoch_without_a_solution_is_not_good() -> None:
     diff = make_diff()
     diff["difference"][2], diff["kernel_sum"][2] = np.nan, np.nan

@@ -35,8 +35,7 @@ _cache: OrderedDict[tuple[Any, ...], _ReferencePart] = OrderedDict()
 
 @dataclass(frozen=True)
 class _ReferencePart:
-    """What depends on the reference alone: sums over the whole inner image for plain kernel pixels and background
-    terms."""
+    """What depends on the reference alone: sums over the inner image, for plain kernel pixels and background terms."""
 
     kernel: Floats
     mixed: Floats

@@ -131,6 +131,7 @@ def match(science: Image, reference: Image, excluded: Bools, options: MatchOptio
         difference, variance = _subtract(problem, solution)
         if science.variance is None:
             problem = _calibrated(problem, solution, difference, variance)
+        assert problem.target.variance is not None
         variance += problem.target.variance
     if swap:
         difference, variance = -difference / np.float32(solution.scale), variance / np.float32(solution.scale**2)

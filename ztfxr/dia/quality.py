@@ -116,6 +116,9 @@ def _centres(image: xr.DataArray, dim: str, shape: dict[str, int]) -> NDArray[np
 def _stability(diff: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     """Relative deviation of each kernel sum from the stack's median, and its robust scatter."""
     scale = diff["kernel_sum"]
+    if "science_convolved" in diff:
+        # The kernel that was solved acts on the science image there, and its sum is the inverse.
+        scale = scale.where(~diff["science_convolved"], 1.0 / scale.where(scale != 0))
     zeropoint = scale.coords["magzp"] if "magzp" in scale.coords else xr.zeros_like(scale)
     inputs = [a.chunk(time=-1) if a.chunks is not None else a for a in xr.broadcast(scale, zeropoint)]
     deviation, scatter = xr.apply_ufunc(

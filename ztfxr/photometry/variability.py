@@ -45,7 +45,8 @@ def variability(lc: xr.Dataset, *, flux: str = "flux", flagged: bool = False, re
     -------
     xarray.Dataset
         On `source`: `n_good`, `mean_flux`, `scatter`, `median_err`, `reduced_chi2`, `excess_variance`, `von_neumann`,
-        `stetson_j`, `consecutive_excess`, and `rank` by the last. NaN where there are too few measurements; such sources rank last.
+        `stetson_j`, `consecutive_excess`, and `rank` by the last. NaN where there are too few measurements; such
+        sources rank last.
 
     Raises
     ------

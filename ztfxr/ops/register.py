@@ -1,0 +1,457 @@
+"""Where the pixels of one image lie on another: by WCS, by catalogues, or by the pattern of the stars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from ztfxr.arrays.basis import exponents
+from ztfxr.arrays.registration import Stars, find_stars, fit_pairs, not_registered, register_stars
+from ztfxr.arrays.transform import Kind, Transform, fit_transform, n_coefficients
+from ztfxr.errors import AlignmentError, FrameError, InputError, MissingWCSError
+from ztfxr.ops.background import MaskChoice, get_image, get_mask
+from ztfxr.ops.masks import mask as decode_mask
+from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
+from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
+from ztfxr.wcs import WCSIndex, has_wcs, pixel_to_sky, sky_to_pixel
+
+__all__ = ["Fit", "Method", "Settings", "fit_of", "register", "solve", "solve_many", "transform_of"]
+
+Floats = NDArray[np.float64]
+Method = Literal["auto", "wcs", "catalogs", "stars"]
+
+_WCS_TOLERANCE = 5e-4
+_WCS_ORDERS = range(1, 9)
+_NODES = 20
+_MARGIN = 4
+_UNRECOGNISABLE = ("saturated", "spikes", "brightstarhalo", "ghosts", "spillage")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to register; the arguments of `register` that say so."""
+
+    method: Method = "auto"
+    kind: Kind | None = None
+    order: int = 3
+    max_rms: float = 0.5
+    radius: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (("method", self.method, Method), ("kind", self.kind or "affine", Kind)):
+            if value not in get_args(choices):
+                raise InputError(f"{name} is one of {', '.join(get_args(choices))}; came {value!r}")
+        if self.kind == "polynomial" and not 1 <= self.order <= 8:
+            raise InputError(f"order of a polynomial transform is 1 to 8; came {self.order}")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A transform, or none; why it must not be used, as status bits and a message (0 and "" if it may)."""
+
+    transform: Transform | None
+    status: int = 0
+    message: str = ""
+
+    @classmethod
+    def failed(cls, error: FrameError) -> Fit:
+        """The fit that an error prevented."""
+        return cls(None, planes_to_bits([error.status], STATUS_PLANES), str(error))
+
+    def checked(self, max_rms: float) -> Fit:
+        """The same, refused where its residuals are too large."""
+        if self.transform is None or self.status or not self.transform.rms > max_rms:
+            return self
+        rms, n = self.transform.rms, self.transform.n_matched
+        error = not_registered(
+            f"the residuals are {rms:.3f} px rms ({n} stars), more than max_rms = {max_rms:g}; "
+            "try another kind or order, or allow more"
+        )
+        return Fit(self.transform, Fit.failed(error).status, str(error))
+
+
+def register(
+    image: xr.Dataset | xr.DataArray,
+    to: xr.Dataset | xr.DataArray,
+    *,
+    method: Method = "auto",
+    kind: Kind | None = None,
+    order: int = 3,
+    max_rms: float = 0.5,
+    catalogs: tuple[Positions, Positions] | None = None,
+    radius: float = 2.0,
+    mask: MaskChoice = None,
+) -> xr.Dataset:
+    """Where each pixel of `to` lies on `image`. Computes, where stars must be found (``"stars"``); else reads no pixel.
+
+    Parameters
+    ----------
+    image, to
+        Images (y, x) or Datasets with `sci` and, where it exists, `flags`; for ``"wcs"`` also (..., y, x).
+    method
+        ``"wcs"``: the pixel-to-pixel map of the two WCS. ``"catalogs"``: pairs of catalogue entries. ``"stars"``: stars
+        are found in both images and their patterns matched, whatever the shift and rotation. ``"auto"``: catalogues
+        where they are given, else WCS where both images have one, else stars.
+    kind, order
+        ``"shift"``, ``"affine"`` or ``"polynomial"`` of total order `order`. By default affine for stars and
+        catalogues; by WCS, the polynomial of the lowest order that is good to 0.0005 px.
+    max_rms
+        The largest rms of the residuals, in pixels; beyond it the status is ``not_registered``.
+    catalogs
+        Catalogues of `image` and of `to`, each as for `ztfxr.resolve_positions` with pixel positions `x`, `y` (or names
+        that it knows). Entries are paired by `id` where both have it, else by `ra`, `dec` within `radius`, else by
+        their pattern, brightest (`flux`) first.
+    radius
+        Of pairing by sky position, in arcsec.
+    mask
+        As in `ztfxr.background`; by default the recommended planes but those that come with bright stars.
+
+    Returns
+    -------
+    xarray.Dataset
+        `coefficients` (axis, term), in pixels, of x' and y' on `image` as polynomials of
+        ``u = (x - centre_x) / scale``, ``v = (y - centre_y) / scale`` on `to`, with `power_u` and `power_v` on `term`;
+        both in absolute 0-based pixels.
+        Scalars `registration_rms` (two-dimensional, of the fitted stars, or of the polynomial about the WCS),
+        `n_matched` (stars; 0 by WCS), `epoch_status` (0 is good) and `message`. Where nothing was found the
+        coefficients are NaN. It is what `ztfxr.align` takes as `transform`.
+
+    Raises
+    ------
+    InputError
+        Unknown options, or catalogues without pixel positions.
+    MissingWCSError
+        ``"wcs"`` was asked of an image without one.
+
+    Notes
+    -----
+    Patterns: triangles (Groth 1986; Valdes et al. 1995) that vote for a similarity; see
+    `ztfxr.arrays.registration.match_patterns`. Fits: least squares with clipping at 3 robust standard deviations.
+    """
+    settings = Settings(method, kind, order, max_rms, radius)
+    return describe(solve(image, to, settings, catalogs=catalogs, mask=mask), settings)
+
+
+def solve(
+    image: xr.Dataset | xr.DataArray,
+    to: xr.Dataset | xr.DataArray,
+    settings: Settings,
+    *,
+    catalogs: tuple[Positions, Positions] | None = None,
+    mask: MaskChoice = None,
+) -> Fit:
+    """The fit of `register`."""
+    method = settings.method
+    if method == "auto":
+        method = "catalogs" if catalogs is not None else "wcs" if has_wcs(image) and has_wcs(to) else "stars"
+    if method == "stars":
+        return solve_many([image], to, settings, mask=mask)[0]
+    try:
+        if method == "wcs":
+            return Fit(_by_wcs(image, to, settings)).checked(settings.max_rms)
+        if catalogs is None:
+            raise InputError("method='catalogs' needs catalogs=(of the image, of the target)")
+        return Fit(_by_catalogs(catalogs, settings)).checked(settings.max_rms)
+    except MissingWCSError:
+        raise
+    except AlignmentError as error:
+        return Fit.failed(error)
+
+
+# ---- by WCS ----------------------------------------------------------------------------------------------------------
+
+
+def _by_wcs(image: xr.Dataset | xr.DataArray, to: xr.Dataset | xr.DataArray, settings: Settings) -> Transform:
+    """The map from pixels of `to` to pixels of `image` through the sky, as a polynomial fitted on a coarse grid."""
+    indexes = [obj.xindexes.get("ra") for obj in (image, to)]
+    for index, name in zip(indexes, ("image", "target"), strict=True):
+        if not isinstance(index, WCSIndex):
+            raise MissingWCSError(f"the {name} has no celestial WCS; register by stars (method='stars') or catalogues")
+    try:
+        indexes[0].join(indexes[1])  # type: ignore[union-attr]
+    except AlignmentError:
+        bounds = _overlap(image, to)
+    else:
+        return Transform.shift()
+
+    def pairs(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        grid = np.column_stack([p.ravel() for p in np.meshgrid(x, y)])
+        found = np.column_stack(sky_to_pixel(image, pixel_to_sky(to, grid[:, 0], grid[:, 1])))
+        known = np.isfinite(found).all(axis=1)
+        return found[known], grid[known]
+
+    node = np.cos(np.pi * (np.arange(_NODES) + 0.5) / _NODES)
+    y, x = ((a + b) / 2 + node * (b - a) / 2 for a, b in (bounds[:2], bounds[2:]))
+    check = pairs(np.linspace(*bounds[2:], _NODES + 1), np.linspace(*bounds[:2], _NODES + 1))
+    return _lowest_order(pairs(x, y), check, bounds, settings)
+
+
+def _lowest_order(
+    nodes: tuple[Floats, Floats], check: tuple[Floats, Floats], bounds: tuple[float, float, float, float], s: Settings
+) -> Transform:
+    """The kind that was asked for; else the polynomial of the lowest order that is right wherever it is checked."""
+    orders: Sequence[int] = _WCS_ORDERS if s.kind is None else [s.order]
+    for order in orders:
+        fit = fit_transform(*nodes, kind=s.kind or "polynomial", order=order)
+        off = np.hypot(*(p - check[0][:, k] for k, p in enumerate(fit(check[1][:, 0], check[1][:, 1]))))
+        if off.max() < _WCS_TOLERANCE:
+            break
+    else:
+        if s.kind is None:
+            raise not_registered(
+                f"no polynomial up to order {order} follows the two WCS; the best is off by {off.max():.2g} px"
+            )
+    rms = float(np.sqrt((off**2).mean()))
+    return Transform(fit.kind, fit.order, fit.coefficients, rms, 0, fit.centre, fit.scale, bounds)
+
+
+def _overlap(image: xr.Dataset | xr.DataArray, to: xr.Dataset | xr.DataArray) -> tuple[float, float, float, float]:
+    """The box (y0, y1, x0, x1) of pixels of `to` that `image` covers, and a margin; `AlignmentError` without any."""
+    centres, reach = [], 0.0
+    for obj in (image, to):
+        (y0, y1), (x0, x1) = _window(obj)
+        sky = pixel_to_sky(obj, [(x0 + x1) / 2, x0, x0, x1, x1], [(y0 + y1) / 2, y0, y1, y0, y1])
+        centres.append(sky[0])
+        reach += float(sky[0].separation(sky[1:]).deg.max())
+    apart = float(centres[0].separation(centres[1]).deg)
+    window = _window(to)
+    box = [(0.0, -1.0)] * 2
+    # Beyond the frames the distortion polynomials are not to be trusted, and may even fold back into them.
+    if apart < 1.05 * reach:
+        (y0, y1), (x0, x1) = _window(image)
+        x, y = (p.ravel() for p in np.meshgrid(np.linspace(x0, x1, 9), np.linspace(y0, y1, 9)))
+        px, py = sky_to_pixel(to, pixel_to_sky(image, x, y))
+        known = np.isfinite(px) & np.isfinite(py)
+        if known.any():
+            box = [
+                (max(low, float(p[known].min()) - _MARGIN), min(high, float(p[known].max()) + _MARGIN))
+                for p, (low, high) in zip((py, px), window, strict=True)
+            ]
+    if any(b <= a for a, b in box):
+        raise not_registered(f"the image does not overlap the target: their centres are {apart:.3f} deg apart")
+    return (*box[0], *box[1])
+
+
+def _window(obj: xr.Dataset | xr.DataArray) -> list[tuple[float, float]]:
+    """First and last absolute pixel along y and along x."""
+    origin = pixel_origin(obj)
+    return [(float(origin[d]), float(origin[d] + obj.sizes[d] - 1)) for d in ("y", "x")]
+
+
+# ---- by catalogues ---------------------------------------------------------------------------------------------------
+
+
+def _by_catalogs(catalogs: tuple[Positions, Positions], settings: Settings) -> Transform:
+    source, target = (_Catalog.of(c) for c in catalogs)
+    kind = settings.kind or "affine"
+    if source.id is not None and target.id is not None:
+        i, j = np.intersect1d(source.id, target.id, return_indices=True)[1:]
+    elif source.sky is not None and target.sky is not None:
+        i, j = _pairs_on_sky(source.sky, target.sky, settings.radius)
+    else:
+        return register_stars(source.stars, target.stars, kind=kind, order=settings.order)
+    return fit_pairs(source.xy[i], target.xy[j], kind=kind, order=settings.order)
+
+
+@dataclass(frozen=True)
+class _Catalog:
+    """Positions in pixels, and what else a catalogue knows: names, unit vectors on the sky, fluxes."""
+
+    xy: Floats
+    id: NDArray[Any] | None
+    sky: Floats | None
+    flux: Floats | None
+
+    @classmethod
+    def of(cls, positions: Positions) -> _Catalog:
+        """The columns that registration uses; `InputError` without pixel positions."""
+        try:
+            found = resolve_positions(xr.Dataset(), positions)
+        except MissingWCSError as error:
+            raise InputError("a catalogue to register by needs pixel positions: columns x and y") from error
+        columns = {k: _column(positions, k) for k in ("ra", "dec", "flux")}
+        sky = None
+        if columns["ra"] is not None and columns["dec"] is not None:
+            ra, dec = np.deg2rad(columns["ra"]), np.deg2rad(columns["dec"])
+            sky = np.column_stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)])
+        xy = np.column_stack([found["x_pixel"].values, found["y_pixel"].values])
+        names = found["source_id"].values if "source_id" in found.coords else None
+        return cls(xy, names, sky, columns["flux"])
+
+    @property
+    def stars(self) -> Stars:
+        """As stars, brightest first; in their order where there is no flux."""
+        flux = -np.arange(len(self.xy), dtype=float) if self.flux is None else self.flux
+        known = np.flatnonzero(np.isfinite(self.xy).all(axis=1) & np.isfinite(flux))
+        order = known[np.argsort(-flux[known], kind="stable")]
+        return Stars(self.xy[order, 0], self.xy[order, 1], flux[order], np.ones(len(order), bool))
+
+
+def _column(table: Any, name: str) -> Floats | None:
+    """A column of a table, mapping or Dataset as floats; None where there is none."""
+    names = getattr(table, "colnames", None) or (table.keys() if hasattr(table, "keys") else ())
+    known = name in names or (isinstance(table, xr.Dataset) and name in table.variables)
+    return np.asarray(np.ma.filled(np.ma.asarray(table[name], dtype=float), np.nan)) if known else None
+
+
+def _pairs_on_sky(source: Floats, target: Floats, radius: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Entries that are each other's nearest on the sky within `radius` arcsec."""
+    known = [np.flatnonzero(np.isfinite(v).all(axis=1)) for v in (source, target)]
+    a, b = source[known[0]], target[known[1]]
+    if not len(a) or not len(b):
+        return known[0][:0], known[1][:0]
+    distance, nearest = cKDTree(a).query(b, distance_upper_bound=2 * np.sin(np.deg2rad(radius / 3600) / 2))
+    matched = np.flatnonzero(np.isfinite(distance))
+    matched = matched[cKDTree(b).query(a)[1][nearest[matched]] == matched]
+    return known[0][nearest[matched]], known[1][matched]
+
+
+# ---- by stars --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """What a task needs to find the stars of an image; opaque to dask, so that a failed read fails in the task."""
+
+    arrays: tuple[Any, ...]
+    saturation: float
+    origin: tuple[int, int]
+
+    @classmethod
+    def of(cls, obj: xr.Dataset | xr.DataArray, choice: MaskChoice) -> _Pixels:
+        image = get_image(obj)
+        if image.ndim != 2:
+            raise InputError(
+                f"stars are matched in one image (y, x); this one has the dimensions {image.dims}: "
+                "align a DataTree of frames, or one epoch at a time"
+            )
+        flags = obj["flags"] if choice is None and isinstance(obj, xr.Dataset) and "flags" in obj else None
+        if flags is None:
+            bad, saturated = get_mask(obj, choice), xr.zeros_like(image, dtype=bool)
+        else:
+            bad = decode_mask(flags, **dict.fromkeys(_UNRECOGNISABLE, False))
+            saturated = decode_mask(flags, ["saturated"])
+        level = float(image.coords["saturate"]) if "saturate" in image.coords else np.nan
+        arrays = tuple(a.transpose("y", "x").data for a in (image, bad, saturated))
+        origin = pixel_origin(obj)
+        return cls(arrays, level if np.isfinite(level) else np.inf, (origin["y"], origin["x"]))
+
+    def stars(self) -> Stars | FrameError:
+        """The stars, or the error that says why there are none."""
+        from dask.base import compute
+
+        try:
+            pixels, bad, saturated = compute(*self.arrays, scheduler="synchronous")
+            return find_stars(pixels, bad, saturated=saturated, saturation=self.saturation, origin=self.origin)
+        except FrameError as error:
+            return error
+
+
+class _Opaque:
+    """Keeps dask from looking into an object."""
+
+    def __init__(self, pixels: _Pixels) -> None:
+        self.pixels = pixels
+
+
+def _stars(opaque: _Opaque) -> Stars | FrameError:
+    return opaque.pixels.stars()
+
+
+def _fit(stars: Stars | FrameError, target: Stars | FrameError, settings: Settings) -> Fit:
+    if isinstance(target, FrameError):
+        return Fit.failed(not_registered(f"the target cannot be used: {target}"))
+    if isinstance(stars, FrameError):
+        return Fit.failed(stars)
+    try:
+        fit = register_stars(stars, target, kind=settings.kind or "affine", order=settings.order)
+    except AlignmentError as error:
+        return Fit.failed(error)
+    return Fit(fit).checked(settings.max_rms)
+
+
+def solve_many(
+    images: Sequence[xr.Dataset | xr.DataArray],
+    to: xr.Dataset | xr.DataArray,
+    settings: Settings,
+    *,
+    mask: MaskChoice = None,
+) -> list[Fit]:
+    """The fits of images to one target by their stars: one task an image, which keeps nothing but its stars."""
+    from dask.base import compute
+    from dask.delayed import delayed
+
+    found, fit = delayed(_stars, pure=False), delayed(_fit, pure=False)
+    target = found(_Opaque(_Pixels.of(to, mask)))
+    tasks = [fit(found(_Opaque(_Pixels.of(image, mask))), target, settings) for image in images]
+    return list(compute(*tasks))
+
+
+# ---- description -----------------------------------------------------------------------------------------------------
+
+
+def describe(fit: Fit, settings: Settings) -> xr.Dataset:
+    """A fit as a Dataset; see `register`."""
+    transform = fit.transform
+    if transform is None:
+        kind = settings.kind or "affine"
+        order = {"shift": 0, "affine": 1}.get(kind, settings.order)
+        transform = Transform(kind, order, np.full((2, n_coefficients(kind, order)), np.nan))
+    powers = np.array(exponents(transform.order)).reshape(-1, 2)
+    out = xr.Dataset(
+        {
+            "coefficients": (("axis", "term"), transform.coefficients),
+            "registration_rms": transform.rms,
+            "n_matched": transform.n_matched,
+            "epoch_status": np.uint16(fit.status),
+            "message": fit.message,
+        },
+        coords={
+            "axis": ["x", "y"],
+            "power_u": ("term", powers[:, 0]),
+            "power_v": ("term", powers[:, 1]),
+        },
+        attrs={
+            "kind": transform.kind,
+            "centre_x": transform.centre[0],
+            "centre_y": transform.centre[1],
+            "scale": transform.scale,
+            **({} if transform.bounds is None else {"bounds": list(transform.bounds)}),
+        },
+    )
+    return annotate_all(out)
+
+
+def transform_of(description: xr.Dataset | Transform) -> Transform:
+    """The transform that a Dataset of `register` describes; `AlignmentError` where it describes a failure."""
+    if isinstance(description, Transform):
+        return description
+    fit = fit_of(description)
+    if fit.transform is None or fit.status:
+        raise not_registered(fit.message or "the transform has no coefficients")
+    return fit.transform
+
+
+def fit_of(description: xr.Dataset) -> Fit:
+    """The fit that a Dataset of `register` describes."""
+    attrs = description.attrs
+    values = np.asarray(description["coefficients"].values, dtype=float)
+    order = int(description["power_u"].max())
+    transform = Transform(
+        attrs["kind"],
+        order,
+        values,
+        float(description["registration_rms"]),
+        int(description["n_matched"]),
+        (float(attrs["centre_x"]), float(attrs["centre_y"])),
+        float(attrs["scale"]),
+        tuple(float(b) for b in attrs["bounds"]) if "bounds" in attrs else None,  # type: ignore[arg-type]
+    )
+    known = bool(np.isfinite(values).all())
+    return Fit(transform if known else None, int(description["epoch_status"]), str(description["message"].values))
