@@ -29,6 +29,7 @@ RANKS = {
     "accessor": 8,
     "viewer": 8,
     "demo": 8,
+    "survey": 8,
     "cli": 9,
     "__main__": 10,
 }

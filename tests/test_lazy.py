@@ -44,6 +44,7 @@ def _solution() -> xr.Dataset:
 
 
 LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
+    "align": lambda f, t: ztfxr.align(f, to=f, method="wcs"),
     "aperture_photometry": lambda f, t: ztfxr.aperture_photometry(f, [(10, 10)], radius=3),
     "assign_wcs": lambda f, t: ztfxr.assign_wcs(f, f.attrs["wcs_header"]),
     "background": lambda f, t: ztfxr.background(f),
@@ -60,6 +61,7 @@ LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
     "measure_epochs": lambda f, t: ztfxr.measure_epochs(_stack(f)),
     "pixel_to_sky": lambda f, t: ztfxr.pixel_to_sky(f, 3, 4),
     "quality": lambda f, t: ztfxr.quality(ztfxr.difference(_stack(f), f, kernel_size=3)),
+    "register": lambda f, t: ztfxr.register(f, f, method="wcs"),
     "resolve_positions": lambda f, t: ztfxr.resolve_positions(f, [(3, 4)]),
     "sky_to_pixel": lambda f, t: ztfxr.sky_to_pixel(f, ztfxr.pixel_to_sky(f, 3, 4)),
     "stack": lambda f, t: ztfxr.stack(t),
@@ -67,8 +69,10 @@ LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
     "zogy": lambda f, t: ztfxr.zogy(_stack(f), f),
     "variance": lambda f, t: ztfxr.variance(f),
 }
-READS_HEADERS_ONLY = {"open_epochs", "open_lco", "open_quadrant", "open_zarr"}
+READS_HEADERS_ONLY = {"open_epochs", "open_frame", "open_frames", "open_lco", "open_quadrant", "open_zarr"}
 COMPUTES = {
+    "difference_photometry",
+    "write_extensions",
     "build_reference",
     "report",
     "select_epochs",

@@ -36,6 +36,11 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--out", type=Path, default=Path("ztfxr-demo"), metavar="DIR", help="where to write (default: ztfxr-demo)"
     )
+    demo.add_argument(
+        "--frames", type=Path, metavar="DIR", help="a folder of FITS frames of one field, with or without WCS"
+    )
+    demo.add_argument("--saturate", type=float, default=60000.0, metavar="DN", help="saturation of --frames (60000)")
+    demo.add_argument("--seeing", default=None, metavar="CARD", help="header card of the seeing of --frames")
     demo.add_argument("--epochs", type=int, default=15, metavar="N", help="number of semi-real epochs (default: 15)")
     demo.set_defaults(run=_demo)
     return parser
@@ -45,10 +50,13 @@ def _demo(options: argparse.Namespace) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from ztfxr import demo
+    from ztfxr import demo, survey
 
     if options.alerts is not None:
         demo.run_alerts(options.alerts, options.out)
+    elif options.frames is not None:
+        paths = sorted(p for p in options.frames.iterdir() if ".fits" in p.name)
+        survey.run_frames(paths, options.out, saturate=options.saturate, seeing=options.seeing)
     else:
         demo.run_semireal(options.out, n_epochs=options.epochs)
 

@@ -19,9 +19,10 @@ PIXELS = np.arange(30, dtype=np.uint16).reshape(5, 6) * 2000
 
 def write(path: Path, pixels: Any = PIXELS, **cards: Any) -> Path:
     header = fits.Header()
+    cards = {k.replace("_", "-"): v for k, v in cards.items()}
     for key, value in {"MJD-OBS": 56470.5, "EXPTIME": 864.0, "GAIN": 1.9, "RDNOISE": 5.0, **cards}.items():
         if value is not None:
-            header[key.replace("_", "-")] = value
+            header[key] = value
     fits.PrimaryHDU(pixels, header).writeto(path)
     return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,15 @@ import pytest
 import xarray as xr
 from astropy.io import fits
 from astropy.table import Table
-from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from tests.conftest import MakeHeader
+from ztfxr.arrays.noise import mad_std
 from ztfxr.arrays.transform import Transform
 from ztfxr.errors import AlignmentError, ChunkError, FrameError, InputError, MissingWCSError
 from ztfxr.io.generic import open_frames
 from ztfxr.ops.align import align
 from ztfxr.ops.register import register, transform_of
-from ztfxr.ops.stack import stack
 from ztfxr.schema import STATUS_PLANES, planes_to_bits
 from ztfxr.wcs import assign_wcs, get_wcs, pixel_to_sky, same_grid, sky_to_pixel
 
@@ -39,7 +39,7 @@ def picture(x: Any, y: Any, flux: Any, *, seed: int = 0, noise: float = 4.0) -> 
     """Stars of FWHM 2.2 pixels on a sky of 100 DN."""
     out = np.random.default_rng(seed).normal(100.0, noise, SHAPE) if noise else np.full(SHAPE, 0.0)
     for px, py, f in zip(x, y, flux, strict=True):
-        cy, cx = int(round(py)), int(round(px))
+        cy, cx = round(py), round(px)
         rows, columns = (slice(max(c - 12, 0), max(c + 13, 0)) for c in (cy, cx))
         yy, xx = np.mgrid[: SHAPE[0], : SHAPE[1]][:, rows, columns]
         out[rows, columns] += f * np.exp(-((xx - px) ** 2 + (yy - py) ** 2) / (2 * SIGMA**2)) / (2 * np.pi * SIGMA**2)
@@ -87,16 +87,13 @@ def pair(headers: tuple[fits.Header, fits.Header]) -> tuple[xr.Dataset, xr.Datas
 def test_the_coarse_map_is_astropys(wcs_header: MakeHeader, size: tuple[int, int]) -> None:
     lazy = xr.DataArray(np.broadcast_to(np.float32(0), size), dims=("y", "x"))
     to = assign_wcs(lazy, wcs_header(size))
-    image = assign_wcs(lazy, wcs_header(size, crval=(150.52, 20.61)))
+    image = assign_wcs(lazy, wcs_header(size, crval=(150.52, 20.61) if size[0] > 1000 else (150.32, 20.69)))
     found = register(image, to, method="wcs", max_rms=1e-3)
     assert int(found["epoch_status"]) == 0
     transform = transform_of(found)
     x, y = (p.ravel() for p in np.meshgrid(np.arange(0, size[1], size[1] / 41), np.arange(0, size[0], size[0] / 37)))
     px, py = get_wcs(image).all_world2pix(*get_wcs(to).all_pix2world(x, y, 0), 0)
     inside = (px >= -0.5) & (px <= size[1] - 0.5) & (py >= -0.5) & (py <= size[0] - 0.5)
-    if size[0] < 1000:
-        assert not inside.any()
-        return
     assert inside.mean() > 0.5
     mx, my = transform(x, y)
     assert np.hypot(mx - px, my - py)[inside].max() < 1e-3
@@ -124,7 +121,7 @@ def test_stars_come_to_their_place_with_their_flux(pair: Any) -> None:
     alone = [i for i in range(len(x)) if np.sort(np.hypot(x - x[i], y - y[i]))[1] > 16]
     n = 0
     for i in alone:
-        cy, cx = int(round(y[i])), int(round(x[i]))
+        cy, cx = round(y[i]), round(x[i])
         cut = np.s_[max(cy - 7, 0) : cy + 8, max(cx - 7, 0) : cx + 8]
         if not (8 < cy < SHAPE[0] - 8 and 8 < cx < SHAPE[1] - 8) or np.isnan(found[cut]).any():
             continue
@@ -147,9 +144,10 @@ def test_labels_are_the_targets_and_the_epoch_the_images(pair: Any) -> None:
     assert float(found["registration_rms"]) < 5e-4
     outside = np.isnan(found["sci"].values)
     assert 0.01 < outside.mean() < 0.3
-    np.testing.assert_array_equal(found["flags"].values == OUTSIDE, outside | (found["flags"].values == OUTSIDE))
+    np.testing.assert_array_equal(found["flags"], np.where(outside, OUTSIDE, 0))
     cut = align(image, to.isel(y=slice(40, 90), x=slice(100, 130)))
-    xr.testing.assert_identical(cut["sci"], found["sci"].isel(y=slice(40, 90), x=slice(100, 130)))
+    same_grid(cut, to.isel(y=slice(40, 90), x=slice(100, 130)))
+    np.testing.assert_allclose(cut["sci"], found["sci"].isel(y=slice(40, 90), x=slice(100, 130)), rtol=2e-5)
 
 
 def test_windows_of_one_frame_copy(pair: Any) -> None:
@@ -171,7 +169,12 @@ def test_variance_and_flags_travel(pair: Any) -> None:
     assert list(found.data_vars) == ["sci", "variance", "flags"]
     bad = (found["flags"] & planes_to_bits(["dead"])).values > 0
     assert 9 <= bad.sum() <= 36
-    np.testing.assert_array_equal(np.isnan(found["sci"].values) & ~(found["flags"].values == OUTSIDE), bad)
+    np.testing.assert_array_equal(np.isnan(found["sci"].values) & (found["flags"].values != OUTSIDE), bad)
+    image["flags"][150, 160] = 0
+    image["sci"][150, 160] = np.nan
+    nan = align(image, to)["flags"].values == planes_to_bits(["nan"])
+    np.testing.assert_array_equal(nan, bad)
+    image["sci"][150, 160] = 1e9
     np.testing.assert_array_equal(np.isnan(found["variance"]), np.isnan(found["sci"]))
     assert int((found["flags"] == planes_to_bits(["sexsources"])).sum()) == 1
     assert float(found["sci"].max()) < 1e6
@@ -251,18 +254,26 @@ def test_by_stars(target: xr.Dataset) -> None:
     np.testing.assert_allclose(transform_of(found)(x, y), TRUTH(x, y), atol=0.05)
     aligned = align(moved(), target, method="stars")
     good = np.isfinite(aligned["sci"].values)
-    assert np.std((aligned["sci"] - target["sci"]).values[good]) < 12
+    assert 4 < mad_std((aligned["sci"] - target["sci"]).values[good]) < 6.5
     assert float(aligned["n_matched"]) == int(found["n_matched"])
 
 
-def test_a_description_is_a_transform(target: xr.Dataset, tmp_path: Path) -> None:
+def test_a_target_without_its_brightest_stars(target: xr.Dataset) -> None:
+    """As a coadd is, where the saturated cores of its epochs are masked."""
+    cores = target["sci"] > np.sort(target["sci"].values.ravel())[-60]
+    image = moved(saturate=float(target["sci"].values[cores.values].min()))
+    masked = target.assign(
+        sci=target["sci"].where(~cores), flags=(cores * planes_to_bits(["saturated"])).astype(np.uint16)
+    )
+    assert int(cores.sum()) > 50
+    np.testing.assert_allclose(transform_of(register(image, masked))(100.0, 200.0), TRUTH(100.0, 200.0), atol=0.05)
+
+
+def test_a_description_is_a_transform(target: xr.Dataset) -> None:
     image = moved()
     found = register(image, target, kind="polynomial", order=2)
-    found.to_zarr(tmp_path / "t.zarr", consolidated=False, zarr_format=3)
-    with xr.open_zarr(tmp_path / "t.zarr", consolidated=False) as again:
-        xr.testing.assert_identical(
-            align(image, target, transform=again.compute()), align(image, target, kind="polynomial", order=2)
-        )
+    again = xr.Dataset.from_dict(json.loads(json.dumps(found.to_dict())))
+    xr.testing.assert_identical(align(image, target, transform=again), align(image, target, kind="polynomial", order=2))
     xr.testing.assert_identical(
         align(image, target, transform=found), align(image, target, transform=transform_of(found))
     )
@@ -273,7 +284,7 @@ def test_residuals_too_large_are_reported(target: xr.Dataset) -> None:
     assert int(found["epoch_status"]) == NOT_REGISTERED
     assert np.isfinite(found["coefficients"]).all()
     assert "more than max_rms = 0.001" in str(found["message"].values)
-    with pytest.raises(AlignmentError, match="px rms .* more than max_rms"):
+    with pytest.raises(AlignmentError, match=r"px rms .* more than max_rms"):
         align(moved(), target, max_rms=1e-3)
     with pytest.raises(AlignmentError, match="more than max_rms"):
         align(moved(), target, transform=found)
@@ -416,7 +427,7 @@ def test_trees_that_cannot_be_aligned(tree: xr.DataTree, target: xr.Dataset) -> 
     with pytest.raises(InputError, match="one transform each"):
         align(tree, to=target, transform=Transform.shift())
     with pytest.raises(FrameError, match=r"none of the 6 frames can be used; .* more than max_rms"):
-        align(tree, to=target, max_rms=1e-9)
+        align(tree, to=moved(seed=5), max_rms=1e-9)
 
 
 def test_saao(shared: Path) -> None:

@@ -56,6 +56,14 @@ def test_calibrated_flux_is_independent_of_transparency(lc, made):
     assert "units" not in lc.status.attrs
 
 
+def test_the_reference_scale_takes_the_transparency_out(frames, reference, position, lc, made):
+    out = ztfxr.lightcurve(frames, position, reference=reference, exclude=position, scale="reference").compute()
+    np.testing.assert_allclose(out.flux, lc.flux / lc.kernel_sum, rtol=1e-12)
+    np.testing.assert_allclose(out.flux_err, lc.flux_err / lc.kernel_sum, rtol=1e-12)
+    assert "flux_ujy" not in out
+    assert out.flux.attrs["units"] == "DN"
+
+
 def test_every_epoch_has_a_row_and_its_coordinates(lc, made):
     assert lc.sizes == {"time": 8, "source": 1}
     np.testing.assert_array_equal(lc.time, made.truth.time)

@@ -195,29 +195,34 @@ def match_patterns(stars: Stars, target: Stars, *, tolerance: float = 2.0, max_s
 
     Notes
     -----
-    All triangles of the 24 brightest stars (40, then 70 if that fails) are matched by their side ratios in a k-d tree,
-    as in Groth (1986, AJ 91, 1244) and Valdes et al. (1995, PASP 107, 1119). Each match votes for a similarity; the
-    densest places in the four-dimensional space of similarities are tried on the 200 brightest stars, and the one that
-    puts most in place, against what chance would, wins. With a third of the
-    brightest stars in common, hundreds of true votes still agree.
+    All triangles of the 24 brightest stars (40, then 70 if that fails; of the trusted, then of all: a target that is
+    masked where it is saturated has lost its brightest) are matched by their side ratios in a k-d tree, as in Groth
+    (1986, AJ 91, 1244) and Valdes et al. (1995, PASP 107, 1119). Each match votes for a similarity; the densest places
+    in the four-dimensional space of similarities are tried on the 200 brightest stars, and the one that puts most in
+    place, against what chance would, wins. With a third of the brightest stars in common, hundreds of true votes agree.
     """
     if min(len(stars), len(target)) < 4:
         raise not_registered(
             f"{len(stars)} stars in the image and {len(target)} in the target; a pattern needs at least 4 in each"
         )
-    best: tuple[float, Transform] | None = None
+    trusted = tuple(side.brightest(len(side), good=True) for side in (stars, target))
     for n in _PATTERN:
-        for a, b in _candidates(_triangles(target, n), _triangles(stars, n), target, tolerance, max_scale):
-            guess = Transform.similarity(a, b)
-            score = _evidence(stars.xy, target.xy, guess, tolerance)
-            if best is None or score > best[0]:
-                best = score, guess
-        if best is not None and best[0] > _EVIDENCE:
-            return best[1]
+        for source, wanted in (trusted, (stars, target)):
+            score, guess = _best(source, wanted, n, tolerance, max_scale)
+            if score > _EVIDENCE:
+                return guess
     raise not_registered(
         f"no common star pattern among {len(stars)} stars of the image and {len(target)} of the target; "
         "do they overlap?"
     )
+
+
+def _best(stars: Stars, target: Stars, n: int, tolerance: float, max_scale: float) -> tuple[float, Transform]:
+    """The similarity for which there is most evidence, from the `n` brightest stars."""
+    found = _candidates(_triangles(target, n), _triangles(stars, n), target, tolerance, max_scale)
+    guesses = [Transform.similarity(a, b) for a, b in found]
+    scores = [_evidence(stars.xy, target.xy, g, tolerance) for g in guesses]
+    return max(zip(scores, guesses, strict=True), key=lambda pair: pair[0], default=(-np.inf, Transform.shift()))
 
 
 def _candidates(
@@ -340,7 +345,8 @@ def fit_pairs(source: Floats, target: Floats, *, kind: Kind = "affine", order: i
     """The transform that carries positions (pair, 2) of the target to those of the source; outliers are clipped.
 
     A start that outliers do not pull (least squares reweighted by a Cauchy function of the residuals), then least
-    squares without pairs farther off than `clip` times the robust scatter until the set is stable. `rms` is that of the two-dimensional residuals, in pixels of the source.
+    squares without pairs farther off than `clip` times the robust scatter until the set is stable. `rms` is that of the
+    two-dimensional residuals, in pixels of the source.
 
     Raises
     ------

@@ -66,7 +66,7 @@ def align(
         `sci` (float32, in DN per pixel of the new grid: flux is conserved), `variance` where there was one, and `flags`
         (or `mask`, for an image without flags) on the `y`, `x`, `ra`, `dec` of `to`; the other coordinates are the
         image's. NaN where a bad pixel or the outside carries a weight beyond 0.01; there `flags` has the planes of the
-        bad pixels, or `outside`. `registration_rms` (pixels) and `n_matched` are coordinates.
+        bad pixels, or `outside`, or else `nan`. `registration_rms` (pixels) and `n_matched` are coordinates.
 
         Of a tree: dims (time, y, x), earliest first, and `epoch_status`, `message`, `frame`, `registration_rms`,
         `n_matched` on `time`. A frame that cannot be used or registered keeps its place, NaN, with the reason.
@@ -213,6 +213,12 @@ def _resampled(
     return found
 
 
+def _explained(out: Resampled) -> NDArray[np.uint16]:
+    """The flags, with the plane `nan` where a pixel is NaN for a reason that no recommended plane gives."""
+    unexplained = out.bad & ((out.flags & planes_to_bits(RECOMMENDED_PLANES)) == 0)
+    return np.where(unexplained, out.flags | np.uint16(planes_to_bits(["nan"])), out.flags)
+
+
 def _resample(*arrays: NDArray[Any], names: list[str], **options: Any) -> tuple[NDArray[Any], ...]:
     """Image, variance where there is one, and flags, or the mask where there are none."""
     given = dict(zip(names, arrays, strict=True))
@@ -226,5 +232,5 @@ def _resample(*arrays: NDArray[Any], names: list[str], **options: Any) -> tuple[
         outside=int(fill_value("flags", np.dtype("u2"))),
         **options,
     )
-    last = out.bad if flags is None else out.flags
+    last = out.bad if flags is None else _explained(out)
     return (out.image, out.variance, last) if "variance" in given else (out.image, last)

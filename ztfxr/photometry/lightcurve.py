@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -28,6 +28,7 @@ def lightcurve(
     reference: xr.Dataset | xr.DataArray | None = None,
     radius: float = 7.0,
     masked: Masked = "correct",
+    scale: Literal["science", "reference"] = "science",
     **options: Any,
 ) -> xr.Dataset:
     """Difference fluxes at fixed positions over all epochs; lazy.
@@ -43,6 +44,10 @@ def lightcurve(
         What to subtract; not needed for alerts and difference images.
     radius, masked
         Of the aperture, as for `ztfxr.aperture_photometry`.
+    scale
+        ``"science"``: `flux` is in DN of each epoch, as its zero point wants it. ``"reference"``: in DN of the
+        reference, divided by the photometric scale of the kernel, so that exposure time and transparency drop out
+        without a zero point; there is no `flux_ujy` then.
     **options
         Passed on to `ztfxr.difference`.
 
@@ -71,7 +76,18 @@ def lightcurve(
     out.attrs |= {
         k: v for k, v in diff.attrs.items() if k in ("object", "kernel_size", "background_order", "exclude_radius")
     }
+    if scale == "reference":
+        return annotate_all(_on_reference_scale(out, diff))
     return calibrate_flux(out) if "magzp" in out.coords else annotate_all(out)
+
+
+def _on_reference_scale(photometry: xr.Dataset, diff: xr.Dataset) -> xr.Dataset:
+    """Fluxes divided by science over reference, which is the kernel's sum, or its inverse where science was
+    convolved.
+    """
+    ratio = xr.where(diff["science_convolved"], 1.0 / diff["kernel_sum"], diff["kernel_sum"])
+    scaled = {k: photometry[k] / ratio.reset_coords(drop=True) for k in ("flux", "flux_err")}
+    return photometry.assign(scaled).assign_attrs(flux_scale="reference")
 
 
 def calibrate_flux(photometry: xr.Dataset) -> xr.Dataset:

@@ -1,0 +1,122 @@
+"""Every benchmark runs once with its smallest parameters, and both sides of a comparison agree."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from photutils.aperture import CircularAperture
+
+from benchmarks import _scenes, apertures, frame, lco
+
+MODULES = ("apertures", "difference", "frame", "lco")
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+def _classes() -> list[type]:
+    found = []
+    for name in MODULES:
+        module = importlib.import_module(f"benchmarks.{name}")
+        members = inspect.getmembers(module, inspect.isclass)
+        found += [c for n, c in members if c.__module__ == module.__name__ and not n.startswith("_")]
+    return found
+
+
+def _smallest(cls: Any) -> list[tuple[Any, ...]]:
+    """All choices of methods, with the smallest number of each size."""
+    words, numbers = [], []
+    for values in cls.params:
+        numeric = not isinstance(values[0], str)
+        numbers.append(min(values) if numeric else None)
+        words.append([None] if numeric else values)
+    return [
+        tuple(n if w is None else w for n, w in zip(numbers, choice, strict=True))
+        for choice in np.array(np.meshgrid(*words, indexing="ij"), dtype=object).reshape(len(words), -1).T
+    ]
+
+
+def _cases() -> list[Any]:
+    return [
+        pytest.param(cls, parameters, id="-".join([cls.__name__, *map(str, parameters)]).replace(" ", "_"))
+        for cls in _classes()
+        for parameters in _smallest(cls)
+    ]
+
+
+@pytest.mark.parametrize(("cls", "parameters"), _cases())
+def test_benchmark_runs(cls: type, parameters: tuple[Any, ...]) -> None:
+    benchmark = cls()
+    try:
+        benchmark.setup(*parameters)
+    except NotImplementedError as missing:
+        pytest.skip(str(missing))
+    methods = [m for n, m in inspect.getmembers(benchmark, inspect.ismethod) if n.startswith(("time_", "peakmem_"))]
+    assert len({m.__name__.split("_")[0] for m in methods}) == 2
+    for method in methods:
+        method(*parameters)
+
+
+@pytest.mark.parametrize("cls", _classes())
+def test_parameters_are_named(cls: Any) -> None:
+    assert len(cls.params) == len(cls.param_names)
+    assert list(inspect.signature(cls.setup).parameters)[1:] == list(cls.param_names)
+
+
+def test_asv_settings_are_json() -> None:
+    settings = json.loads((FOLDER / "asv.conf.json").read_text())
+    assert settings["project"] == "ztfxr"
+    assert (FOLDER / settings["benchmark_dir"]).is_dir()
+
+
+def test_dense_and_our_kernels_agree() -> None:
+    stack, reference = _scenes.make_crowded_stack(1, size=120)
+    (ours, image), (dense, dense_image) = (lco.METHODS[m](stack[0], reference) for m in ("ztfxr", "dense"))
+    assert np.abs(ours - dense).max() < 1e-6 * np.abs(dense).max()
+    np.testing.assert_allclose(image, dense_image, atol=0.01 * np.nanstd(dense_image))
+
+
+def test_dense_kernel_is_a_convolution() -> None:
+    kernel = np.zeros((5, 5))
+    kernel[1, 3], kernel[2, 2] = 0.25, 0.75
+    rng = np.random.default_rng(0)
+    reference = rng.normal(size=(40, 44)).astype(np.float32)
+    science = 0.75 * reference + 0.25 * np.roll(reference, (-1, 1), axis=(0, 1)) + np.float32(3.0)
+    found, image = lco.dense_difference(science, reference, size=5)
+    np.testing.assert_allclose(found, kernel, atol=1e-6)
+    np.testing.assert_allclose(image[2:-2, 2:-2], 0.0, atol=1e-5)
+
+
+def test_aperture_sums_agree() -> None:
+    benchmark = apertures.Apertures()
+    benchmark.setup("ztfxr", 100)
+    sums = benchmark.ours()
+    measured = np.isfinite(sums)
+    assert measured.mean() > 0.9
+    np.testing.assert_allclose(sums[measured], benchmark.sep()[measured], rtol=1e-4, atol=0.1)
+    clear = CircularAperture(np.column_stack([benchmark.x, benchmark.y]), apertures.RADIUS).do_photometry(benchmark.bad)
+    whole = clear[0] == 0
+    assert whole.sum() > 50
+    np.testing.assert_allclose(sums[whole], benchmark.photutils()[whole], rtol=1e-4, atol=0.1)
+
+
+def test_clean_frames_agree() -> None:
+    try:
+        path = frame.quadrant_path()
+    except NotImplementedError as missing:
+        pytest.skip(str(missing))
+    ours, by_hand = frame.our_clean(path), frame.clean_by_hand(path)
+    np.testing.assert_array_equal(np.isnan(ours), np.isnan(by_hand))
+    np.testing.assert_allclose(ours, by_hand, atol=0.05)
+
+
+def test_scene_is_what_it_says() -> None:
+    pair = _scenes.make_pair(512, seed=3)
+    assert pair.science.shape == pair.reference.shape == (512, 512)
+    assert 0.004 < pair.science_bad.mean() < 0.015
+    sky = pair.science[~pair.science_bad]
+    assert 1.4826 * np.median(np.abs(sky - np.median(sky))) == pytest.approx(_scenes.SKY_NOISE, rel=0.25)
