@@ -212,7 +212,7 @@ def test_statuses() -> None:
     np.testing.assert_array_equal(np.isnan(found["flux_err"]), unmeasured)
     np.testing.assert_allclose(found["flux"][~np.array(unmeasured)], 3 * np.pi * 25, rtol=1e-12)
     assert found["status"].dtype == np.uint16
-    assert found["status"].attrs["flag_meanings"].split()[-1] == "no_good_pixels"
+    assert "no_good_pixels" in found["status"].attrs["flag_meanings"].split()
 
 
 @pytest.mark.parametrize("masked", ["correct", "drop", "nan"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ def test_big_frames_are_binned(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.isnan(small[0, 0])
     assert float(small[1, 1]) == np.nanmean(image[2:4, 2:4])
     assert small.y.values.tolist() == [10.5, 12.5, 14.5]
-    monkeypatch.setattr("ztfxr.plot.report._MAX_DRAWN", 60)
+    monkeypatch.setattr(sys.modules["ztfxr.plot.report"], "_MAX_DRAWN", 60)
     name = next(n for n in axes_of(report(make_diff(), epoch=0)) if n.startswith("difference"))
     assert name.endswith("means of 2 × 2 pixels")
 
