@@ -108,7 +108,7 @@ def _compute_reference_part(ref: Floats, size: int, background_order: int) -> _R
     )
 
 
-@njit(nogil=True, cache=True)
+@njit(fastmath=True, nogil=True, cache=True)
 def _lag_products(ref: Floats, out: NDArray[np.float64], dy: int) -> None:
     """Elements ``out[a, b, a + dy, b + dx]`` for all a, b and dx of one row lag."""
     size = out.shape[0]
