@@ -74,7 +74,7 @@ def stetson_j(flux: Floats, error: Floats) -> Floats:
         r = residual[:, source]
         r = r[np.isfinite(r)]
         if len(r) > 2:
-            product = np.sqrt(len(r) / (len(r) - 1)) ** 2 * r[1:] * r[:-1]
+            product = len(r) / (len(r) - 1) * r[1:] * r[:-1]
             out[source] = float(np.mean(np.sign(product) * np.sqrt(np.abs(product))))
     return out
 

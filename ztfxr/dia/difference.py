@@ -10,10 +10,20 @@ from numpy.typing import NDArray
 
 from ztfxr.arrays.basis import n_terms
 from ztfxr.arrays.match import MAX_KERNEL_SIZE, Image, MatchError, MatchOptions, match
+from ztfxr.dia._pair import (
+    bare,
+    epoch_results,
+    kept_attrs,
+    known_variance,
+    reference_image,
+    reference_noise,
+)
+from ztfxr.dia._pair import (
+    reference_mask as own_reference_mask,
+)
 from ztfxr.errors import InputError
 from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import get_image, get_mask
-from ztfxr.ops.background import variance as noise_model
 from ztfxr.ops.positions import Positions, resolve_positions
 from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
 from ztfxr.wcs import same_grid
@@ -198,16 +208,16 @@ def pair_inputs(
     """Image, mask and variance of both images and the excluded pixels, checked, and the options with their
     defaults.
     """
-    ref = _reference_image(science, reference)
+    ref = reference_image(science, reference)
     sci = get_image(science)
     same_grid(sci, ref)
     inputs = [
         sci,
         get_mask(science, mask),
-        _variance(science, variance, "variance"),
-        _bare(ref),
-        _bare(_reference_mask(reference, ref, reference_mask)),
-        _bare(_reference_noise(science, reference, reference_variance)),
+        known_variance(science, variance, "variance"),
+        bare(ref),
+        bare(own_reference_mask(reference, ref, reference_mask)),
+        bare(reference_noise(science, reference, reference_variance)),
         _excluded(science, sci, exclude, exclude_radius),
     ]
     return inputs, _options(sci.sizes["y"] * sci.sizes["x"] > _FRAME_PIXELS, **options)
@@ -222,15 +232,11 @@ def _labelled(
     exclude_radius: float,
 ) -> xr.Dataset:
     """The results with their coordinates and attributes, and the status that epochs already had."""
-    images = {k: v.transpose(*sci.dims) if _OUTPUTS[k] == IMAGE else v for k, v in found.items()}
-    prior = sci.coords.get("epoch_status")
-    if prior is not None:
-        images["epoch_status"] = images["epoch_status"].drop_vars("epoch_status") | prior.variable
-    out = xr.Dataset({k: v.drop_vars("epoch_status", errors="ignore") for k, v in images.items()})
+    out = epoch_results(found, _OUTPUTS, sci)
     offset = np.arange(size) - size // 2
     out = out.assign_coords(ky=offset, kx=offset)
     out.attrs = {
-        **{k: v for k, v in science.attrs.items() if k in ("wcs_header", "object", "target_x", "target_y")},
+        **kept_attrs(science),
         "kernel_size": options.kernel_size or "auto",
         "kernel_order": "auto" if options.kernel_order is None else options.kernel_order,
         "background_order": options.background_order,
@@ -278,47 +284,6 @@ def _options(
         convolve=convolve or ("auto" if frame else "reference"),
         **rest,
     )
-
-
-def _bare(array: xr.DataArray) -> xr.DataArray:
-    """Without coordinates: the result's are the science image's, and a reference has another time, filter and
-    exposure.
-    """
-    keep = {"time"} if "time" in array.dims else set()
-    return array.drop_vars([k for k in array.coords if k not in keep])
-
-
-def _reference_image(science: xr.Dataset | xr.DataArray, reference: xr.Dataset | xr.DataArray | None) -> xr.DataArray:
-    if reference is not None:
-        return get_image(reference)
-    if isinstance(science, xr.Dataset) and "reference" in science:
-        return science["reference"]
-    raise InputError("no reference: give one, or a Dataset that holds a variable 'reference' (see ztfxr.open_alerts)")
-
-
-def _variance(obj: xr.Dataset | xr.DataArray, given: xr.DataArray | None, name: str) -> xr.DataArray:
-    """The variance given, or the Dataset's, or the noise model's; NaN where it must be measured from the residuals."""
-    if given is not None:
-        return given
-    if isinstance(obj, xr.Dataset) and name in obj:
-        return obj[name]
-    return noise_model(obj) if "gain" in obj.coords else xr.DataArray(np.float32(np.nan))
-
-
-def _reference_noise(
-    science: xr.Dataset | xr.DataArray, reference: xr.Dataset | xr.DataArray | None, given: xr.DataArray | None
-) -> xr.DataArray:
-    return (
-        _variance(science, given, "reference_variance")
-        if reference is None
-        else _variance(reference, given, "variance")
-    )
-
-
-def _reference_mask(
-    reference: xr.Dataset | xr.DataArray | None, image: xr.DataArray, given: xr.DataArray | None
-) -> xr.DataArray:
-    return get_mask(image if reference is None else reference, given)
 
 
 def _excluded(

@@ -12,8 +12,18 @@ from numpy.typing import NDArray
 from ztfxr.arrays.match import MatchError
 from ztfxr.arrays.starpsf import star_psf
 from ztfxr.arrays.zogy import Exposure, Registration, proper_subtraction, register
+from ztfxr.dia._pair import (
+    bare,
+    epoch_results,
+    kept_attrs,
+    known_variance,
+    reference_image,
+    reference_noise,
+)
+from ztfxr.dia._pair import (
+    reference_mask as own_reference_mask,
+)
 from ztfxr.dia.decorrelate import require_psf
-from ztfxr.dia.difference import _bare, _reference_image, _reference_mask, _reference_noise, _variance
 from ztfxr.errors import InputError
 from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import background as sky_background
@@ -116,12 +126,12 @@ def zogy(
     images is correlated, which this statistic does not know.
     """
     _check(psf, reference_psf, psf_size)
-    ref, sci = _reference_image(science, reference), get_image(science)
+    ref, sci = reference_image(science, reference), get_image(science)
     same_grid(sci, ref)
-    masks = get_mask(science, mask), _reference_mask(reference, ref, reference_mask)
-    noise = _variance(science, variance, "variance"), _reference_noise(science, reference, reference_variance)
+    masks = get_mask(science, mask), own_reference_mask(reference, ref, reference_mask)
+    noise = known_variance(science, variance, "variance"), reference_noise(science, reference, reference_variance)
     images = [_levelled(*pair) if background else pair[0] for pair in zip((sci, ref), masks, strict=True)]
-    inputs = [images[0], masks[0], noise[0], *(_bare(v) for v in (images[1], masks[1], noise[1]))]
+    inputs = [images[0], masks[0], noise[0], *(bare(v) for v in (images[1], masks[1], noise[1]))]
     inputs += [_stamp(psf, "sci"), _stamp(reference_psf, "ref"), *_numbers(scale, shift, astrometric_error)]
     core = [next((d for d in _CORES if set(d) <= set(a.dims)), ()) for a in inputs]
     size = max([psf_size if p is None else max(p.sizes[d] for d in _PSF) for p in (psf, reference_psf)])
@@ -148,7 +158,7 @@ def _stamp(psf: xr.DataArray | None, name: str) -> xr.DataArray:
     """A PSF with dimensions of its own, since the two may differ in size; NaN where it is to be estimated."""
     if psf is None:
         return xr.DataArray(np.nan)
-    return _bare(psf).transpose(..., *_PSF).rename({d: f"{name}_{d}" for d in _PSF})
+    return bare(psf).transpose(..., *_PSF).rename({d: f"{name}_{d}" for d in _PSF})
 
 
 def _numbers(
@@ -159,23 +169,17 @@ def _numbers(
         shift = (0.0, 0.0) if shift is None else shift
         astrometric_error = 0.0 if astrometric_error is None else astrometric_error
     values = (scale, *(shift or (None, None)), astrometric_error)
-    return [
-        _bare(v) if isinstance(v, xr.DataArray) else xr.DataArray(np.nan if v is None else float(v)) for v in values
-    ]
+    return [bare(v) if isinstance(v, xr.DataArray) else xr.DataArray(np.nan if v is None else float(v)) for v in values]
 
 
 def _labelled(
     found: dict[str, xr.DataArray], science: xr.Dataset | xr.DataArray, sci: xr.DataArray, size: int
 ) -> xr.Dataset:
     """The results with their coordinates and attributes, and the status that epochs already had."""
-    images = {k: v.transpose(*sci.dims) if _OUTPUTS[k] == IMAGE else v for k, v in found.items()}
-    prior = sci.coords.get("epoch_status")
-    if prior is not None:
-        images["epoch_status"] = images["epoch_status"].drop_vars("epoch_status") | prior.variable
-    out = xr.Dataset({k: v.drop_vars("epoch_status", errors="ignore") for k, v in images.items()})
+    out = epoch_results(found, _OUTPUTS, sci)
     offset = np.arange(size) - size // 2
     out = out.assign_coords(psf_y=offset, psf_x=offset)
-    out.attrs = {k: v for k, v in science.attrs.items() if k in ("wcs_header", "object", "target_x", "target_y")}
+    out.attrs = kept_attrs(science)
     return annotate_all(out)
 
 
