@@ -85,7 +85,7 @@ def _rows(size: int) -> Callable[..., None]:
 
 
 def varying_convolution(
-    image: NDArray[Any], variance: NDArray[Any] | None, coefficients: NDArray[np.float64]
+    image: NDArray[Any], variance: NDArray[Any] | None, coefficients: NDArray[np.float64], *, every: int = 1
 ) -> tuple[Images, Images]:
     """Convolve an image with a kernel that varies as a polynomial, and its variance with the kernel's square.
 
@@ -95,11 +95,13 @@ def varying_convolution(
         (y, x), finite; without a variance, that of the result is zero.
     coefficients
         (term, size, size) for the terms of `exponents`, in the convention of a convolution.
+    every
+        Compute only every so many stripes of rows, for statistics that need no more.
 
     Returns
     -------
     tuple of numpy.ndarray
-        float32 (y, x); zero within half a kernel of the border.
+        float32 (y, x); zero within half a kernel of the border, NaN in stripes that are left out.
 
     Notes
     -----
@@ -128,10 +130,14 @@ def varying_convolution(
     if used != [0]:
         rows, columns_ = (n // _BLOCKS_PER_SIDE for n in source.shape)
         block = int(np.clip(rows, *_BLOCK_ROWS)), int(np.clip(columns_, *_BLOCK_COLUMNS))
-    stripes = np.arange(half, max(source.shape[0] - half, half) + 1, block[0] * 4 if workers() > 1 else 1 << 30)
+    rows_per_stripe = block[0] * 4 if workers() > 1 or every > 1 else 1 << 30
+    stripes = np.arange(half, max(source.shape[0] - half, half) + 1, rows_per_stripe)
     edges = np.r_[stripes, source.shape[0] - half] if source.shape[0] > 2 * half else np.array([half, half])
 
     def stripe(i: int) -> None:
+        if i % every:
+            model[edges[i] : edges[i + 1]] = model_variance[edges[i] : edges[i + 1]] = np.nan
+            return
         loop(source, noise, flipped, columns, lines, block, int(edges[i]), int(edges[i + 1]), model, model_variance)
 
     in_parallel(stripe, range(len(edges) - 1))
@@ -170,15 +176,14 @@ def footprint_mask(bad: Bools, size: int) -> Bools:
 
 def background_image(shape: tuple[int, int], coefficients: NDArray[np.float64]) -> Images:
     """A polynomial background on an image of `shape`, float32; terms as in `exponents`."""
+    if not len(coefficients):
+        return np.zeros(shape, np.float32)
     order = 0
     while n_terms(order) < len(coefficients):
         order += 1
-    if not len(coefficients):
-        return np.zeros(shape, np.float32)
     u, v = unit_position(np.arange(shape[1]), shape[1]), unit_position(np.arange(shape[0]), shape[0])
     grid = np.zeros((order + 1, order + 1))
     for c, (i, j) in zip(coefficients, exponents(order), strict=True):
         grid[j, i] = c
-    return (np.vander(v, order + 1, increasing=True) @ grid @ np.vander(u, order + 1, increasing=True).T).astype(
-        np.float32
-    )
+    along_y = (np.vander(v, order + 1, increasing=True) @ grid).astype(np.float32)
+    return along_y @ np.vander(u, order + 1, increasing=True).T.astype(np.float32)

@@ -10,7 +10,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ztfxr.arrays.cutouts import Cutouts, star_cutouts
-from ztfxr.arrays.match import Image, psf_width, sky_noise
+from ztfxr.arrays.match import Image, psf_width
+from ztfxr.arrays.residuals import sky_noise
 from ztfxr.arrays.threads import in_parallel, workers
 
 __all__ = [

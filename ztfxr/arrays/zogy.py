@@ -11,7 +11,8 @@ from scipy import fft, ndimage
 
 from ztfxr.arrays.apply import footprint_mask
 from ztfxr.arrays.cutouts import Cutouts, star_cutouts
-from ztfxr.arrays.match import MatchError, sky_noise
+from ztfxr.arrays.match import MatchError
+from ztfxr.arrays.residuals import sky_noise
 from ztfxr.arrays.starpsf import clean_psf, shift_stamps
 from ztfxr.arrays.threads import workers
 

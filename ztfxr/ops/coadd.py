@@ -261,7 +261,7 @@ def _weight(options: _Options, scale: float, width: float, noise: float) -> floa
         return 1.0
     if options.weights == "variance" or not np.isfinite(width):
         width = 1.0
-    return float((scale / (noise * width)) ** 2)
+    return float((scale / (noise * width)) ** 2) if noise * width > 0 else np.nan
 
 
 def _levels(
