@@ -76,14 +76,18 @@ def our_difference(science: Images, reference: Images) -> tuple[Floats, Floats]:
 def stack_difference(stack: Images, reference: Images, noise: str, workers: int = 2) -> xr.Dataset:
     """Kernels and differences of a stack by the public function on threads.
 
-    `noise` is "constant": one variance for all pixels; "measured" from the residuals, the weights following it; or
+    `noise` is "constant": one variance for all pixels, and no rejection, as in the dense algebra; "measured" from the residuals, the weights following it; or
     "measured, uniform weights".
     """
     science = xr.DataArray(stack, dims=("time", "y", "x")).chunk(time=1)
     template = xr.DataArray(reference, dims=("y", "x"))
     given: dict[str, Any] = {}
     if noise == "constant":
-        given = {"variance": xr.ones_like(template), "reference_variance": xr.full_like(template, 1e-3)}
+        given = {
+            "variance": xr.ones_like(template),
+            "reference_variance": xr.full_like(template, 1e-3),
+            "clip": float("inf"),
+        }
     if noise.endswith("uniform weights"):
         given = {"weights": "uniform"}
     lazy = ztfxr.difference(science, template, kernel_size=KERNEL_SIZE, background_order=BACKGROUND_ORDER, **given)

@@ -394,7 +394,8 @@ def test_equations_by_lags_equal_those_of_the_design_matrix(seed, size, order, l
     rng = np.random.default_rng(seed)
     reference, science = rng.normal(size=SHAPE), rng.normal(size=SHAPE)
     used = (inside(SHAPE, size) > 0) & (rng.uniform(size=SHAPE) >= lost)
-    found = lags.uniform_equations(reference, science, used, 0.7, size=size, background_order=order)
+    found = lags.whole_equations(reference, science, 0.7 * used, size=size, background_order=order)
+    assert found is not None
     tiles = cutouts.tile_cutouts(SHAPE, size // 2, size=11)
     plain = cutouts.equations(
         reference, science, 0.7 * used, tiles, basis.delta_basis(size), background_order=order, tiles=True
@@ -432,3 +433,81 @@ def test_uniform_weights_can_be_asked_for():
     assert len(plain.solution.kept) > 1
     assert uniform.solution.scale == pytest.approx(plain.solution.scale, rel=0.01)
     assert np.nanstd(uniform.difference) < 1.05 * np.nanstd(plain.difference)
+
+
+@given(seed=st.integers(0, 30), size=st.sampled_from([1, 3, 5]), lost=st.floats(0, 0.2))
+@settings(max_examples=15)
+def test_equations_by_bands_equal_those_of_the_design_matrix(seed, size, lost):
+    """A weight per band is exact where the weights are constant within bands."""
+    rng = np.random.default_rng(seed)
+    reference, science = scene(seed, SHAPE, 60) + rng.normal(size=SHAPE), rng.normal(size=SHAPE)
+    used = (inside(SHAPE, size) > 0) & (rng.uniform(size=SHAPE) >= lost)
+    half, weight = size // 2, np.zeros(SHAPE)
+    band = lags._banded_part(reference, size, 1).band
+    weight[half : SHAPE[0] - half, half : SHAPE[1] - half] = 1.0 / (1.0 + band)
+    weight *= used
+    found = lags.whole_equations(reference, science, weight, size=size, background_order=1)
+    assert found is not None
+    tiles = cutouts.tile_cutouts(SHAPE, half, size=11)
+    plain = cutouts.equations(
+        reference, science, weight, tiles, basis.delta_basis(size), background_order=1, tiles=True
+    )
+    for name in ("kernel", "mixed", "background", "vector", "square", "n_pixels"):
+        expected = getattr(plain, name).sum(axis=0)
+        np.testing.assert_allclose(getattr(found, name)[0], expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+
+
+def test_weights_that_do_not_follow_the_signal_have_no_bands():
+    rng = np.random.default_rng(2)
+    reference = scene(2, SHAPE, 60)
+    assert lags.whole_equations(reference, reference, rng.uniform(0.1, 3, SHAPE), size=3, background_order=0) is None
+    few = np.zeros(SHAPE)
+    few[4:10, 4:10] = 1.0
+    assert lags.whole_equations(reference, reference, few, size=3, background_order=0) is None
+
+
+def test_banded_weights_are_as_precise_as_those_of_each_pixel(monkeypatch):
+    """Kernels of many epochs scatter about the true one as they do with the exact weights, and as they say."""
+    rng = np.random.default_rng(4)
+    shape, size, gain = (120, 130), 5, 2.0
+    reference = scene(4, shape, 250).astype("f4")
+    kernel = lopsided_kernel(size)
+    model = signal.convolve2d(reference, kernel, mode="same")
+    variance = 20.0 + model / gain
+    bad, quiet = np.zeros(shape, bool), np.full(shape, 1e-6)
+    options = match.MatchOptions(kernel_size=size, **ALL)
+    found = {"bands": [], "pixels": []}
+    for _ in range(30):
+        science = model + rng.normal(size=shape) * np.sqrt(variance)
+        pair = match.Image.of(science, variance, bad), match.Image.of(reference, quiet, bad)
+        found["bands"].append(match.match(*pair, bad, options).solution)
+        with monkeypatch.context() as patch:
+            patch.setattr(match, "whole_equations", lambda *_, **__: None)
+            found["pixels"].append(match.match(*pair, bad, options).solution)
+    assert not np.array_equal(found["bands"][0].coefficients, found["pixels"][0].coefficients)
+    error = {k: np.sqrt(np.mean([(s.coefficients[0] - kernel) ** 2 for s in v])) for k, v in found.items()}
+    stated = np.sqrt(np.mean(found["bands"][0].error_at(0.0, 0.0) ** 2))
+    assert error["bands"] < 1.06 * error["pixels"]
+    assert error["bands"] == pytest.approx(stated, rel=0.1)
+
+
+def test_a_variable_star_is_rejected_from_a_whole_image():
+    rng = np.random.default_rng(5)
+    shape, size = (160, 170), 5
+    reference = (scene(5, shape, 200) + 30).astype("f4")
+    science = signal.convolve2d(reference, lopsided_kernel(size), mode="same") + rng.normal(size=shape) * 5
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    science += 3000 * np.exp(-((y - 80) ** 2 + (x - 90) ** 2) / 6.0)
+    bad, one = np.zeros(shape, bool), np.ones(shape)
+    pair = match.Image.of(science, 25 * one, bad), match.Image.of(reference, 1e-6 * one, bad)
+    kept, lost = (
+        match.match(*pair, bad, match.MatchOptions(kernel_size=size, clip=clip, **ALL)).solution
+        for clip in (np.inf, 5.0)
+    )
+    inside_tile = (~lost.kept).sum()
+    assert 1 <= inside_tile <= 6
+    deviation = {
+        name: np.abs(s.coefficients[0] - lopsided_kernel(size)).max() for name, s in (("kept", kept), ("lost", lost))
+    }
+    assert deviation["lost"] < 0.3 * deviation["kept"]
+    assert deviation["lost"] < 5 * lost.error_at(0.0, 0.0).max()

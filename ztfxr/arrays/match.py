@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ztfxr.arrays.apply import background_image, footprint_mask, varying_convolution
 from ztfxr.arrays.basis import KernelBasis, delta_basis, gaussian_basis, n_terms
-from ztfxr.arrays.cutouts import Cutouts, equations, star_cutouts, tile_cutouts, unit_position
-from ztfxr.arrays.lags import uniform_equations
+from ztfxr.arrays.cutouts import CutoutEquations, Cutouts, equations, star_cutouts, tile_cutouts, unit_position
+from ztfxr.arrays.lags import whole_equations
 from ztfxr.arrays.residuals import SAMPLE, PhotonNoise, fit_noise, robust_variance, sky_noise, some_rows
-from ztfxr.arrays.spatial import SpatialKernel, solve_kernel
+from ztfxr.arrays.spatial import SpatialKernel, chi2_limit, solve_kernel
 from ztfxr.arrays.threads import one_blas_thread
 
 __all__ = ["MAX_KERNEL_SIZE", "Image", "MatchError", "MatchOptions", "Matched", "match", "solve_match"]
@@ -29,7 +29,7 @@ _PSF_STARS, _PSF_WINDOW = 200, 11
 _TRIAL_CUTOUTS, _NOISE_CUTOUTS = 200, 300
 _TYPICAL_SQUARE, _NEGLIGIBLE_NOISE = 0.3, 0.05
 _TYPICAL_SLOPE = 0.03
-_MOSTLY_USED = 0.5
+_ITERATIONS = 5
 _TILES, _TILE_SIZES, _TILES_PER_SIDE, _MIN_TILES_TO_CLIP = 150, (24, 64), 30, 25
 
 
@@ -167,7 +167,10 @@ def _solved_problem(
     problem = _Problem(target, template, bad, bad | excluded, size, options)
     if science.variance is None:
         first = replace(
-            options, n_cutouts=min(options.n_cutouts, _NOISE_CUTOUTS), kernel_order=min(options.max_order, 2)
+            options,
+            n_cutouts=min(options.n_cutouts, _NOISE_CUTOUTS),
+            kernel_order=min(options.max_order, 2),
+            weights="uniform" if options.solve_on == "all" else options.weights,
         )
         problem = _first_calibration(problem, _solved(replace(problem, options=first)).kernel)
     return problem, _solved(problem), swap, fwhm
@@ -263,61 +266,102 @@ def _weight(problem: _Problem, square: Floats) -> Images:
 def _solve_on(problem: _Problem, cutouts: Cutouts, weight: Images, *, order: int | None) -> _Solved:
     options = problem.options
     basis = problem.basis(options.max_order if order is None else order)
-    needed = 2 * (basis.n_components + n_terms(options.background_order))
     if len(cutouts) == 0:
         raise MatchError("too_few_pixels")
     tiles = options.solve_on == "all"
-    uniform = _uniform_weight(weight) if tiles and basis.delta and basis.order == 0 else None
-    if uniform is not None:
-        whole = (weight.shape[0] // 2, weight.shape[1] // 2)
-        cutouts = Cutouts(np.array(whole[:1]), np.array(whole[1:]), min(weight.shape))
-        normal = uniform_equations(
-            problem.template.pixels,
-            problem.target.pixels,
-            weight > 0,
-            uniform,
-            size=problem.size,
-            background_order=options.background_order,
-        )
-    else:
-        normal = equations(
-            problem.template.pixels,
-            problem.target.pixels,
-            weight,
-            cutouts,
-            basis,
-            background_order=options.background_order,
-            tiles=tiles,
-        )
+    blunt = tiles and (options.weights == "uniform" or len(cutouts) < _MIN_TILES_TO_CLIP)
+    clip = np.inf if blunt else options.clip
+    if tiles and basis.delta and basis.order == 0:
+        found = _solve_whole(problem, cutouts, weight, basis, clip)
+        if found is not None:
+            return found
+    normal = equations(
+        problem.template.pixels,
+        problem.target.pixels,
+        weight,
+        cutouts,
+        basis,
+        background_order=options.background_order,
+        tiles=tiles,
+    )
     minimum = 1 if tiles else int(0.6 * cutouts.size**2)
-    few = tiles and len(cutouts) < _MIN_TILES_TO_CLIP
+    return _Solved(_kernel(problem, normal, cutouts, basis, order=order, clip=clip, minimum=minimum), cutouts)
+
+
+def _solve_whole(problem: _Problem, tiles: Cutouts, weight: Images, basis: KernelBasis, clip: float) -> _Solved | None:
+    """A constant kernel from the equations of the whole image, less the tiles whose χ² stands out.
+
+    None where the weights do not allow it.
+    """
+    template, target = problem.template.pixels, problem.target.pixels
+    whole = Cutouts(np.array([weight.shape[0] // 2]), np.array([weight.shape[1] // 2]), min(weight.shape))
+    kept, own = np.ones(len(tiles), dtype=bool), weight
+    for _ in range(_ITERATIONS):
+        normal = whole_equations(
+            template, target, own, size=problem.size, background_order=problem.options.background_order
+        )
+        if normal is None:
+            return None
+        kernel = _kernel(problem, normal, whole, basis, order=0, clip=np.inf, minimum=1)
+        if not np.isfinite(clip):
+            return _Solved(kernel, whole)
+        chi2, count = _tile_chi2(problem, kernel, weight, tiles)
+        keep = (count > 0) & (chi2 <= chi2_limit(chi2[kept & (count > 0)], clip))
+        if np.array_equal(keep, kept):
+            break
+        kept, own = keep, _without(weight, tiles.take(np.flatnonzero(~keep)))
+    return _Solved(replace(kernel, kept=kept, cutout_chi2=chi2), tiles)
+
+
+def _tile_chi2(
+    problem: _Problem, kernel: SpatialKernel, weight: Images, tiles: Cutouts
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Reduced χ² of each tile, and the pixels that it rests on."""
+    model, _ = varying_convolution(problem.template.pixels, None, kernel.coefficients)
+    model += background_image((model.shape[0], model.shape[1]), kernel.background)
+    square = weight * (problem.target.pixels - model) ** 2
+    count = (tiles.windows(weight) > 0).sum(axis=(1, 2))
+    return tiles.windows(square).sum(axis=(1, 2), dtype=np.float64) / np.maximum(count, 1), count
+
+
+def _without(weight: Images, tiles: Cutouts) -> Images:
+    """The weights with those of some tiles set to zero."""
+    out = weight.copy()
+    for y, x in zip(tiles.y - tiles.size // 2, tiles.x - tiles.size // 2, strict=True):
+        out[y : y + tiles.size, x : x + tiles.size] = 0
+    return out
+
+
+def _kernel(
+    problem: _Problem,
+    normal: CutoutEquations,
+    cutouts: Cutouts,
+    basis: KernelBasis,
+    *,
+    order: int | None,
+    clip: float,
+    minimum: int,
+) -> SpatialKernel:
+    """The kernel that solves the equations of some cut-outs with at least `minimum` pixels each."""
+    needed = 2 * (basis.n_components + n_terms(problem.options.background_order))
     if normal.n_pixels[normal.n_pixels >= minimum].sum() < needed:
         raise MatchError("too_few_pixels")
-    v, u = unit_position(cutouts.y, weight.shape[0]), unit_position(cutouts.x, weight.shape[1])
+    shape = problem.target.pixels.shape
+    v, u = unit_position(cutouts.y, shape[0]), unit_position(cutouts.x, shape[1])
     try:
-        kernel = solve_kernel(
+        return solve_kernel(
             normal,
             v,
             u,
             basis,
-            background_order=options.background_order,
+            background_order=problem.options.background_order,
             order=order,
-            smoothing=options.smoothing,
-            clip=np.inf if few else options.clip,
+            smoothing=problem.options.smoothing,
+            clip=clip,
             min_pixels=minimum,
         )
     except np.linalg.LinAlgError as error:
         raise MatchError("solve_failed") from error
-    return _Solved(kernel, cutouts)
-
-
-def _uniform_weight(weight: Images) -> float | None:
-    """The weight that all used pixels have in common; None where they differ, or where few are used."""
-    used = weight > 0
-    if used.sum() < _MOSTLY_USED * weight.size:
-        return None
-    low, high = float(weight[used].min()), float(weight.max())
-    return high if high - low <= 1e-5 * high else None
 
 
 def _subtract(problem: _Problem, solution: SpatialKernel, every: int = 1) -> tuple[Images, Images]:

@@ -11,7 +11,7 @@ from scipy import linalg
 from ztfxr.arrays.basis import KernelBasis, degrees, n_terms, polynomial_terms
 from ztfxr.arrays.cutouts import CutoutEquations
 
-__all__ = ["SpatialKernel", "solve_kernel"]
+__all__ = ["SpatialKernel", "chi2_limit", "solve_kernel"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -261,7 +261,7 @@ def solve_kernel(
         )
         order = solved.order
         chi2 = equations.chi2(_per_cutout(solved.parameters, terms, equations))
-        keep = usable & (chi2 <= _threshold(chi2[kept], clip))
+        keep = usable & (chi2 <= chi2_limit(chi2[kept], clip))
         if np.array_equal(keep, kept):
             break
         gone, back = kept & ~keep, keep & ~kept
@@ -272,7 +272,8 @@ def solve_kernel(
     return _result(solved, sums, basis, background_order, smoothing > 0, kept, chi2)
 
 
-def _threshold(chi2: Floats, clip: float) -> float:
+def chi2_limit(chi2: Floats, clip: float) -> float:
+    """The median and `clip` robust standard deviations above it; infinity for few values or no clip."""
     if not np.isfinite(clip) or len(chi2) < 3:
         return np.inf
     median = float(np.median(chi2))

@@ -119,10 +119,12 @@ def difference(
         Which image the kernel acts on; ``"auto"`` takes the sharper one. The result is on the science scale in any
         case. Default: auto on frames, reference on cut-outs.
     weights
-        ``"variance"``: each pixel weighs as its noise says. ``"uniform"``: all good pixels weigh the same, as in
-        plain least squares; then a constant kernel over all pixels of a stack shares the reference's part of the
-        equations between epochs and is solved tens of times faster, but bright stars count for more than they should
-        and the kernel's errors are for the sky's noise.
+        ``"variance"``: each pixel weighs as its noise says. For a constant kernel over all pixels, pixels of like
+        signal in the reference share a mean weight where their weights are alike, so that a stack shares the
+        reference's part of the equations between epochs; the kernel is as precise to a few per cent.
+        ``"uniform"``: all good pixels weigh the same, as in plain least squares, and none is rejected; then bright
+        stars count for more than they should, which costs precision in crowded fields, and the kernel's errors are
+        for the sky's noise.
     smoothing
         Weight of the kernel's squared Laplacian relative to the mean diagonal of the normal matrix; 0 for none.
     n_cutouts, cutout_size
