@@ -9,6 +9,7 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+from astropy.nddata import CCDData
 
 import ztfxr
 
@@ -34,6 +35,13 @@ def _stack(frame: xr.Dataset, n: int = 3) -> xr.Dataset:
     )
 
 
+def _pointed(frame: xr.Dataset) -> xr.Dataset:
+    """The frame with a pointing in its header."""
+    return ztfxr.assign_wcs(
+        frame, frame.attrs["wcs_header"] + "\nRA      =                150.0\nDEC     =                 20.0"
+    )
+
+
 def _solution() -> xr.Dataset:
     """A kernel solution of two small images."""
     rng = np.random.default_rng(0)
@@ -43,34 +51,96 @@ def _solution() -> xr.Dataset:
         return ztfxr.psf_match(image, image, variance=one, reference_variance=one, kernel_size=3)
 
 
+def _gaussian_psf() -> xr.DataArray:
+    """A PSF as one stamp."""
+    offset = np.arange(-7, 8)
+    stamp = np.exp(-0.4 * (offset[:, None] ** 2 + offset[None, :] ** 2))
+    return xr.DataArray(stamp / stamp.sum(), dims=("psf_y", "psf_x")).chunk()
+
+
 LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
+    "as_catalog": lambda f, t: ztfxr.as_catalog(ztfxr.aperture_photometry(f, [(10, 10)], radius=3)),
+    "from_ccddata": lambda f, t: ztfxr.from_ccddata(CCDData(np.zeros((3, 4)), unit="adu")),
+    "with_catalogs": lambda f, t: ztfxr.with_catalogs(f, ps1={"ra": [150.3], "dec": [20.7]}),
     "align": lambda f, t: ztfxr.align(f, to=f, method="wcs"),
     "aperture_photometry": lambda f, t: ztfxr.aperture_photometry(f, [(10, 10)], radius=3),
     "assign_wcs": lambda f, t: ztfxr.assign_wcs(f, f.attrs["wcs_header"]),
     "background": lambda f, t: ztfxr.background(f),
+    "build_psf": lambda f, t: ztfxr.build_psf(_stack(f)),
     "calibrate_flux": lambda f, t: ztfxr.calibrate_flux(ztfxr.aperture_photometry(f, [(10, 10)], radius=3)),
     "clean": lambda f, t: ztfxr.clean(f),
+    "center": lambda f, t: ztfxr.center(f),
+    "contains": lambda f, t: ztfxr.contains(f, [(3, 4), (99, 4)]),
+    "convert_flux": lambda f, t: ztfxr.convert_flux(f.sci.drop_attrs(), to="erg/s/cm2/A"),
+    "corners": lambda f, t: ztfxr.corners(f),
+    "counts_to_flux": lambda f, t: ztfxr.counts_to_flux(f.sci),
+    "counts_to_mag": lambda f, t: ztfxr.counts_to_mag(f.sci),
     "coadd": lambda f, t: ztfxr.coadd(_stack(f), scale=None),
     "decorrelate": lambda f, t: ztfxr.decorrelate(ztfxr.difference(_stack(f), f, kernel_size=3)),
     "difference": lambda f, t: ztfxr.difference(_stack(f), f, kernel_size=3),
     "drop_wcs": lambda f, t: ztfxr.drop_wcs(f),
+    "flux_to_counts": lambda f, t: ztfxr.flux_to_counts(ztfxr.counts_to_flux(f.sci, unit="erg/s/cm2/A")),
+    "flux_to_mag": lambda f, t: ztfxr.flux_to_mag(ztfxr.counts_to_flux(f.sci)),
+    "forced_photometry": lambda f, t: ztfxr.forced_photometry(
+        _stack(f), [(10, 10), (15, 12)], _gaussian_psf(), refine=1, bound=True, correlation="measure"
+    ),
+    "footprint": lambda f, t: ztfxr.footprint(f, "stcs"),
     "get_wcs": lambda f, t: ztfxr.get_wcs(f),
     "kernel_at": lambda f, t: ztfxr.kernel_at(_solution(), 20, 20),
     "lightcurve": lambda f, t: ztfxr.lightcurve(t, [(10, 10)], reference=f, kernel_size=3),
+    "mag_to_counts": lambda f, t: ztfxr.mag_to_counts(ztfxr.counts_to_mag(f.sci)),
+    "mag_to_flux": lambda f, t: ztfxr.mag_to_flux(ztfxr.counts_to_mag(f.sci)),
     "mask": lambda f, t: ztfxr.mask(f, grow=2),
     "measure_epochs": lambda f, t: ztfxr.measure_epochs(_stack(f)),
+    "pixel_scale": lambda f, t: ztfxr.pixel_scale(f),
+    "mosaic": lambda f, t: ztfxr.mosaic(t, rebin=2, shape=(48, 40)),
     "pixel_to_sky": lambda f, t: ztfxr.pixel_to_sky(f, 3, 4),
+    "pixel_to_tangent": lambda f, t: ztfxr.pixel_to_tangent(f, 3, 4, center=(150.0, 20.0)),
+    "pointing": lambda f, t: ztfxr.pointing(_pointed(f)),
+    "psf_at": lambda f, t: ztfxr.psf_at(_gaussian_psf(), [10.2, 11.0], [5.0, 6.3], size=9),
     "quality": lambda f, t: ztfxr.quality(ztfxr.difference(_stack(f), f, kernel_size=3)),
+    "rebin": lambda f, t: ztfxr.rebin(f, 3),
     "register": lambda f, t: ztfxr.register(f, f, method="wcs"),
     "resolve_positions": lambda f, t: ztfxr.resolve_positions(f, [(3, 4)]),
+    "same_grid": lambda f, t: ztfxr.same_grid(f, f, strict=True),
+    "sky_to_mosaic": lambda f, t: ztfxr.sky_to_mosaic(t, ztfxr.pixel_to_sky(f, 3, 4), shape=(48, 40)),
     "sky_to_pixel": lambda f, t: ztfxr.sky_to_pixel(f, ztfxr.pixel_to_sky(f, 3, 4)),
+    "sky_to_tangent": lambda f, t: ztfxr.sky_to_tangent(f, ra=150.0, dec=20.0, center=(150.0, 20.0)),
+    "source_flags": lambda f, t: ztfxr.source_flags(ztfxr.sources(f, n_sigma=2.0, max_sources=4)),
+    "sources": lambda f, t: ztfxr.sources(_stack(f), n_sigma=2.0, max_sources=4),
     "stack": lambda f, t: ztfxr.stack(t),
     "stamp": lambda f, t: ztfxr.stamp(f, x=2, y=3, size=21),
+    "stamps": lambda f, t: ztfxr.stamps(_stack(f), [(2, 3), (20, 21.4)], 21, centered=True),
+    "tangent_to_pixel": lambda f, t: ztfxr.tangent_to_pixel(f, 3.0, 4.0, center=(150.0, 20.0)),
+    "tangent_to_sky": lambda f, t: ztfxr.tangent_to_sky(f, 3.0, 4.0, center=(150.0, 20.0)),
+    "zero_point": lambda f, t: ztfxr.zero_point(ztfxr.sources(_stack(f), n_sigma=2.0, max_sources=4)),
     "zogy": lambda f, t: ztfxr.zogy(_stack(f), f),
     "variance": lambda f, t: ztfxr.variance(f),
 }
-READS_HEADERS_ONLY = {"open_epochs", "open_frame", "open_frames", "open_lco", "open_quadrant", "open_zarr"}
+READS_HEADERS_ONLY = {
+    "open_ccd",
+    "open_epochs",
+    "open_exposure",
+    "open_fits",
+    "open_frame",
+    "open_frames",
+    "open_lco",
+    "open_quadrant",
+    "open_zarr",
+}
 COMPUTES = {
+    "in_footprint",
+    "isolated",
+    "match",
+    "query_catalog",
+    "read_catalog",
+    "to_ccddata",
+    "to_dataframe",
+    "to_fits",
+    "to_parquet",
+    "to_regions",
+    "to_table",
+    "unmatched",
     "difference_photometry",
     "write_extensions",
     "build_reference",
@@ -79,6 +149,7 @@ COMPUTES = {
     "variability",
     "open_alerts",
     "psf_match",
+    "read_psf",
     "read_lco_catalog",
     "plot_lightcurve",
     "plot_summary",

@@ -8,9 +8,11 @@ import xarray as xr
 
 from ztfxr.errors import InputError
 from ztfxr.schema import (
+    EXTRACTION_PLANES,
     FILTERS,
     MASK_PLANES,
     RECOMMENDED_PLANES,
+    SOURCE_PLANES,
     SPECS,
     STATUS_PLANES,
     Plane,
@@ -21,7 +23,7 @@ from ztfxr.schema import (
     planes_to_bits,
 )
 
-UNITS = ("", "DN", "DN2", "uJy", "pixel", "pixel2", "deg", "d", "s", "mag", "electron", "electron/DN")
+UNITS = ("", "DN", "DN2", "uJy", "pixel", "pixel2", "deg", "d", "s", "mag", "electron", "electron/DN", "erg/s/cm2/A", "arcsec")
 
 
 def test_recommended_planes_are_ipacs_template() -> None:
@@ -31,7 +33,7 @@ def test_recommended_planes_are_ipacs_template() -> None:
     assert planes_to_bits(RECOMMENDED_PLANES) == 6141 | own
 
 
-@pytest.mark.parametrize("planes", [MASK_PLANES, STATUS_PLANES])
+@pytest.mark.parametrize("planes", [MASK_PLANES, STATUS_PLANES, SOURCE_PLANES, EXTRACTION_PLANES])
 def test_planes_are_distinct_and_fit_16_bits(planes: tuple[Plane, ...]) -> None:
     assert len({p.name for p in planes}) == len(planes)
     assert len({p.value for p in planes}) == len(planes)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -24,6 +25,7 @@ from hypothesis import strategies as st
 import ztfxr.wcs as module
 from tests.conftest import MakeHeader
 from ztfxr.errors import AlignmentError, InputError, MissingWCSError, OutsideFrameError
+from ztfxr.io.backend import open_quadrant
 from ztfxr.wcs import (
     WCSIndex,
     WCSTransform,
@@ -128,6 +130,71 @@ def test_sip(wcs_header: MakeHeader) -> None:
     assert (sky.ra.deg, sky.dec.deg) == (ra, dec)
     x, y = np.meshgrid(np.arange(0.0, 50, 7), np.arange(0.0, 60, 7))
     np.testing.assert_allclose(sky_to_pixel(labelled, pixel_to_sky(labelled, x, y)), (x, y), rtol=0, atol=1e-7)
+
+
+def test_the_pointing_goes_with_the_cards(header: fits.Header) -> None:
+    """It is no part of the WCS: frames that differ in it alone pair."""
+    pointed = header.copy()
+    pointed["RA"], pointed["DEC"] = "+10:01:12.00", "+20:42:00.0"
+    one, other = image(pointed), image(header)
+    assert "RA      = '+10:01:12.00'" in one[3:9].attrs["wcs_header"]
+    assert one.xindexes["ra"].equals(other.xindexes["ra"])
+    np.testing.assert_array_equal(one["ra"].values, other["ra"].values)
+
+
+@pytest.mark.parametrize("dim", ["y", "x"])
+def test_half_pixels_have_no_labels(frame: xr.DataArray, dim: str) -> None:
+    shifted = drop_wcs(frame).assign_coords({dim: frame[dim] + 0.25})
+    with pytest.raises(InputError, match=rf"{dim} begins at 0\.25, which is no whole pixel"):
+        assign_wcs(shifted, frame.attrs["wcs_header"])
+    whole = drop_wcs(frame).assign_coords({dim: frame[dim].astype(float)})
+    assert assign_wcs(whole, frame.attrs["wcs_header"]).xindexes["ra"].equals(frame.xindexes["ra"])
+
+
+# the real frame, against TPV written out by hand
+
+_POWERS = [(0, 0), (1, 0), (0, 1), None, (2, 0), (1, 1), (0, 2), (3, 0), (2, 1), (1, 2), (0, 3), None]
+_POWERS += [(4, 0), (3, 1), (2, 2), (1, 3), (0, 4)]
+
+
+def tpv(header: fits.Header, x: Any, y: Any) -> tuple[Any, Any]:
+    """RA and Dec in degrees of 0-based pixels: matrix, polynomial, and a vector in the tangent plane."""
+    p = np.stack([np.asarray(x) + 1.0 - header["CRPIX1"], np.asarray(y) + 1.0 - header["CRPIX2"]])
+    u = header["CD1_1"] * p[0] + header["CD1_2"] * p[1]
+    v = header["CD2_1"] * p[0] + header["CD2_2"] * p[1]
+    plane = []
+    for axis, (a, b) in ((1, (u, v)), (2, (v, u))):
+        terms = {n: header.get(f"PV{axis}_{n}", 0.0) for n in range(17)}
+        assert terms[3] == terms[11] == 0.0, "radial terms are not written out here"
+        plane.append(sum(terms[n] * a ** k[0] * b ** k[1] for n, k in enumerate(_POWERS) if k is not None))
+    xi, eta = np.deg2rad(plane)
+    ra0, dec0 = np.deg2rad([header["CRVAL1"], header["CRVAL2"]])
+    centre = np.array([np.cos(dec0) * np.cos(ra0), np.cos(dec0) * np.sin(ra0), np.sin(dec0)])
+    east = np.array([-np.sin(ra0), np.cos(ra0), 0.0])
+    north = np.cross(centre, east)
+    vector = centre[:, None] + east[:, None] * xi.ravel() + north[:, None] * eta.ravel()
+    ra = np.rad2deg(np.arctan2(vector[1], vector[0])) % 360.0
+    dec = np.rad2deg(np.arctan2(vector[2], np.hypot(vector[0], vector[1])))
+    return ra.reshape(xi.shape), dec.reshape(xi.shape)
+
+
+def test_real_quadrant_is_tpv_by_hand(quadrant_path: Path) -> None:
+    """Inside, on the corner pixels and on the outer corners: positions to 1e-6 deg (in fact 1e-11), labels too."""
+    ds = open_quadrant(quadrant_path)
+    header = fits.Header.fromstring(ds.attrs["header"], sep="\n")
+    ny, nx = ds["sci"].shape
+    rng = np.random.default_rng(0)
+    corners = [(a, b) for a in (-0.5, 0.0, nx - 1.0, nx - 0.5) for b in (-0.5, 0.0, ny - 1.0, ny - 0.5)]
+    x, y = np.concatenate([np.array(corners), rng.uniform(0, (nx - 1, ny - 1), (2000, 2))]).T
+    truth = tpv(header, x, y)
+    sky = pixel_to_sky(ds, x, y)
+    np.testing.assert_allclose((sky.ra.deg, sky.dec.deg), truth, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(sky_to_pixel(ds, ra=truth[0], dec=truth[1]), (x, y), rtol=0, atol=1e-5)
+    rows, columns = np.r_[0, ny - 1, rng.integers(0, ny, 60)], np.r_[0, nx - 1, rng.integers(0, nx, 60)]
+    at = tpv(header, *np.meshgrid(columns, rows))
+    for name, expected in zip(("ra", "dec"), at, strict=True):
+        np.testing.assert_allclose(ds[name].values[np.ix_(rows, columns)], expected, rtol=0, atol=1e-8)
+        np.testing.assert_allclose(ds[name].isel(y=rows, x=columns).values, expected, rtol=0, atol=1e-8)
 
 
 # labels
@@ -247,6 +314,90 @@ def test_sel_outside_a_cut_out_but_inside_the_frame(frame: xr.DataArray) -> None
         frame[20:40, 10:30].sel(ra=list(sky.ra.deg), dec=list(sky.dec.deg))
 
 
+def test_sel_broadcasts(frame: xr.DataArray) -> None:
+    """Numbers with arrays, and two arrays of their own dimensions as an outer product."""
+    sky = pixel_to_sky(frame, [3, 30], [40, 40])
+    dec = float(sky.dec.deg[0])
+    expected = [float(frame.sel(ra=float(r), dec=dec)) for r in sky.ra.deg]
+    assert list(frame.sel(ra=list(sky.ra.deg), dec=dec).values) == expected
+    assert list(frame.sel(ra=sky.ra, dec=dec * _deg()).values) == expected, "quantities carry their unit"
+    assert list(frame.sel(ra=sky.ra.to("hourangle"), dec=dec).values) == expected
+    outer = frame.sel(ra=xr.DataArray(sky.ra.deg, dims="a"), dec=xr.DataArray([dec, dec], dims="b"))
+    assert outer.dims == ("a", "b")
+    assert outer.values.tolist() == [[value, value] for value in expected]
+    labelled = xr.DataArray(sky.ra.deg, {"source": [7, 8]}, ("source",))
+    assert list(frame.sel(ra=labelled, dec=dec).values) == expected
+
+
+BOX = st.tuples(st.integers(-8, 55), st.integers(0, 40), st.integers(-8, 65), st.integers(0, 40))
+
+
+@pytest.fixture(scope="module", params=[(150.3, 20.7), (0.0, 5.0), (30.0, 89.999)], ids=["plain", "ra=0", "pole"])
+def anywhere(request: pytest.FixtureRequest, wcs_header: MakeHeader) -> xr.DataArray:
+    return image(wcs_header(SHAPE, crval=request.param))
+
+
+@given(BOX)
+def test_sel_box(anywhere: xr.DataArray, box: tuple[int, int, int, int]) -> None:
+    """The smallest window with every pixel whose centre is in the box; across RA 0 and near the pole too."""
+    ra, dec = anywhere["ra"].values, anywhere["dec"].values
+    x0, nx, y0, ny = box
+    ends = pixel_to_sky(anywhere, [x0 + 0.3, x0 + nx], [y0 + 0.3, y0 + ny])
+    south, north = sorted(ends.dec.deg.tolist())
+    west, east = ends.ra.deg.tolist()
+    if (east - west) % 360 > 180:
+        west, east = east, west
+    inside = ((ra - west) % 360 <= (east - west) % 360) & (dec >= south) & (dec <= north)
+    if not inside.any():
+        with pytest.raises(
+            OutsideFrameError, match=r"no pixel of the image WCSIndex\(y=0:60, x=0:50\) lies in the box"
+        ):
+            anywhere.sel(ra=slice(west, east), dec=slice(south, north))
+        return
+    found = anywhere.sel(ra=slice(west, east), dec=slice(south, north))
+    rows, columns = np.nonzero(inside)
+    expected = anywhere[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    xr.testing.assert_identical(found, expected)
+    assert found.xindexes["ra"].equals(expected.xindexes["ra"])
+    if west > east:
+        xr.testing.assert_identical(anywhere.sel(ra=slice(west - 360, east), dec=slice(south, north)), expected)
+
+
+def test_sel_box_of_a_dataset_and_a_stack(frame: xr.DataArray) -> None:
+    sky = pixel_to_sky(frame, [40.4, 9.6], [50.4, 19.6])
+    box = {"ra": slice(*sky.ra.deg), "dec": slice(*sky.dec.deg)}
+    expected = frame.sel(box)
+    xr.testing.assert_identical(frame.to_dataset().sel(box)["sci"].drop_attrs(), expected.drop_attrs())
+    stack = xr.concat([frame, 2 * frame], "time")
+    np.testing.assert_array_equal(stack.sel(box).values, np.stack([expected.values, 2 * expected.values]))
+
+
+@pytest.mark.parametrize(
+    ("ra", "dec", "words"),
+    [
+        (slice(150.0, 151.0), 20.7, "dec came as 20.7"),
+        (slice(150.0, None), slice(20.0, 21.0), "ra came as slice"),
+        (slice(150.0, 151.0), slice(20.0, 21.0, 2), "dec came as slice"),
+        (slice("a", "b"), slice(20.0, 21.0), "ra came as slice"),
+        (slice(150.4, 150.2), slice(20.0, 21.0), "eastwards"),
+        (slice(150.2, 150.4), slice(21.0, 20.0), "northwards"),
+        (slice(150.2, np.nan), slice(20.0, 21.0), "eastwards"),
+    ],
+)
+def test_sel_box_says_what_it_needs(frame: xr.DataArray, ra: Any, dec: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        frame.sel(ra=ra, dec=dec)
+
+
+def test_sel_refuses_text_and_tolerance(frame: xr.DataArray) -> None:
+    with pytest.raises(InputError, match="ra and dec are degrees, numbers or arrays of one shape"):
+        frame.sel(ra="10:01:12", dec=20.7)
+    with pytest.raises(InputError, match="ra and dec are degrees, numbers or arrays of one shape"):
+        frame.sel(ra=[150.3, 150.31], dec=[20.7, 20.71, 20.72])
+    with pytest.raises(InputError, match=r"tolerance=0\.1 has no meaning"):
+        frame.sel(ra=150.3, dec=20.7, method="nearest", tolerance=0.1)
+
+
 def test_sel_says_what_it_needs(frame: xr.DataArray) -> None:
     with pytest.raises(InputError, match="select with both ra= and dec=; came ra"):
         frame.sel(ra=150.0)
@@ -285,6 +436,33 @@ def test_cut_outs_subtract_on_their_overlap(frame: xr.DataArray, a: Any, b: Any)
 
 
 @given(WINDOWS, WINDOWS)
+def test_the_sky_of_a_difference_is_the_parents(frame: xr.DataArray, a: Any, b: Any) -> None:
+    """Overlapping, one in the other, identical or apart; of arrays and of Datasets."""
+    parent_ra, parent_dec = frame["ra"].values, frame["dec"].values
+    for found in (frame[a] - frame[b], (frame.to_dataset()[{"y": a[0], "x": a[1]}] - frame[b])["sci"]):
+        rows, columns = found["y"].values, found["x"].values
+        for labels, n, p, q in ((rows, SHAPE[0], a[0], b[0]), (columns, SHAPE[1], a[1], b[1])):
+            assert labels.tolist() == sorted({*range(n)[p]} & {*range(n)[q]})
+        assert has_wcs(found)
+        np.testing.assert_allclose(found["ra"].values, parent_ra[np.ix_(rows, columns)], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found["dec"].values, parent_dec[np.ix_(rows, columns)], rtol=0, atol=1e-12)
+        assert not found.values.any()
+
+
+def test_a_difference_of_cut_outs_goes_on(frame: xr.DataArray) -> None:
+    """Its index selects, slices and subtracts like any other; so does that of a stack."""
+    a, b = frame[5:40, 3:30], frame[20:55, 10:45]
+    found = (a - b)[2:]
+    assert found.xindexes["ra"].equals(frame[22:40, 10:30].xindexes["ra"])
+    sky = pixel_to_sky(frame, 12, 25)
+    assert int((2 * a - b).sel(ra=float(sky.ra.deg), dec=float(sky.dec.deg))) == 25 * SHAPE[1] + 12
+    stack = xr.concat([a, a + 1], "time")
+    assert (stack - b).dims == ("time", "y", "x")
+    assert (stack - b).xindexes["ra"].equals((a - b).xindexes["ra"])
+    np.testing.assert_array_equal((stack - b)[1].values, 1.0)
+
+
+@given(WINDOWS, WINDOWS)
 def test_outer_join(frame: xr.DataArray, a: Any, b: Any) -> None:
     """The enclosing window, NaN where an image has no pixel; windows with a gap between them are refused."""
     if any(p.start > q.stop or q.start > p.stop for p, q in zip(a, b, strict=True)):
@@ -319,6 +497,75 @@ def test_different_wcs_refuse_to_subtract(frame: xr.DataArray, header: fits.Head
         xr.concat([frame, image(other)], "time", join="outer")
     with pytest.raises(xr.AlignmentError, match="cannot align objects with join='exact'"):
         xr.concat([frame, image(other)], "time", join="exact")
+
+
+MIXES: dict[str, Callable[[xr.DataArray, xr.DataArray], Any]] = {
+    "subtract": lambda a, b: a - b,
+    "compare": lambda a, b: a > b,
+    "subtract datasets": lambda a, b: a.to_dataset() - b.to_dataset(),
+    "dataset and array": lambda a, b: a.to_dataset() - b,
+    "merge": lambda a, b: xr.merge([a.rename("a"), b.rename("b")], join="outer", compat="no_conflicts"),
+    "make a dataset": lambda a, b: xr.Dataset({"a": a, "b": b}),
+    "where": lambda a, b: a.where(b > 0),
+    "fillna": lambda a, b: a.fillna(b),
+    "combine_first": lambda a, b: a.combine_first(b),
+    "align": lambda a, b: xr.align(a, b),
+    "reindex_like": lambda a, b: a.reindex_like(b),
+    "concat": lambda a, b: xr.concat([a, b], "time", join="inner"),
+    "apply_ufunc": lambda a, b: xr.apply_ufunc(np.hypot, a, b, join="inner", dask="allowed"),
+    "dot": lambda a, b: xr.dot(a, b),
+    "update": lambda a, b: a.to_dataset().update(b.to_dataset(name="b")),
+}
+EXACT: dict[str, Callable[[xr.DataArray, xr.DataArray], Any]] = {
+    "where other": lambda a, b: a.where(a > 0, b),
+    "xr.where": lambda a, b: xr.where(a > 0, a, b),
+}
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_no_way_around_the_wcs(frame: xr.DataArray, header: fits.Header, mix: str) -> None:
+    """Whatever pairs the pixels of images with different WCS raises; the same with one WCS does not."""
+    other = header.copy()
+    other["CRVAL1"] += 1e-3
+    MIXES[mix](frame, image(header))
+    with pytest.raises(AlignmentError, match="different WCS, so their pixels do not see the same sky"):
+        MIXES[mix](frame, image(other))
+
+
+@pytest.mark.parametrize("mix", EXACT)
+def test_exact_joins_name_the_sky(frame: xr.DataArray, header: fits.Header, mix: str) -> None:
+    """Where xarray asks for equal labels it raises by itself, for another window of the same frame too."""
+    other = header.copy()
+    other["CRVAL1"] += 1e-3
+    EXACT[mix](frame, image(header))
+    for unequal in (image(other), frame[:, 1:]):
+        with pytest.raises(xr.AlignmentError, match="not equal along these coordinates"):
+            EXACT[mix](frame, unequal)
+
+
+def test_assignment_takes_the_pixels_and_not_the_sky(frame: xr.DataArray, header: fits.Header) -> None:
+    """What we cannot prevent: xarray drops the coordinates of what is assigned, and pairs it by `x` and `y`."""
+    other = header.copy()
+    other["CRVAL1"] += 1e-3
+    assigned = frame.to_dataset().assign(other=image(other))
+    assert assigned.xindexes["ra"].equals(frame.xindexes["ra"])
+    assert float((assigned["sci"] - assigned["other"]).sum()) == 0.0
+    with pytest.raises(AlignmentError, match="different WCS or windows"):
+        same_grid(frame, image(other))
+
+
+def test_in_place_arithmetic(frame: xr.DataArray, header: fits.Header) -> None:
+    """xarray leaves the labels of an image that is changed in place alone, and so refuses any other window."""
+    other = header.copy()
+    other["CRVAL1"] += 1e-3
+    one = image(header, lazy=False)
+    with pytest.raises((AlignmentError, xr.MergeError)):
+        one -= image(other)
+    with pytest.raises((AlignmentError, xr.MergeError)):
+        one -= frame[3:]
+    one -= image(header, lazy=False)
+    assert not one.values.any()
+    assert has_wcs(one)
 
 
 def test_different_sip_refuse_to_subtract(wcs_header: MakeHeader) -> None:
@@ -364,6 +611,17 @@ def test_same_grid(frame: xr.DataArray, header: fits.Header) -> None:
         same_grid(frame[1:], frame[:-1])
     with pytest.raises(AlignmentError, match="start at different y: 1 and 0"):
         same_grid(image(None)[1:], image(None)[:-1])
+
+
+def test_strict_same_grid(frame: xr.DataArray, header: fits.Header) -> None:
+    """What xarray's arithmetic lets pass in silence: an image without a WCS pairs by pixel with any sky."""
+    same_grid(frame, image(header), strict=True)
+    bare = image(None)
+    assert (frame - bare).shape == SHAPE
+    for pair in ((frame, bare), (bare, frame), (bare, bare), (frame, drop_wcs(frame)), (frame, frame[::-1][::-1])):
+        same_grid(*pair)
+        with pytest.raises(AlignmentError, match="not both images have a celestial WCS"):
+            same_grid(*pair, strict=True)
 
 
 # copies and tokens

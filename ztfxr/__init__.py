@@ -18,6 +18,7 @@ from ztfxr.dia.zogy import zogy
 from ztfxr.errors import (
     AlertError,
     AlignmentError,
+    CatalogError,
     ChunkError,
     FrameError,
     HeaderError,
@@ -28,6 +29,7 @@ from ztfxr.errors import (
     MissingWCSError,
     NotFITSError,
     OutsideFrameError,
+    PSFError,
     ShapeError,
     StoreError,
     TruncatedFileError,
@@ -35,29 +37,66 @@ from ztfxr.errors import (
 )
 from ztfxr.io.alerts import open_alerts
 from ztfxr.io.backend import open_epochs, open_quadrant
+from ztfxr.io.catalogs import read_catalog
+from ztfxr.io.exposure import open_ccd, open_exposure
 from ztfxr.io.generic import open_frame, open_frames
 from ztfxr.io.lco import open_lco, read_lco_catalog
+from ztfxr.io.saved import open_fits
+from ztfxr.io.psf import read_psf
+from ztfxr.io.tables import as_catalog
 from ztfxr.ops.align import align
 from ztfxr.ops.background import background, clean, variance
+from ztfxr.ops.catalogs import in_footprint, isolated, match, query_catalog, unmatched, with_catalogs
+from ztfxr.ops.ccddata import from_ccddata, to_ccddata
 from ztfxr.ops.coadd import build_reference, coadd
 from ztfxr.ops.epochs import measure_epochs, select_epochs
 from ztfxr.ops.masks import mask
+from ztfxr.ops.mosaic import mosaic, rebin, sky_to_mosaic
+from ztfxr.ops.photcal import (
+    convert_flux,
+    counts_to_flux,
+    counts_to_mag,
+    flux_to_counts,
+    flux_to_mag,
+    mag_to_counts,
+    mag_to_flux,
+)
 from ztfxr.ops.positions import resolve_positions
 from ztfxr.ops.register import register
+from ztfxr.ops.sky import (
+    center,
+    contains,
+    corners,
+    footprint,
+    pixel_scale,
+    pixel_to_tangent,
+    pointing,
+    sky_to_tangent,
+    tangent_to_pixel,
+    tangent_to_sky,
+)
+from ztfxr.ops.sources import source_flags, sources
 from ztfxr.ops.stack import stack
-from ztfxr.ops.stamps import stamp
+from ztfxr.ops.stamps import stamp, stamps
+from ztfxr.ops.zeropoint import zero_point
 from ztfxr.photometry.aperture import aperture_photometry
+from ztfxr.photometry.forced import forced_photometry
 from ztfxr.photometry.lightcurve import calibrate_flux, lightcurve
+from ztfxr.photometry.psf import build_psf, psf_at
 from ztfxr.photometry.variability import variability
 from ztfxr.plot import plot_lightcurve, plot_summary, plot_triplet, report, show
+from ztfxr.store.fits import to_fits
+from ztfxr.store.regions import to_regions
+from ztfxr.store.tables import to_dataframe, to_parquet, to_table
 from ztfxr.store.zarr import open_zarr, to_zarr
-from ztfxr.wcs import assign_wcs, drop_wcs, get_wcs, pixel_to_sky, sky_to_pixel
+from ztfxr.wcs import assign_wcs, drop_wcs, get_wcs, pixel_to_sky, same_grid, sky_to_pixel
 
 __version__ = _version("ztfxr")
 
 __all__ = [
     "AlertError",
     "AlignmentError",
+    "CatalogError",
     "ChunkError",
     "FrameError",
     "HeaderError",
@@ -68,53 +107,101 @@ __all__ = [
     "MissingWCSError",
     "NotFITSError",
     "OutsideFrameError",
+    "PSFError",
     "ShapeError",
     "StoreError",
     "TruncatedFileError",
     "ZtfxrError",
     "align",
     "aperture_photometry",
+    "as_catalog",
     "assign_wcs",
     "background",
+    "build_psf",
     "build_reference",
     "calibrate_flux",
+    "center",
     "clean",
     "coadd",
+    "contains",
+    "convert_flux",
+    "corners",
+    "counts_to_flux",
+    "counts_to_mag",
     "decorrelate",
     "difference",
     "difference_photometry",
     "drop_wcs",
+    "flux_to_counts",
+    "flux_to_mag",
+    "footprint",
+    "forced_photometry",
+    "from_ccddata",
     "get_wcs",
+    "in_footprint",
+    "isolated",
     "kernel_at",
     "lightcurve",
+    "mag_to_counts",
+    "mag_to_flux",
     "mask",
+    "match",
     "measure_epochs",
+    "mosaic",
     "open_alerts",
+    "open_ccd",
     "open_epochs",
+    "open_exposure",
+    "open_fits",
     "open_frame",
     "open_frames",
     "open_lco",
     "open_quadrant",
     "open_zarr",
+    "pixel_scale",
     "pixel_to_sky",
+    "pixel_to_tangent",
     "plot_lightcurve",
     "plot_summary",
     "plot_triplet",
+    "pointing",
+    "psf_at",
     "psf_match",
     "quality",
+    "query_catalog",
+    "read_catalog",
     "read_lco_catalog",
+    "read_psf",
+    "rebin",
     "register",
     "report",
     "resolve_positions",
+    "same_grid",
     "select_epochs",
     "show",
+    "sky_to_mosaic",
     "sky_to_pixel",
+    "sky_to_tangent",
+    "source_flags",
+    "sources",
     "stack",
     "stamp",
+    "stamps",
+    "tangent_to_pixel",
+    "tangent_to_sky",
+    "to_ccddata",
+    "to_dataframe",
+    "to_fits",
+    "to_parquet",
+    "to_regions",
+    "to_table",
     "to_zarr",
+    "unmatched",
     "variability",
     "variance",
+    "with_catalogs",
     "write_extensions",
+    "zero_point",
     "zogy",
 ]
 

@@ -18,15 +18,27 @@ from ztfxr.dia import quality as _quality
 from ztfxr.dia import zogy as _zogy
 from ztfxr.ops import align as _align
 from ztfxr.ops import background as _noise
+from ztfxr.ops import catalogs as _catalogs
+from ztfxr.ops import ccddata as _ccddata
 from ztfxr.ops import coadd as _coadd
 from ztfxr.ops import epochs as _epochs
 from ztfxr.ops import masks as _masks
+from ztfxr.ops import mosaic as _mosaic
+from ztfxr.ops import photcal as _photcal
 from ztfxr.ops import register as _register
+from ztfxr.ops import sky as _sky
+from ztfxr.ops import sources as _sources
 from ztfxr.ops import stack as _stack
 from ztfxr.ops import stamps as _stamps
+from ztfxr.ops import zeropoint as _zeropoint
 from ztfxr.photometry import aperture as _aperture
+from ztfxr.photometry import forced as _forced
 from ztfxr.photometry import lightcurve as _lightcurve
+from ztfxr.photometry import psf as _psf
 from ztfxr.photometry import variability as _variability
+from ztfxr.store import fits as _fits
+from ztfxr.store import regions as _regions
+from ztfxr.store import tables as _tables
 from ztfxr.store import zarr as _zarr
 
 __all__ = ["DataArrayAccessor", "DataTreeAccessor", "DatasetAccessor"]
@@ -65,7 +77,18 @@ class DataArrayAccessor(_Accessor[xr.DataArray]):
     background = _bound(_noise.background)
     clean = _bound(_noise.clean)
     variance = _bound(_noise.variance)
+    source_flags = _bound(_sources.source_flags)
+    sources = _bound(_sources.sources)
+    convert_flux = _bound(_photcal.convert_flux)
+    counts_to_flux = _bound(_photcal.counts_to_flux)
+    counts_to_mag = _bound(_photcal.counts_to_mag)
+    flux_to_counts = _bound(_photcal.flux_to_counts)
+    flux_to_mag = _bound(_photcal.flux_to_mag)
+    mag_to_counts = _bound(_photcal.mag_to_counts)
+    mag_to_flux = _bound(_photcal.mag_to_flux)
+    rebin = _bound(_mosaic.rebin)
     stamp = _bound(_stamps.stamp)
+    stamps = _bound(_stamps.stamps)
     difference = _bound(_dia.difference)
     psf_match = _bound(_psf_match.psf_match)
     zogy = _bound(_zogy.zogy)
@@ -74,11 +97,29 @@ class DataArrayAccessor(_Accessor[xr.DataArray]):
     measure_epochs = _bound(_epochs.measure_epochs)
     select_epochs = _bound(_epochs.select_epochs)
     aperture_photometry = _bound(_aperture.aperture_photometry)
+    build_psf = _bound(_psf.build_psf)
+    psf_at = _bound(_psf.psf_at)
+    forced_photometry = _bound(_forced.forced_photometry)
     pixel_to_sky = _bound(_wcs.pixel_to_sky)
     sky_to_pixel = _bound(_wcs.sky_to_pixel)
+    same_grid = _bound(_wcs.same_grid)
+    center = _bound(_sky.center)
+    contains = _bound(_sky.contains)
+    corners = _bound(_sky.corners)
+    footprint = _bound(_sky.footprint)
+    pixel_scale = _bound(_sky.pixel_scale)
+    pixel_to_tangent = _bound(_sky.pixel_to_tangent)
+    pointing = _bound(_sky.pointing)
+    sky_to_tangent = _bound(_sky.sky_to_tangent)
+    tangent_to_pixel = _bound(_sky.tangent_to_pixel)
+    tangent_to_sky = _bound(_sky.tangent_to_sky)
     assign_wcs = _bound(_wcs.assign_wcs)
     get_wcs = _bound(_wcs.get_wcs)
     show = _bound(_plot.show)
+    query_catalog = _bound(_catalogs.query_catalog)
+    with_catalogs = _bound(_catalogs.with_catalogs)
+    to_ccddata = _bound(_ccddata.to_ccddata)
+    to_fits = _bound(_fits.to_fits)
     to_zarr = _bound(_zarr.to_zarr)
 
 
@@ -90,7 +131,12 @@ class DatasetAccessor(_Accessor[xr.Dataset]):
     background = _bound(_noise.background)
     clean = _bound(_noise.clean)
     variance = _bound(_noise.variance)
+    source_flags = _bound(_sources.source_flags)
+    sources = _bound(_sources.sources)
+    zero_point = _bound(_zeropoint.zero_point)
+    rebin = _bound(_mosaic.rebin)
     stamp = _bound(_stamps.stamp)
+    stamps = _bound(_stamps.stamps)
     difference = _bound(_dia.difference)
     psf_match = _bound(_psf_match.psf_match)
     decorrelate = _bound(_decorrelate.decorrelate)
@@ -104,15 +150,41 @@ class DatasetAccessor(_Accessor[xr.Dataset]):
     quality = _bound(_quality.quality)
     report = _bound(_plot.report)
     aperture_photometry = _bound(_aperture.aperture_photometry)
+    build_psf = _bound(_psf.build_psf)
+    psf_at = _bound(_psf.psf_at)
+    forced_photometry = _bound(_forced.forced_photometry)
     lightcurve = _bound(_lightcurve.lightcurve)
     calibrate_flux = _bound(_lightcurve.calibrate_flux)
     variability = _bound(_variability.variability)
     pixel_to_sky = _bound(_wcs.pixel_to_sky)
     sky_to_pixel = _bound(_wcs.sky_to_pixel)
+    same_grid = _bound(_wcs.same_grid)
+    center = _bound(_sky.center)
+    contains = _bound(_sky.contains)
+    corners = _bound(_sky.corners)
+    footprint = _bound(_sky.footprint)
+    pixel_scale = _bound(_sky.pixel_scale)
+    pixel_to_tangent = _bound(_sky.pixel_to_tangent)
+    pointing = _bound(_sky.pointing)
+    sky_to_tangent = _bound(_sky.sky_to_tangent)
+    tangent_to_pixel = _bound(_sky.tangent_to_pixel)
+    tangent_to_sky = _bound(_sky.tangent_to_sky)
     assign_wcs = _bound(_wcs.assign_wcs)
     get_wcs = _bound(_wcs.get_wcs)
     show = _bound(_plot.show)
     plot_lightcurve = _bound(_plot.plot_lightcurve)
+    match = _bound(_catalogs.match)
+    unmatched = _bound(_catalogs.unmatched)
+    isolated = _bound(_catalogs.isolated)
+    in_footprint = _bound(_catalogs.in_footprint)
+    query_catalog = _bound(_catalogs.query_catalog)
+    with_catalogs = _bound(_catalogs.with_catalogs)
+    to_ccddata = _bound(_ccddata.to_ccddata)
+    to_dataframe = _bound(_tables.to_dataframe)
+    to_fits = _bound(_fits.to_fits)
+    to_parquet = _bound(_tables.to_parquet)
+    to_regions = _bound(_regions.to_regions)
+    to_table = _bound(_tables.to_table)
     to_zarr = _bound(_zarr.to_zarr)
 
 
@@ -122,5 +194,12 @@ class DataTreeAccessor(_Accessor[xr.DataTree]):
 
     align = _bound(_align.align)
     stack = _bound(_stack.stack)
+    mosaic = _bound(_mosaic.mosaic)
+    sky_to_mosaic = _bound(_mosaic.sky_to_mosaic)
+    show = _bound(_plot.show)
     lightcurve = _bound(_lightcurve.lightcurve)
+    forced_photometry = _bound(_forced.forced_photometry)
+    match = _bound(_catalogs.match)
+    unmatched = _bound(_catalogs.unmatched)
+    with_catalogs = _bound(_catalogs.with_catalogs)
     to_zarr = _bound(_zarr.to_zarr)

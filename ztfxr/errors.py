@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "AlertError",
     "AlignmentError",
+    "CatalogError",
     "ChunkError",
     "FrameError",
     "HeaderError",
@@ -15,6 +16,7 @@ __all__ = [
     "MissingWCSError",
     "NotFITSError",
     "OutsideFrameError",
+    "PSFError",
     "ShapeError",
     "StoreError",
     "TruncatedFileError",
@@ -82,6 +84,12 @@ class MatchFailedError(ZtfxrError, ArithmeticError):
     """No kernel matches the two images: too few good pixels, or equations without a stable solution."""
 
 
+class PSFError(FrameError, ValueError):
+    """A PSF file cannot be used, or does not agree with its own stamp of the centre."""
+
+    status = "bad_header"
+
+
 class AlertError(FrameError, ValueError):
     """An alert packet cannot be used."""
 
@@ -97,6 +105,10 @@ class OutsideFrameError(ZtfxrError, KeyError):
 
 class ChunkError(ZtfxrError, ValueError):
     """An image is chunked along a dimension that an operation needs whole."""
+
+
+class CatalogError(ZtfxrError, OSError):
+    """A catalogue cannot be read, or the service that has it gave no usable answer."""
 
 
 class StoreError(ZtfxrError, OSError):

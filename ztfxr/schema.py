@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,14 @@ import xarray as xr
 from ztfxr.errors import InputError
 
 __all__ = [
+    "EFFECTIVE_WAVELENGTHS",
+    "CUT_PLANES",
+    "EXTRACTION_PLANES",
     "FILTERS",
+    "FIT_PLANES",
     "MASK_PLANES",
     "RECOMMENDED_PLANES",
+    "SOURCE_PLANES",
     "SPECS",
     "STATUS_PLANES",
     "Plane",
@@ -53,6 +59,8 @@ class Plane:
     name: str
     bit: int
     meaning: str
+    until_mjd: float = math.inf
+    """The last MJD of an exposure at which the plane means what it says."""
 
     @property
     def value(self) -> int:
@@ -67,8 +75,13 @@ MASK_PLANES: tuple[Plane, ...] = (
     Plane("highresponsivity", 3, "high responsivity in the flat field"),
     Plane("noisy", 4, "noisy pixel"),
     Plane("ghosts", 5, "ghost of a bright source; absent from masks of early 2018"),
-    Plane("spillage", 6, "pixel spillage; meaningful only up to OBSMJD 58779, absent from masks of early 2018"),
-    Plane("spikes", 7, "diffraction spike or charge spillage of a bright source"),
+    Plane(
+        "spillage",
+        6,
+        "possible ghost of charge spillage; meaningful only up to OBSMJD 58779, absent from masks of early 2018",
+        until_mjd=58779.0,
+    ),
+    Plane("spikes", 7, "spike in a pixel, possibly a cosmic ray"),
     Plane("saturated", 8, "saturated pixel"),
     Plane("dead", 9, "dead or otherwise unusable pixel"),
     Plane("nan", 10, "not a number"),
@@ -96,11 +109,55 @@ STATUS_PLANES: tuple[Plane, ...] = (
     Plane("masked", 12, "bad pixels inside the aperture"),
     Plane("no_good_pixels", 13, "no good pixel inside the aperture, or too many bad ones"),
     Plane("not_registered", 14, "the frame could not be registered, or not well enough"),
+    Plane("not_run", 15, "the run has not come to this epoch yet"),
 )
+
+SOURCE_PLANES: tuple[Plane, ...] = (
+    Plane("deblended", 0, "parted from a neighbour that it was detected with"),
+    Plane("truncated", 1, "reaches over the edge of the image"),
+    Plane("deblend_overflow", 2, "deblending ran out of memory"),
+    Plane("singular", 3, "its pixels lie on a line, or nearly so"),
+    Plane("aperture_truncated", 4, "the Kron aperture reaches over the edge of the image"),
+    Plane("aperture_masked", 5, "bad pixels inside the Kron aperture"),
+    Plane("aperture_all_masked", 6, "no good pixel inside the Kron aperture"),
+    Plane("kron_nonpositive", 7, "no positive flux to take a Kron radius from; it is the smallest allowed"),
+    Plane("kron_circular", 8, "the Kron ellipse was too small; the aperture is the smallest circle"),
+    Plane("window_failed", 9, "the windowed centroid strayed; it is the isophotal one"),
+    Plane("empty", 15, "no source: the row fills up the catalogue"),
+)
+"""What happened to a detected source; bits 0 to 7 are sep's."""
+
+EXTRACTION_PLANES: tuple[Plane, ...] = (
+    Plane("pixel_buffer_grown", 0, "more pixels over the threshold than sep's buffer holds; detected with a larger one"),
+    Plane("deblend_limit_grown", 1, "more sub-objects than sep's limit; detected with a higher one"),
+    Plane("threshold_raised", 2, "too crowded at the threshold asked for; detected at threshold_factor times it"),
+    Plane("no_good_pixels", 3, "no good pixel in the image"),
+)
+"""What happened when an image was searched for sources."""
+
+FIT_PLANES: tuple[Plane, ...] = (
+    Plane("saturated", 0, "saturated pixels in the fit"),
+    Plane("blended", 1, "solved together with neighbours"),
+)
+
+CUT_PLANES: tuple[Plane, ...] = (
+    Plane("no_flux", 0, "no flux, or no positive error"),
+    Plane("status", 1, "the status of the measurement or of its epoch"),
+    Plane("procstatus", 2, "the processing status of the forced photometry service"),
+    Plane("infobits", 3, "bad by the processing summary of the science image"),
+    Plane("sky_noise", 4, "too noisy a sky"),
+    Plane("seeing", 5, "too bad a seeing"),
+    Plane("magzprms", 6, "too much scatter about the zero point"),
+    Plane("calibrators", 7, "too few stars behind the zero point"),
+    Plane("fit_chi2", 8, "too bad a PSF fit"),
+    Plane("no_baseline", 9, "too few epochs without the transient to find the level of its group"),
+)
+"""Why a measurement was cut from a light curve."""
 
 _YX = ("y", "x")
 _TYX = ("time", "y", "x")
 _TS = ("time", "source")
+_S = ("source",)
 
 _VARIABLES: tuple[Spec, ...] = (
     Spec("sci", _YX, "float32", "DN", "science image"),
@@ -109,6 +166,9 @@ _VARIABLES: tuple[Spec, ...] = (
     Spec("background", _YX, "float32", "DN", "sky background"),
     Spec("background_rms", _YX, "float32", "DN", "rms of the sky background"),
     Spec("mask", _YX, "bool", "", "True where the pixel is bad"),
+    Spec("source_mask", _YX, "bool", "", "True where the pixel lies in a source"),
+    Spec("mask_fraction", ("plane",), "float64", "", "fraction of pixels in which the plane is set"),
+    Spec("planes", (), "str", "", "names of the planes that are set, separated by spaces"),
     Spec("reference", _TYX, "float32", "DN", "reference image"),
     Spec("reference_variance", _TYX, "float32", "DN2", "variance of the reference image"),
     Spec("ipac_difference", _TYX, "float32", "DN", "difference image made by IPAC"),
@@ -163,6 +223,18 @@ _VARIABLES: tuple[Spec, ...] = (
     Spec("zogy_flux_err", _TYX, "float32", "DN", "standard error of the flux of a point source at each pixel"),
     Spec("psf_difference", ("time", "psf_y", "psf_x"), "float64", "", "PSF of the difference image"),
     Spec("decorrelation_kernel", ("time", "phi_y", "phi_x"), "float64", "", "kernel that whitened the difference"),
+    Spec(
+        "psf_coeff",
+        ("time", "psf_term", "psf_dy", "psf_dx"),
+        "float32",
+        "",
+        "light of a point source that a pixel at this offset collects, coefficients of the spatial terms",
+    ),
+    Spec("psf", ("source", "psf_y", "psf_x"), "float64", "", "fraction of a point source's light in each pixel"),
+    Spec("psf_order", ("time",), "int64", "", "spatial order of the PSF"),
+    Spec("psf_chi2", ("time",), "float64", "", "median reduced chi-square of the stars that the PSF was built from"),
+    Spec("n_stars", ("time",), "int64", "", "stars that the result rests on"),
+    Spec("n_stars_rejected", ("time",), "int64", "", "stars that were unlike the others"),
     Spec("zogy_scale", ("time",), "float64", "", "flux scale of the science image over the reference"),
     Spec("zogy_scale_err", ("time",), "float64", "", "standard error of that flux scale"),
     Spec("shift_y", ("time",), "float64", "pixel", "position in y in the science image less that in the reference"),
@@ -171,19 +243,84 @@ _VARIABLES: tuple[Spec, ...] = (
     Spec("flux", _TS, "float64", "DN", "flux"),
     Spec("flux_err", _TS, "float64", "DN", "standard error of the flux"),
     Spec("area", _TS, "float64", "pixel2", "good area inside the aperture"),
-    Spec("masked_fraction", _TS, "float64", "", "fraction of the aperture that is bad or outside the frame"),
+    Spec("masked_fraction", _TS, "float64", "", "fraction of the aperture, or of the PSF's light, bad or outside"),
+    Spec("local_background", _TS, "float64", "DN", "background under the source"),
+    Spec("fit_chi2", _TS, "float64", "", "reduced chi-square of the PSF fit"),
+    Spec("fit_pixels", _TS, "int64", "", "good pixels in the PSF fit"),
+    Spec("fit_flags", _TS, "uint16", "", "what the PSF fit met with; none of it makes the flux wrong by itself"),
+    Spec("flux_err_bound", _TS, "float64", "DN", "least standard error that an unbiased flux can have"),
+    Spec("position_equations", ("time", "source", "equation"), "float64", "", "gradient and curvature by position"),
+    Spec("x_refined", ("source",), "float64", "pixel", "x position, refined over all epochs"),
+    Spec("y_refined", ("source",), "float64", "pixel", "y position, refined over all epochs"),
     Spec("status", _TS, "uint16", "", "what happened to the measurement; 0 is good"),
+    Spec("cuts", _TS, "uint16", "", "why the measurement was cut; 0 is kept"),
+    Spec("baseline", _TS, "float64", "", "level of the group that was taken off the flux, in its unit"),
+    Spec("baseline_err", _TS, "float64", "", "standard error of that level, common to the group"),
+    Spec("error_factor", _TS, "float64", "", "factor by which the errors were raised"),
+    Spec("n_baseline", _TS, "int64", "", "epochs that the level rests on"),
+    Spec("reference_ujy", _TS, "float64", "uJy", "flux density of the source in the reference"),
+    Spec("reference_ujy_err", _TS, "float64", "uJy", "its standard error, common to all epochs of a reference"),
+    Spec("total_ujy", _TS, "float64", "uJy", "flux density of the source: difference plus reference"),
+    Spec("total_ujy_err", _TS, "float64", "uJy", "standard error of the total flux density"),
+    Spec("mag_limit", _TS, "float64", "mag", "AB magnitude of the upper limit where nothing was detected"),
+    Spec("detected", _TS, "bool", "", "True where the flux stands above the threshold"),
+    Spec("radius", ("radius",), "float64", "pixel", "radius of the aperture"),
+    Spec("aperture_correction", ("time", "radius"), "float64", "", "flux of a star over that inside the aperture"),
+    Spec("aperture_correction_err", ("time", "radius"), "float64", "", "standard error of the aperture correction"),
+    Spec("aperture_correction_scatter", ("time", "radius"), "float64", "", "scatter of the stars about it"),
+    Spec("local_background_err", _TS, "float64", "DN", "standard error of the local background"),
+    Spec("scale", ("time",), "float64", "", "flux in this epoch over the mean flux, of constant stars"),
+    Spec("scale_err", ("time",), "float64", "", "standard error of the photometric scale"),
+    Spec("chi2_night", _TS, "float64", "", "reduced chi-square of the measurements about the mean of their bin"),
+    Spec("n_binned", _TS, "int64", "", "measurements in the bin"),
     Spec("epoch_status", ("time",), "uint16", "", "what happened to the epoch; 0 is good"),
     Spec("registration_rms", ("time",), "float64", "pixel", "rms of star positions about the fitted transform"),
     Spec("n_matched", ("time",), "int64", "", "stars that the transform was fitted to"),
     Spec("coefficients", ("axis", "term"), "float64", "pixel", "position on the image, a polynomial of the target's"),
     Spec("flux_ujy", _TS, "float64", "uJy", "flux density"),
     Spec("flux_ujy_err", _TS, "float64", "uJy", "standard error of the flux density"),
+    Spec("flux_lambda", _TS, "float64", "erg/s/cm2/A", "flux density per wavelength"),
+    Spec("flux_lambda_err", _TS, "float64", "erg/s/cm2/A", "standard error of the flux density per wavelength"),
+    Spec("counts", _TS, "float64", "DN", "counts"),
+    Spec("counts_err", _TS, "float64", "DN", "standard error of the counts"),
+    Spec("mag", _TS, "float64", "mag", "AB magnitude"),
+    Spec("mag_err", _TS, "float64", "mag", "standard error of the magnitude"),
+    Spec("x_centroid", _S, "float64", "pixel", "centroid along x, absolute 0-based FITS pixels"),
+    Spec("y_centroid", _S, "float64", "pixel", "centroid along y, absolute 0-based FITS pixels"),
+    Spec("x_centroid_win", _S, "float64", "pixel", "Gaussian-windowed centroid along x, absolute 0-based FITS pixels"),
+    Spec("y_centroid_win", _S, "float64", "pixel", "Gaussian-windowed centroid along y, absolute 0-based FITS pixels"),
+    Spec("semimajor_axis", _S, "float64", "pixel", "1-sigma dispersion of the light along the major axis"),
+    Spec("semiminor_axis", _S, "float64", "pixel", "1-sigma dispersion of the light along the minor axis"),
+    Spec("orientation", _S, "float64", "deg", "angle of the major axis, from +x towards +y"),
+    Spec("segment_area", _S, "float64", "pixel2", "pixels that belong to the source"),
+    Spec("peak", _S, "float64", "DN", "highest pixel"),
+    Spec("kron_flux", _S, "float64", "DN", "flux in the Kron aperture"),
+    Spec("kron_flux_err", _S, "float64", "DN", "standard error of the flux in the Kron aperture"),
+    Spec("kron_radius", _S, "float64", "", "Kron radius before scaling, in units of the 1-sigma axes"),
+    Spec("half_light_radius", _S, "float64", "pixel", "radius of the circle with half of the Kron flux"),
+    Spec("snr", _S, "float64", "", "signal-to-noise ratio of the Kron flux"),
+    Spec("sep_flags", _S, "uint16", "", "what happened to the source; 0 is good"),
+    Spec("segmentation", _YX, "int32", "", "row of the source that a pixel belongs to, counted from 1; 0 is none"),
+    Spec("n_sources", (), "int64", "", "sources that were detected"),
+    Spec("angsep_arcsec", ("match",), "float64", "arcsec", "separation on the sky"),
+    Spec("isolated", _S, "bool", "", "True without a neighbour"),
+    Spec("unmatched", _S, "bool", "", "True without a partner"),
+    Spec("extraction_status", (), "uint16", "", "what happened to the extraction; 0 is good"),
+    Spec("threshold_factor", (), "float64", "", "factor by which the threshold that was asked for had to be raised"),
+    Spec("magzp_err", (), "float64", "mag", "standard error of the zero point"),
+    Spec("color_term", (), "float64", "", "magnitudes to add per magnitude of colour"),
+    Spec("color_term_err", (), "float64", "", "standard error of the colour term"),
+    Spec("intrinsic_scatter", (), "float64", "mag", "scatter about the fit beyond the stated errors"),
+    Spec("n_used", (), "int64", "", "stars that the fit rests on"),
 )
 
 _COORDINATES: tuple[Spec, ...] = (
     Spec("x", ("x",), "int64", "pixel", "0-based FITS column in the full frame"),
     Spec("y", ("y",), "int64", "pixel", "0-based FITS row in the full frame"),
+    Spec("psf_dy", ("psf_dy",), "float64", "pixel", "offset in y from the source"),
+    Spec("psf_dx", ("psf_dx",), "float64", "pixel", "offset in x from the source"),
+    Spec("psf_origin", ("axis",), "float64", "pixel", "y and x where the PSF's polynomial coordinates are zero"),
+    Spec("psf_scale", ("axis",), "float64", "pixel", "what is one in the PSF's polynomial coordinates, in y and x"),
     Spec("ra", _YX, "float64", "deg", "right ascension (ICRS)"),
     Spec("dec", _YX, "float64", "deg", "declination (ICRS)"),
     Spec("time", (), "datetime64[ns]", "", "middle of the exposure (UTC)"),
@@ -209,6 +346,9 @@ SPECS: Mapping[str, Spec] = {spec.name: spec for spec in (*_VARIABLES, *_COORDIN
 FILTERS: Mapping[int, str] = {1: "ztfg", 2: "ztfr", 3: "ztfi"}
 """ZTF filter names by FILTERID (`fid`)."""
 
+EFFECTIVE_WAVELENGTHS: Mapping[str, float] = {"ztfg": 4813.97, "ztfr": 6421.81, "ztfi": 7883.06}
+"""Effective wavelength of each filter in Angstrom."""
+
 
 def flag_attrs(planes: Iterable[Plane]) -> dict[str, Any]:
     """CF attributes that make an integer flag variable describe itself."""
@@ -230,7 +370,14 @@ def planes_to_bits(names: Iterable[str], planes: Iterable[Plane] = MASK_PLANES) 
     return bits
 
 
-_FLAG_PLANES = {"flags": MASK_PLANES, "status": STATUS_PLANES, "epoch_status": STATUS_PLANES}
+_FLAG_PLANES = {
+    "flags": MASK_PLANES,
+    "status": STATUS_PLANES,
+    "epoch_status": STATUS_PLANES,
+    "sep_flags": SOURCE_PLANES,
+    "extraction_status": EXTRACTION_PLANES,
+    "cuts": CUT_PLANES,
+}
 
 
 def annotate(array: xr.DataArray, name: str | None = None, **extra: Any) -> xr.DataArray:
@@ -250,8 +397,9 @@ def annotate_all(dataset: xr.Dataset) -> xr.Dataset:
         if spec is None:
             continue
         flags = flag_attrs(_FLAG_PLANES[spec.name]) if spec.name in _FLAG_PLANES else {}
-        stated = _stated(out[name].attrs) if name in out.coords else {}
-        out[name].attrs = {**spec.attrs, **flags, **stated}
+        variable = out.variables[name]
+        stated = _stated(variable.attrs) if name in out.coords else {}
+        variable.attrs = {**spec.attrs, **flags, **stated}
     return out
 
 

@@ -19,7 +19,7 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS, FITSFixedWarning
 from numpy.typing import ArrayLike, NDArray
-from xarray.core.indexing import IndexSelResult
+from xarray.core.indexing import CoordinateTransformIndexingAdapter, IndexSelResult
 from xarray.indexes import CoordinateTransform, CoordinateTransformIndex
 
 from ztfxr._quiet import quiet
@@ -45,7 +45,7 @@ T = TypeVar("T", xr.Dataset, xr.DataArray)
 Floats = NDArray[np.float64]
 
 _NAMES = ("ra", "dec")
-_KEYWORDS = ("WCSAXES", "RADESYS", "RADECSYS", "EQUINOX", "LONPOLE", "LATPOLE", "MJD-OBS", "DATE-OBS")
+_KEYWORDS = ("WCSAXES", "RADESYS", "RADECSYS", "EQUINOX", "LONPOLE", "LATPOLE", "MJD-OBS", "DATE-OBS", "RA", "DEC")
 _STEMS = ("CTYPE", "CUNIT", "CRPIX", "CRVAL", "CDELT", "CROTA", "CD1_", "CD2_", "PC1_", "PC2_", "PV1_", "PV2_")
 _SIP = re.compile(r"[AB]P?_(\d|ORDER|DMAX)")
 _DISTORTION = re.compile(r"PV[12]_|[AB]_(\d|ORDER)")
@@ -56,6 +56,7 @@ _GRID_TOLERANCE_DEG = 1e-8
 def wcs_cards(header: fits.Header) -> str | None:
     """The celestial WCS cards of `header` as text, or None where it has no celestial WCS.
 
+    The pointing (RA, DEC) goes with them, so that a cut-out or a stack knows it too; it plays no part in the WCS.
     Projections written as TAN with SCAMP's PV cards become TPV, which is what they mean.
     """
     cards = fits.Header()
@@ -225,11 +226,28 @@ def _distortion(cards: str) -> dict[str, float]:
     return {key: float(value) for key, value in header.items() if _DISTORTION.match(key)}
 
 
+class _SkyVariable(xr.Variable):
+    """A sky coordinate that loading the image around it leaves lazy.
+
+    Its values come from the WCS, not from a file: in memory they are two planes of float64 that few users look at, four
+    times the image, and take longer than to read it.
+    """
+
+    def load(self, **kwargs: Any) -> Self:
+        """Load what is not computed from the WCS."""
+        return self if isinstance(self._data, CoordinateTransformIndexingAdapter) else super().load(**kwargs)
+
+    async def load_async(self, **kwargs: Any) -> Self:
+        """Load what is not computed from the WCS."""
+        return self.load(**kwargs)
+
+
 class WCSIndex(CoordinateTransformIndex):
     """An xarray index for `ra` and `dec` over (y, x) that survives slicing, joins exactly and stays lazy.
 
     Two windows of one frame join on their exact overlap. Images with different WCS refuse to align
-    (`AlignmentError`) instead of pairing pixels that see different sky.
+    (`AlignmentError`) instead of pairing pixels that see different sky. Assignment (``ds["name"] = image``) is beyond
+    the reach of an index: xarray drops the sky of what is assigned; `same_grid` checks.
     """
 
     transform: WCSTransform
@@ -237,6 +255,11 @@ class WCSIndex(CoordinateTransformIndex):
     def _with(self, window: Window) -> Self:
         dims = (str(self.transform.dims[0]), str(self.transform.dims[1]))
         return type(self)(WCSTransform(self.transform.cards, window, dims))
+
+    def create_variables(self, variables: Mapping[Any, xr.Variable] | None = None) -> dict[Any, xr.Variable]:
+        """`ra` and `dec`, which stay lazy when an image is loaded."""
+        created = super().create_variables(variables)
+        return {k: _SkyVariable(v.dims, v._data, v.attrs, fastpath=True) for k, v in created.items()}
 
     def isel(self, indexers: Mapping[Any, Any]) -> Self | None:
         """The index of a slice; None (the labels stay, without an index) for any other selection."""
@@ -253,15 +276,39 @@ class WCSIndex(CoordinateTransformIndex):
         return self._with(Window((start[0], start[1]), (stop[0], stop[1])))
 
     def sel(self, labels: dict[Any, Any], method: Any = None, tolerance: Any = None) -> IndexSelResult:
-        """The nearest pixel to sky positions; `OutsideFrameError` where one is off the image."""
+        """The nearest pixel to sky positions, or the window around a box of sky; degrees.
+
+        Positions are numbers or arrays that broadcast; a box is ``ra=slice(west, east), dec=slice(south, north)``, may
+        cross RA 0, and gives the smallest window with every pixel whose centre lies in it. `OutsideFrameError` where a
+        position or the whole box is off the image.
+        """
         if method not in (None, "nearest"):
             raise InputError(f"sky positions select the nearest pixel; method={method!r} is not known")
-        arrays = {k: v if isinstance(v, xr.DataArray | xr.Variable) else xr.DataArray(v) for k, v in labels.items()}
-        positions = {k: v.copy(data=np.asarray(v.values, dtype=float)) for k, v in arrays.items()}
-        if set(positions) != set(_NAMES):
+        if tolerance is not None:
+            raise InputError(f"a position selects the pixel that it lies in: tolerance={tolerance!r} has no meaning")
+        if set(labels) != set(_NAMES):
             raise InputError(f"select with both ra= and dec=; came {', '.join(map(str, labels))}")
+        if any(isinstance(v, slice) for v in labels.values()):
+            return IndexSelResult(self._box(labels["ra"], labels["dec"]))
+        positions = _sky_labels(labels)
         self._refuse_outside(positions)
-        return super().sel(positions, method="nearest", tolerance=tolerance)
+        return super().sel(positions, method="nearest")
+
+    def _box(self, ra: Any, dec: Any) -> dict[Hashable, slice]:
+        """Slices of the smallest window that holds the pixel centres of a box."""
+        (west, east), (south, north) = (_bounds(name, box) for name, box in zip(_NAMES, (ra, dec), strict=True))
+        width = east - west if abs(east - west) <= 180.0 else (east - west) % 360.0
+        if not 0.0 <= width <= 180.0 or south > north:
+            raise InputError(
+                f"a box runs eastwards, over at most 180 degrees, and northwards: ra=slice({west}, {east}), "
+                f"dec=slice({south}, {north}) does not"
+            )
+        sky = self.transform.generate_coords()
+        inside = ((sky["ra"] - west) % 360.0 <= width) & (sky["dec"] >= south) & (sky["dec"] <= north)
+        if not inside.any():
+            raise OutsideFrameError(f"no pixel of the image {self._repr_inline_(80)} lies in the box")
+        found = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+        return {d: slice(int(n[0]), int(n[-1]) + 1) for d, n in zip(self.transform.dims, found, strict=True)}
 
     def _refuse_outside(self, labels: Mapping[Any, xr.DataArray | xr.Variable]) -> None:
         found = self.transform.reverse({n: labels[n].values for n in _NAMES})
@@ -312,6 +359,25 @@ class WCSIndex(CoordinateTransformIndex):
         return f"WCSIndex(y={y0}:{y1}, x={x0}:{x1})"
 
 
+def _sky_labels(labels: Mapping[Any, Any]) -> dict[Any, xr.DataArray]:
+    """Sky positions as arrays of float that broadcast against each other."""
+    try:
+        numbers = [v.to_value("deg") if hasattr(v, "to_value") else v for v in labels.values()]
+        arrays = [xr.DataArray(v).drop_vars(list(getattr(v, "coords", ()))).astype(float) for v in numbers]
+        return dict(zip(labels, xr.broadcast(*arrays), strict=True))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"ra and dec are degrees, numbers or arrays of one shape: {error}") from error
+
+
+def _bounds(name: str, box: Any) -> tuple[float, float]:
+    try:
+        if box.step is None:
+            return float(box.start), float(box.stop)
+    except (AttributeError, TypeError, ValueError):
+        pass
+    raise InputError(f"a box is ra=slice(west, east), dec=slice(south, north) in degrees; {name} came as {box!r}")
+
+
 def assign_wcs(obj: T, header: fits.Header | str) -> T:
     """`obj` with `ra` and `dec` as lazy index coordinates from a FITS header.
 
@@ -322,11 +388,13 @@ def assign_wcs(obj: T, header: fits.Header | str) -> T:
     ------
     MissingWCSError
         The header has no celestial WCS.
+    InputError
+        `x` or `y` are not whole pixels (those of a stamp that was shifted, for example).
     """
     cards = wcs_cards(header) if isinstance(header, fits.Header) else header
     if cards is None:
         raise MissingWCSError("the header has no celestial WCS (CTYPE1, CRVAL1, ...); plate-solve the image first")
-    start = tuple(int(obj.coords[d][0]) if d in obj.coords else 0 for d in ("y", "x"))
+    start = tuple(_first_pixel(obj, d) for d in ("y", "x"))
     window = Window((start[0], start[1]), (start[0] + obj.sizes["y"], start[1] + obj.sizes["x"]))
     coords = xr.Coordinates.from_xindex(WCSIndex(WCSTransform(cards, window)))
     out = drop_wcs(obj).assign_coords(coords)
@@ -334,6 +402,13 @@ def assign_wcs(obj: T, header: fits.Header | str) -> T:
         out.coords[name].attrs.update(SPECS[name].attrs)
     out.attrs["wcs_header"] = cards
     return out
+
+
+def _first_pixel(obj: xr.Dataset | xr.DataArray, dim: str) -> int:
+    first = obj.coords[dim].values[0] if dim in obj.coords and obj.sizes[dim] else 0
+    if first != int(first):
+        raise InputError(f"{dim} begins at {first}, which is no whole pixel: a WCS labels the pixels of its frame")
+    return int(first)
 
 
 def drop_wcs(obj: T) -> T:
@@ -422,8 +497,13 @@ def _degrees(sky: SkyCoord | None, ra: ArrayLike | None, dec: ArrayLike | None) 
     return lon, lat
 
 
-def same_grid(a: xr.Dataset | xr.DataArray, b: xr.Dataset | xr.DataArray) -> None:
-    """Raise `AlignmentError` unless two images cover the same pixels of the same sky; reads no pixel."""
+def same_grid(a: xr.Dataset | xr.DataArray, b: xr.Dataset | xr.DataArray, *, strict: bool = False) -> None:
+    """Raise `AlignmentError` unless two images cover the same pixels of the same sky; reads no pixel.
+
+    Where both have a WCS, xarray's own arithmetic compares it: ``a - b`` of different WCS raises `AlignmentError`, and
+    cut-outs of one frame pair on their overlap. Where one has none, xarray pairs pixels by `x` and `y`, or by their
+    place in the array, in silence, and so does this check; ``strict=True`` refuses that.
+    """
     if (a.sizes["y"], a.sizes["x"]) != (b.sizes["y"], b.sizes["x"]):
         raise AlignmentError(
             f"the images have different shapes, {(a.sizes['y'], a.sizes['x'])} and {(b.sizes['y'], b.sizes['x'])} "
@@ -432,6 +512,8 @@ def same_grid(a: xr.Dataset | xr.DataArray, b: xr.Dataset | xr.DataArray) -> Non
     first, second = _index(a), _index(b)
     if first is not None and second is not None and not first.equals(second):
         raise AlignmentError("the images have different WCS or windows; resample one onto the other first")
+    if strict and (first is None or second is None):
+        raise AlignmentError("not both images have a celestial WCS, so nothing says that they see the same sky")
     for dim in ("y", "x"):
         if dim in a.coords and dim in b.coords and int(a[dim][0]) != int(b[dim][0]):
             raise AlignmentError(f"the images start at different {dim}: {int(a[dim][0])} and {int(b[dim][0])}")

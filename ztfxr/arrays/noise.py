@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["mad_std", "photon_variance"]
+__all__ = ["mad_std", "photon_variance", "sky_variance"]
 
 
 def photon_variance(
@@ -26,6 +26,17 @@ def photon_variance(
         level = np.nanmedian(np.where(empty, 0.0, finite), axis=(-2, -1), keepdims=True)
         signal = np.maximum(np.maximum(finite, level), 0.0)
     return np.asarray((signal / g + (r / g) ** 2) / n, dtype=float)
+
+
+def sky_variance(image: NDArray[Any], level: ArrayLike, rms: ArrayLike, gain: ArrayLike) -> NDArray[np.float32]:
+    """Variance in DN² of images whose sky is known: ``rms² + max(S - level, 0) / gain``; the arguments broadcast.
+
+    What the sky and the detector add is in `rms` (DN) as measured; only the light above the sky adds photon noise of its
+    own, by `gain` (electron/DN). NaN stays NaN.
+    """
+    out = np.maximum(np.subtract(image, level), 0.0).astype(np.float32, copy=False)
+    scatter, factor = np.asarray(rms, dtype=np.float32), np.asarray(gain, dtype=np.float32)
+    return np.asarray(out / factor + scatter * scatter)
 
 
 def mad_std(values: NDArray[Any]) -> float:

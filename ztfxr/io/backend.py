@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
+from astropy.io import fits
 from numpy.typing import NDArray
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
 from ztfxr.errors import FrameError, InputError, MissingMaskError, ShapeError
-from ztfxr.io.fits import ImageFile, inspect, read_window
+from ztfxr.io.fits import ImageFile, header_text, inspect, read_window
 from ztfxr.io.frames import epoch_coords
 from ztfxr.io.names import find_mask, parse_name
 from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
-from ztfxr.wcs import assign_wcs, has_wcs, wcs_cards
+from ztfxr.wcs import assign_wcs, wcs_cards
 
 __all__ = ["ZTFBackendEntrypoint", "open_epochs", "open_quadrant"]
 
@@ -30,7 +32,8 @@ class FITSArray(BackendArray):
     """Pixels of one image, read when indexed; every read opens and closes the file."""
 
     def __init__(self, image: ImageFile, dtype: str) -> None:
-        self.image = image
+        # Without the header, which would travel with every task.
+        self.image = replace(image, dtype=np.dtype(dtype), header=fits.Header(), text=None)
         self.shape = image.shape
         self.dtype = np.dtype(dtype)
 
@@ -42,7 +45,7 @@ class FITSArray(BackendArray):
         """Read the rows and columns that enclose `key`, then apply it."""
         enclosing, inner = zip(*(_enclose(k, n) for k, n in zip(key, self.shape, strict=True)), strict=True)
         pixels = read_window(self.image, enclosing[0], enclosing[1])
-        return np.asarray(pixels[inner]).astype(self.dtype, copy=False)
+        return np.asarray(pixels[inner])
 
 
 def _no_empty_reversal(key: Any, size: int) -> Any:
@@ -82,12 +85,32 @@ class ZTFBackendEntrypoint(BackendEntrypoint):
         mask: MaskChoice = None,
     ) -> xr.Dataset:
         """The Dataset of one frame, its pixels unread; see `open_quadrant`."""
-        dataset = _frame(Path(filename_or_obj), mask)
+        dataset = _with_sky(_frame(Path(filename_or_obj), mask))
         dropped = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
         return dataset.drop_vars(dropped)
 
 
+class _PixelsEntrypoint(ZTFBackendEntrypoint):
+    """The same without sky labels, which xarray would put into dask arrays."""
+
+    def open_dataset(  # type: ignore[override]
+        self,
+        filename_or_obj: Path_,
+        *,
+        drop_variables: str | Iterable[str] | None = None,  # noqa: ARG002
+        mask: MaskChoice = None,
+    ) -> xr.Dataset:
+        return _frame(Path(filename_or_obj), mask)
+
+
+def _with_sky(dataset: xr.Dataset) -> xr.Dataset:
+    """`dataset` with `ra` and `dec`, where its header has a celestial WCS."""
+    cards = dataset.attrs.get("wcs_header")
+    return dataset if cards is None else assign_wcs(dataset, cards)
+
+
 def _frame(path: Path, mask: MaskChoice) -> xr.Dataset:
+    """Pixels, flags and the coordinates of the exposure; the WCS as text in the attributes."""
     image = inspect(path)
     variables = {"sci": _lazy(image, "float32")}
     mask_path = _mask_path(path, mask)
@@ -101,10 +124,10 @@ def _frame(path: Path, mask: MaskChoice) -> xr.Dataset:
         **epoch_coords(image.header, str(path)),
     }
     dataset = annotate_all(xr.Dataset(variables, coords))
-    dataset.attrs = {"header": image.header.tostring(sep="\n", endcard=False, padding=False), "source": path.name}
+    dataset.attrs = {"header": header_text(image), "source": path.name}
     dataset.encoding["source"] = str(path)
     cards = wcs_cards(image.header)
-    return dataset if cards is None else assign_wcs(dataset, cards)
+    return dataset if cards is None else dataset.assign_attrs(wcs_header=cards)
 
 
 def _lazy(image: ImageFile, dtype: str) -> xr.Variable:
@@ -131,7 +154,7 @@ def open_quadrant(
     path: Path_,
     *,
     mask: MaskChoice = None,
-    chunks: Mapping[str, int] | Literal["auto"] | None = None,
+    chunks: Mapping[str, int] | Literal["auto", False] | None = None,
 ) -> xr.Dataset:
     """Open one ZTF science quadrant with its mask, lazily; only headers are read.
 
@@ -142,7 +165,8 @@ def open_quadrant(
     mask
         The mask image. By default the ``mskimg`` beside the science image, compressed or not; False opens none.
     chunks
-        Dask chunks, by default one chunk for the frame.
+        Dask chunks, by default one chunk for the frame. False for no dask: pixels are read when they are first used, and
+        what is made of them is computed at once.
 
     Returns
     -------
@@ -156,11 +180,14 @@ def open_quadrant(
     ------
     FileNotFoundError, NotFITSError, TruncatedFileError, MissingMaskError, ShapeError, HeaderError
     """
+    whole: Any = {} if chunks is None else chunks
     dataset = xr.open_dataset(
-        Path(path), engine=ZTFBackendEntrypoint, mask=mask, chunks={} if chunks is None else chunks
+        Path(path), engine=_PixelsEntrypoint, mask=mask, chunks=None if chunks is False else whole
     )
-    loaded = dataset.assign_coords({str(k): v.load() for k, v in dataset.coords.items() if v.ndim == 0})
-    return assign_wcs(loaded, loaded.attrs["wcs_header"]) if has_wcs(loaded) else loaded
+    for name in dataset.coords:
+        if dataset.variables[name].ndim == 0:
+            dataset.variables[name].load()
+    return _with_sky(dataset)
 
 
 def open_epochs(

@@ -27,10 +27,11 @@ IMAGE: tuple[str, str] = ("y", "x")
 
 @dataclass(frozen=True)
 class _Output:
-    """One result of the mapped function."""
+    """One result of the mapped function; `fresh` where nothing else holds the array."""
 
     dtype: str
     shape: tuple[int, ...]
+    fresh: bool
 
 
 def require_whole(array: xr.DataArray, dims: Sequence[str]) -> None:
@@ -51,6 +52,7 @@ def apply_images(
     inputs: Sequence[Sequence[str]] | None = None,
     sizes: Mapping[str, int] | None = None,
     kwargs: Mapping[str, Any] | None = None,
+    fresh: bool = False,
 ) -> dict[str, xr.DataArray]:
     """Call `function` once per image and collect its results by schema name; lazy where an input is.
 
@@ -68,6 +70,9 @@ def apply_images(
         Sizes of output dimensions that no input has.
     kwargs
         Keyword arguments of `function`.
+    fresh
+        Promises that `function` returns new arrays which it does not keep and which share no memory with each other or
+        with its inputs; the result of a single image is then handed on without a copy.
 
     Raises
     ------
@@ -83,7 +88,7 @@ def apply_images(
     for array, dims in zip(arrays, core, strict=True):
         require_whole(array, dims)
         lengths |= {d: array.sizes[d] for d in dims}
-    specs = [_Output(SPECS[name].dtype, tuple(lengths[d] for d in dims)) for name, dims in outputs.items()]
+    specs = [_Output(SPECS[name].dtype, tuple(lengths[d] for d in dims), fresh) for name, dims in outputs.items()]
     results = xr.apply_ufunc(
         partial(_dispatch, partial(function, **(kwargs or {})), core, specs),
         *arrays,
@@ -127,7 +132,7 @@ def _lazy(
         *operands,
         function=function,
         n_core=[len(dims) for dims in core],
-        concatenate=True,
+        concatenate=False,
         dtype=object,
         meta=np.empty((0,) * n_loop, dtype=object),
     )
@@ -152,10 +157,17 @@ def _lazy(
     return results
 
 
-def _in_a_task(*arrays: NDArray[Any], function: Callable[..., Any], n_core: Sequence[int]) -> NDArray[Any]:
+def _in_a_task(*chunks: Any, function: Callable[..., Any], n_core: Sequence[int]) -> NDArray[Any]:
     """`_per_image` as dask runs it: beside other tasks, so without BLAS threads of its own."""
     with task():
-        return _per_image(*arrays, function=function, n_core=n_core)
+        return _per_image(*map(_only, chunks), function=function, n_core=n_core)
+
+
+def _only(chunk: Any) -> NDArray[Any]:
+    """The array in dask's nested lists of chunks, which hold one each: to concatenate it would copy it."""
+    while isinstance(chunk, list):
+        (chunk,) = chunk
+    return np.asarray(chunk)
 
 
 def _per_image(*arrays: NDArray[Any], function: Callable[..., Any], n_core: Sequence[int]) -> NDArray[Any]:
@@ -172,6 +184,10 @@ def _per_image(*arrays: NDArray[Any], function: Callable[..., Any], n_core: Sequ
 
 def _unbundle(bundle: NDArray[Any], *, position: int, spec: _Output) -> NDArray[Any]:
     """Result number `position` of every image, stacked over the leading dimensions."""
+    if spec.fresh and bundle.size == 1:
+        only = np.asarray(bundle.item()[position])
+        if only.dtype == spec.dtype and only.shape == spec.shape:
+            return only.reshape((*bundle.shape, *spec.shape))
     out = np.empty((*bundle.shape, *spec.shape), dtype=spec.dtype)
     for index in np.ndindex(bundle.shape):
         out[index] = bundle[index][position]

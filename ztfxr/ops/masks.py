@@ -1,21 +1,35 @@
-"""Mask bit planes to boolean masks."""
+"""Bit planes to boolean masks, names and fractions; source ellipses to masks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
+from dask.base import is_dask_collection
+from numpy.typing import ArrayLike, NDArray
 
 from ztfxr.arrays import bits
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import apply_images
-from ztfxr.schema import MASK_PLANES, RECOMMENDED_PLANES, annotate, planes_to_bits
+from ztfxr.ops._apply import IMAGE, apply_images
+from ztfxr.ops.positions import pixel_origin
+from ztfxr.schema import MASK_PLANES, RECOMMENDED_PLANES, Plane, annotate, annotate_all, planes_to_bits
+from ztfxr.wcs import drop_wcs, sky_to_pixel
 
-__all__ = ["get_flags", "mask", "resolve_planes"]
+__all__ = [
+    "explain",
+    "get_flags",
+    "mask",
+    "mask_fractions",
+    "mask_planes",
+    "plane_names",
+    "resolve_planes",
+    "source_mask",
+]
 
-_NAMES = tuple(p.name for p in MASK_PLANES)
+_ELLIPSE = ("x_centroid", "y_centroid", "semimajor_axis", "semiminor_axis", "orientation")
 
 
 def get_flags(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
@@ -43,12 +57,19 @@ def resolve_planes(planes: Iterable[str] | int | None, keywords: dict[str, bool]
     return chosen
 
 
+def plane_names(value: int) -> tuple[str, ...]:
+    """The planes that are set in an integer, by name: 257 is ``("tracks", "saturated")``; unknown bits by number."""
+    known = {p.bit: p.name for p in MASK_PLANES}
+    return tuple(known.get(bit, f"bit{bit}") for bit in range(int(value).bit_length()) if int(value) >> bit & 1)
+
+
 def mask(
     obj: xr.Dataset | xr.DataArray,
     /,
     planes: Iterable[str] | int | None = None,
     *,
     grow: float = 0.0,
+    by_epoch: bool = False,
     **keywords: bool,
 ) -> xr.DataArray:
     """A boolean mask, True where the pixel is bad; lazy.
@@ -62,13 +83,89 @@ def mask(
         `psfsources`, which mark detected sources (6141), and ztfxr's own `outside`.
     grow
         Dilate the mask by a disk of this radius in pixels.
+    by_epoch
+        Leave out, epoch by epoch, the planes that mean nothing at the time of the exposure (coordinate `mjd`):
+        `spillage` after MJD 58779. By default every plane that was chosen counts at every epoch, which is IPAC's
+        template to the bit.
     **keywords
         ``tracks=True``, ``brightstarhalo=False``, ... add a plane to the set or take it away.
 
     Returns
     -------
     xarray.DataArray
-        Boolean, same dimensions; ``attrs["planes"]`` names what was used.
+        Boolean, same dimensions; ``attrs["planes"]`` names what was chosen.
+
+    Raises
+    ------
+    InputError
+        An unknown plane, flags that are not integers, or `by_epoch` without a time.
+    """
+    flags = get_flags(obj)
+    chosen = resolve_planes(planes, keywords)
+    names = [p.name for p in MASK_PLANES if p.value & chosen]
+    decode, arrays = (_decoded, [flags, _in_use(flags, chosen)]) if by_epoch else (_decoder(chosen), [flags])
+    if grow > 0:
+        found = apply_images(
+            partial(_grown, decode=decode, radius=grow),
+            *arrays,
+            inputs=[IMAGE, ()][: len(arrays)],
+            outputs={"mask": IMAGE},
+            fresh=True,
+        )
+        out = found["mask"].transpose(*flags.dims)
+    else:
+        out = xr.apply_ufunc(decode, *arrays, dask="parallelized", output_dtypes=[bool])
+    return annotate(out, "mask", planes=" ".join(names))
+
+
+Decoder = Callable[..., NDArray[np.bool_]]
+
+
+def _decoder(value: int) -> Decoder:
+    return partial(_decoded, wanted=np.int64(value))
+
+
+def _decoded(image: NDArray[np.integer], wanted: NDArray[np.int64] | np.int64) -> NDArray[np.bool_]:
+    """Where any of the wanted planes is set, which may be others at each epoch."""
+    if np.ndim(wanted) == 0:
+        return bits.any_bit(image, int(wanted))
+    held = (wanted & np.iinfo(image.dtype).max).astype(image.dtype)
+    return np.asarray(np.bitwise_and(image, held) != 0)
+
+
+def _grown(*arrays: NDArray[np.integer], decode: Decoder, radius: float) -> NDArray[np.bool_]:
+    return bits.grow(decode(*arrays), radius)
+
+
+def _in_use(flags: xr.DataArray, chosen: int) -> xr.DataArray:
+    """The bits of `chosen` that mean something at each epoch."""
+    mjd = flags.coords.get("mjd")
+    if mjd is None or (mjd.chunks is None and not bool(np.isfinite(mjd).all())):
+        raise InputError("by_epoch=True needs the time of every exposure: give a coordinate 'mjd' (MJD, UTC)")
+    bits_in_use = xr.full_like(mjd.reset_coords(drop=True), chosen, dtype=np.int64)
+    for plane in MASK_PLANES:
+        if np.isfinite(plane.until_mjd):
+            over = (mjd > plane.until_mjd).reset_coords(drop=True)
+            bits_in_use = bits_in_use & xr.where(over, ~plane.value, ~0)
+    return bits_in_use
+
+
+def mask_planes(obj: xr.Dataset | xr.DataArray, /, planes: Iterable[str] | int | None = None) -> xr.Dataset:
+    """One boolean variable per plane, True where the plane is set; lazy.
+
+    Parameters
+    ----------
+    obj
+        The bit planes (``ds.flags``, (..., y, x) integers), or a Dataset with them.
+    planes
+        Plane names, or their bits as an integer; by default all.
+
+    Returns
+    -------
+    xarray.Dataset
+        A variable for each plane, of the flags' dimensions. The attributes say what the plane means (`long_name`), its
+        value (`flag_mask`), and the MJD after which it means nothing (`until_mjd`), where there is one. Planes that
+        masks of early 2018 do not have are False in them everywhere: nobody looked.
 
     Raises
     ------
@@ -76,15 +173,181 @@ def mask(
         An unknown plane, or flags that are not integers.
     """
     flags = get_flags(obj)
-    chosen = resolve_planes(planes, keywords)
-    names = [p.name for p in MASK_PLANES if p.value & chosen]
+    out = {}
+    for plane in _chosen(planes):
+        found = xr.apply_ufunc(_decoder(plane.value), flags, dask="parallelized", output_dtypes=[bool])
+        out[plane.name] = found.variable.copy(deep=False)
+        out[plane.name].attrs = _plane_attrs(plane)
+    return xr.Dataset(out, flags.coords)
 
-    def decode(image: NDArray[np.integer]) -> NDArray[np.bool_]:
-        return bits.any_bit(image, chosen & int(np.iinfo(image.dtype).max))
 
-    if grow > 0:
-        out = apply_images(lambda image: bits.grow(decode(image), grow), flags, outputs={"mask": ("y", "x")})["mask"]
-        out = out.transpose(*flags.dims)
-    else:
-        out = xr.apply_ufunc(decode, flags, dask="parallelized", output_dtypes=[bool])
-    return annotate(out, "mask", planes=" ".join(names))
+def _chosen(planes: Iterable[str] | int | None) -> list[Plane]:
+    wanted = resolve_planes([p.name for p in MASK_PLANES] if planes is None else planes, {})
+    return [p for p in MASK_PLANES if p.value & wanted]
+
+
+def _plane_attrs(plane: Plane) -> dict[str, Any]:
+    until = {"until_mjd": plane.until_mjd} if np.isfinite(plane.until_mjd) else {}
+    return {"long_name": plane.meaning, "flag_mask": plane.value, **until}
+
+
+def mask_fractions(obj: xr.Dataset | xr.DataArray, /, planes: Iterable[str] | int | None = None) -> xr.DataArray:
+    """The fraction of pixels in which each plane is set, image by image; lazy.
+
+    Parameters
+    ----------
+    obj
+        The bit planes (``ds.flags``, (..., y, x) integers), or a Dataset with them.
+    planes
+        Plane names, or their bits as an integer; by default all.
+
+    Returns
+    -------
+    xarray.DataArray
+        `mask_fraction` (..., plane), float64, with the names of the planes as the coordinate `plane` and what they mean
+        as `meaning`. Of all pixels, those that a stamp was padded with among them; NaN for an image without pixels.
+
+    Raises
+    ------
+    InputError
+        An unknown plane, or flags that are not integers.
+    """
+    flags = get_flags(obj)
+    chosen = _chosen(planes)
+    found = apply_images(
+        bits.fractions,
+        flags,
+        outputs={"mask_fraction": ("plane",)},
+        sizes={"plane": len(chosen)},
+        kwargs={"values": tuple(p.value for p in chosen)},
+    )["mask_fraction"]
+    labels = {"plane": [p.name for p in chosen], "meaning": ("plane", [p.meaning for p in chosen])}
+    return annotate(found.assign_coords(labels), "mask_fraction")
+
+
+def explain(
+    obj: xr.Dataset | xr.DataArray,
+    x: ArrayLike | None = None,
+    y: ArrayLike | None = None,
+    *,
+    ra: ArrayLike | None = None,
+    dec: ArrayLike | None = None,
+) -> xr.DataArray:
+    """Why pixels are flagged: the names of the planes that are set. Computes.
+
+    Parameters
+    ----------
+    obj
+        The bit planes (``ds.flags``, (..., y, x) integers), or a Dataset with them.
+    x, y
+        Absolute 0-based FITS pixel positions, numbers or 1-D; the pixel that contains each is looked at. Or
+    ra, dec
+        sky positions in degrees (ICRS).
+
+    Returns
+    -------
+    xarray.DataArray
+        `planes` (..., [source]), text: names separated by spaces, empty where no plane is set; ``"outside"`` off the
+        image and where the position is not finite. The coordinates `x`, `y` are the pixels.
+
+    Raises
+    ------
+    InputError
+        No position, or flags that are not integers.
+    MissingWCSError
+        A sky position on an image without a celestial WCS.
+
+    See Also
+    --------
+    ztfxr.plane_names : the same for an integer.
+    """
+    flags = get_flags(obj)
+    if x is None and y is None and ra is not None and dec is not None:
+        x, y = sky_to_pixel(obj, ra=ra, dec=dec)
+    elif x is None or y is None or ra is not None or dec is not None:
+        raise InputError("give positions as x= and y= in pixels, or as ra= and dec= in degrees")
+    px, py = np.broadcast_arrays(np.asarray(x, dtype=float), np.asarray(y, dtype=float))
+    if px.ndim > 1:
+        raise InputError(f"positions are numbers or 1-D; came shape {px.shape}")
+    values = _at(flags, px, py)
+    text = np.vectorize(lambda v: " ".join(plane_names(v)), otypes=[str])(values.values)
+    return annotate_all(annotate(values.copy(data=text), "planes").to_dataset())["planes"]
+
+
+def _at(flags: xr.DataArray, x: NDArray[np.float64], y: NDArray[np.float64]) -> xr.DataArray:
+    """The flags of the pixels that contain positions, in memory; `outside` where there is no pixel."""
+    if 0 in (flags.sizes["y"], flags.sizes["x"]):
+        raise InputError("the image has no pixel to look at: y or x is empty")
+    origin, dims = pixel_origin(flags), ("source",) * x.ndim
+    known = np.isfinite(x) & np.isfinite(y)
+    pixels = {d: np.floor(np.where(known, p, -1.0) + 0.5).astype(np.int64) for d, p in (("y", y), ("x", x))}
+    nearest = {d: np.clip(p - origin[d], 0, flags.sizes[d] - 1) for d, p in pixels.items()}
+    inside = known & (nearest["y"] + origin["y"] == pixels["y"]) & (nearest["x"] + origin["x"] == pixels["x"])
+    bare = drop_wcs(flags).drop_vars(IMAGE, errors="ignore")
+    found = bare.isel({d: xr.DataArray(i, dims=dims) for d, i in nearest.items()}).compute().astype(np.int64)
+    found = found.where(xr.DataArray(inside, dims=dims), planes_to_bits(["outside"]))
+    return found.assign_coords({d: (dims, p) for d, p in pixels.items()})
+
+
+def source_mask(obj: xr.Dataset | xr.DataArray, sources: xr.Dataset, *, scale: float = 4.0) -> xr.DataArray:
+    """A boolean mask, True where a pixel lies in the ellipse of a source; lazy where `obj` or `sources` is.
+
+    Parameters
+    ----------
+    obj
+        The image (..., y, x), or a Dataset with it: its grid counts, not its pixels.
+    sources
+        A catalogue on `source`, or on (..., source) with NaN where an epoch has fewer, as `ztfxr.sources` gives it:
+        `x_centroid`, `y_centroid` (absolute 0-based FITS pixels), `semimajor_axis`, `semiminor_axis` (1-σ axes in
+        pixels), `orientation` (degrees, from +x towards +y).
+    scale
+        Axes of the ellipse in units of those of the source.
+
+    Returns
+    -------
+    xarray.DataArray
+        Boolean, (y, x), after the leading dimensions of `sources`; one mask serves all epochs where the catalogue has
+        no time. Sources that are not finite are passed over; every other one on the image masks a pixel at least.
+
+    Raises
+    ------
+    InputError
+        Columns are missing, or the scale is not positive.
+
+    Notes
+    -----
+    `sep.mask_ellipse` (Barbary 2016). Combine it with the bad pixels by ``|``.
+    """
+    missing = [name for name in _ELLIPSE if name not in sources]
+    if missing:
+        raise InputError(f"an ellipse needs {', '.join(_ELLIPSE)}; the catalogue has no {', '.join(missing)}")
+    if not scale > 0:
+        raise InputError(f"scale is positive; came {scale}")
+    grid, origin = _grid(obj), pixel_origin(obj)
+    columns = [sources[name].reset_coords(drop=True).drop_vars("source", errors="ignore") for name in _ELLIPSE]
+    if is_dask_collection(obj):
+        columns = [c.chunk({d: 1 for d in c.dims if d != "source"} | {"source": -1}) for c in columns]
+    kwargs = {"origin": (origin["y"], origin["x"]), "scale": scale, "shape": tuple(obj.sizes[d] for d in IMAGE)}
+    out = apply_images(
+        _ellipses,
+        *columns,
+        inputs=[("source",)] * len(columns),
+        outputs={"source_mask": IMAGE},
+        sizes={d: obj.sizes[d] for d in IMAGE},
+        kwargs=kwargs,
+        fresh=True,
+    )["source_mask"]
+    return annotate(out.assign_coords(grid), "source_mask")
+
+
+def _grid(obj: xr.Dataset | xr.DataArray) -> xr.Coordinates:
+    """The coordinates of the pixels alone."""
+    keep = [k for k, c in obj.coords.items() if c.dims and set(c.dims) <= set(IMAGE)]
+    return obj.coords.to_dataset()[keep].coords
+
+
+def _ellipses(
+    *columns: NDArray[np.float64], origin: tuple[int, int], scale: float, shape: tuple[int, int]
+) -> NDArray[np.bool_]:
+    x, y, a, b, angle = columns
+    return bits.ellipses(x - origin[1], y - origin[0], scale * a, scale * b, angle, shape=shape)

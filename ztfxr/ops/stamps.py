@@ -1,22 +1,33 @@
-"""Cut-outs on the integer pixel grid of the frame."""
+"""Cut-outs: one, or many at once, on the pixel grid of the frame or centred on their positions."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from functools import partial
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
+from ztfxr.arrays.gather import Windows, gather, gather_shifted
+from ztfxr.arrays.resample import Interpolation, kernel_table
 from ztfxr.errors import InputError, OutsideFrameError
-from ztfxr.ops.positions import pixel_origin
-from ztfxr.schema import SPECS, fill_value
-from ztfxr.wcs import WCSIndex, assign_wcs, drop_wcs, sky_to_pixel
+from ztfxr.ops._apply import apply_images
+from ztfxr.ops.background import MaskChoice, get_mask
+from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
+from ztfxr.schema import RECOMMENDED_PLANES, SPECS, STATUS_PLANES, fill_value, flag_attrs, planes_to_bits
+from ztfxr.wcs import WCSIndex, assign_wcs, drop_wcs, same_grid, sky_to_pixel
 
-__all__ = ["stamp"]
+__all__ = ["stamp", "stamps"]
 
 T = TypeVar("T", xr.Dataset, xr.DataArray)
 
 Boundary = Literal["pad", "raise", "trim"]
+
+_AXES = ("y", "x")
+_STAMP = ("source", "dy", "dx")
+_LONE = "_image"
 
 
 def stamp(
@@ -149,3 +160,253 @@ def _pad(variable: xr.Variable, name: str, width: dict[str, tuple[int, int]]) ->
     chunks = tuple((c[0] + sum(w),) if sum(w) else c for c, w in zip(whole.chunks, options["pad_width"], strict=True))
     padded = whole.map_blocks(np.pad, **options, chunks=chunks, dtype=whole.dtype, meta=whole._meta)
     return xr.Variable(variable.dims, padded, variable.attrs)
+
+
+def stamps(
+    obj: T,
+    positions: Positions,
+    size: int | tuple[int, int] = 63,
+    *,
+    centered: bool = False,
+    mask: MaskChoice = None,
+    interpolation: Interpolation = "lanczos3",
+) -> T:
+    """Cut stamps around many positions at once, from one image or a stack; lazy with dask, one task an epoch.
+
+    Parameters
+    ----------
+    obj
+        An image or Dataset with dimensions (..., y, x).
+    positions
+        As for `ztfxr.resolve_positions`: Dataset, Table, DataFrame, SkyCoord, or (x, y) pairs in absolute 0-based
+        pixels.
+    size
+        Pixels along each side, or (y, x). A stamp starts ``size // 2`` pixels before its central pixel.
+    centered
+        False: the central pixel is the one that contains the position, and pixels are copied. True: images are shifted
+        by the rest, less than a pixel, so that the position is the middle of the central pixel.
+    mask
+        With `centered`: pixels not to use, as in `ztfxr.align`; by default the recommended planes of `flags`, or
+        `mask`. False: only what is not finite is bad.
+    interpolation
+        With `centered`: ``"lanczos3"``, or ``"spline"`` (cubic), as in `ztfxr.align`.
+
+    Returns
+    -------
+    Same type as `obj`, with dimensions (..., source, dy, dx) in place of (..., y, x); for a numpy array take the
+    ``.values`` of an image. Coordinates:
+
+    - `dy`, `dx`: pixels from the central one;
+    - `y` (source, dy), `x` (source, dx): absolute 0-based FITS pixels; -1 where a position has no pixel;
+    - `x_pixel`, `y_pixel`, and where they are known `ra`, `dec`, `source_id` (source): the positions as requested;
+    - `stamp_status` (source): the planes `outside` (the position is NaN or off the image), `edge` (only some of the
+      stamp is on the image).
+
+    Beyond the edges stand NaN, True in masks, the plane `outside` in `flags`, else 0. What has neither `y` nor `x`
+    stays as it is. One stamp has the pixels and labels of `ztfxr.stamp` again by ``cut.isel(source=i).swap_dims(dy="y",
+    dx="x")``, and `ra`, `dec` planes by `ztfxr.assign_wcs` with ``cut.attrs["wcs_header"]``.
+
+    With `centered`, images are float32 and NaN where a bad pixel or the edge has a weight beyond 0.01; `variance` (and
+    `<image>_variance`) is summed with squared weights, `flags` and `mask` say what is bad as they do after
+    `ztfxr.align`; `y` and `x` are not whole numbers, and there is no ``wcs_header``.
+
+    Raises
+    ------
+    InputError
+        An unusable size or position; `centered` for bit planes, a mask or a variance without their image.
+    AlignmentError
+        The mask is on another grid.
+    MissingWCSError
+
+    Notes
+    -----
+    A frame that dask holds or reads is read once for all its stamps, and only between the first row and the last that
+    they need. An image opened from a file without dask is read now, in the same way.
+    """
+    _refuse(obj)
+    where = resolve_positions(obj, positions)
+    origin, sides = pixel_origin(obj), _sides(size)
+    windows = Windows(
+        (where["y_pixel"].values, where["x_pixel"].values), (sides["y"], sides["x"]), (origin["y"], origin["x"])
+    )
+    dataset = drop_wcs(obj.to_dataset(name=_LONE) if isinstance(obj, xr.DataArray) else obj)
+    dataset = dataset.drop_vars(_AXES, errors="ignore")
+    name = str(obj.name or "") if isinstance(obj, xr.DataArray) else ""
+    if centered:
+        cut = _shifted(dataset, windows, name, _same_place(mask, obj), interpolation)
+    else:
+        cut = _gathered(dataset, windows, name)
+    cut = cut.assign_coords({**where.coords, **_labels(windows, centered), "stamp_status": _status(windows, dataset)})
+    out = cut if isinstance(obj, xr.Dataset) else cut[_LONE].rename(obj.name)
+    index = obj.xindexes.get("ra")
+    out.attrs = {k: v for k, v in obj.attrs.items() if k != "wcs_header"}
+    if isinstance(index, WCSIndex) and not centered:
+        out.attrs["wcs_header"] = index.transform.cards
+    return out
+
+
+def _refuse(obj: xr.Dataset | xr.DataArray) -> None:
+    """Raise `InputError` where the dimensions or coordinates do not allow stamps."""
+    if not set(_AXES) <= set(obj.dims):
+        raise InputError(f"stamps are cut from images with dimensions y and x; came {tuple(map(str, obj.dims))}")
+    taken = [name for name in _STAMP if name in obj.dims or name in obj.coords]
+    if taken:
+        raise InputError(f"the image has {', '.join(taken)} already, which its stamps need; rename it first")
+
+
+def _same_place(mask: MaskChoice, obj: xr.Dataset | xr.DataArray) -> MaskChoice:
+    """The mask without labels; `AlignmentError` where it is on another grid."""
+    if not isinstance(mask, xr.DataArray):
+        return mask
+    same_grid(mask, obj)
+    return mask.drop_vars(list(mask.coords))
+
+
+def _labels(windows: Windows, centered: bool) -> dict[str, xr.Variable]:
+    """`dy` and `dx`, and the absolute pixels `y` and `x` of every stamp."""
+    out = {}
+    for axis, side, central, position in zip(_AXES, windows.sides, windows.central, windows.position, strict=True):
+        offset = np.arange(side) - side // 2
+        whole = np.where(windows.known[:, None], central[:, None] + offset, -1)
+        attrs = {"units": "pixel", "long_name": f"pixels in {axis} from the central pixel"}
+        out[f"d{axis}"] = xr.Variable(f"d{axis}", offset, attrs)
+        pixels = position[:, None] + offset if centered else whole
+        out[axis] = xr.Variable(("source", f"d{axis}"), pixels, SPECS[axis].attrs)
+    return out
+
+
+def _status(windows: Windows, dataset: xr.Dataset) -> xr.Variable:
+    """`outside` where the position is off the image, `edge` where the stamp has only some of it."""
+    inside, some, whole = windows.on_image((dataset.sizes["y"], dataset.sizes["x"]))
+    outside, edge = (planes_to_bits([name], STATUS_PLANES) for name in ("outside", "edge"))
+    bits = np.where(inside, 0, outside) | np.where(some & ~whole, edge, 0)
+    attrs = {"long_name": "what is missing of the stamp; 0 is nothing", **flag_attrs(STATUS_PLANES)}
+    return xr.Variable("source", bits.astype(np.uint16), attrs)
+
+
+def _needed(dataset: xr.Dataset, windows: Windows, margin: int = 0) -> tuple[xr.Dataset, Windows]:
+    """The part of the images that the windows and a margin rest on, and the windows seen from it."""
+    part = windows.wider(margin).part((dataset.sizes["y"], dataset.sizes["x"]))
+    return dataset.isel(dict(zip(_AXES, part, strict=True))), windows.within(part)
+
+
+def _gathered(dataset: xr.Dataset, windows: Windows, name: str) -> xr.Dataset:
+    """Every variable with rows or columns as stamps; `name` is that of a lone image."""
+    part, windows = _needed(dataset, windows)
+    cut = {k: _gather(v, name if k == _LONE else str(k), windows) for k, v in part.variables.items() if _spatial(v)}
+    kept = part.drop_vars(list(cut))
+    coords = {k: v for k, v in cut.items() if k in part.coords}
+    return kept.assign({k: v for k, v in cut.items() if k not in coords}).assign_coords(coords)
+
+
+def _spatial(variable: xr.Variable) -> bool:
+    return bool(set(_AXES) & set(variable.dims))
+
+
+def _gather(variable: xr.Variable, name: str, windows: Windows) -> xr.Variable:
+    """The stamps of one variable; a task for each chunk of its other dimensions."""
+    core = [axis for axis in _AXES if axis in variable.dims]
+    loop = [d for d in variable.dims if d not in core]
+    dims = (*loop, "source", *(f"d{axis}" for axis in core))
+    pixels = variable.transpose(*loop, *core)
+    if name == "flags":
+        pixels = pixels.astype(np.promote_types(pixels.dtype, np.uint16))
+    sides, starts = (dict(zip(_AXES, pair, strict=True)) for pair in (windows.sides, windows.starts))
+    options: dict[str, Any] = {
+        "starts": [starts[axis] for axis in core],
+        "sides": [sides[axis] for axis in core],
+        "fill": fill_value(name, pixels.dtype),
+    }
+    if pixels.chunks is None:
+        return xr.Variable(dims, gather(pixels.values, **options), variable.attrs)
+    import dask.array as da
+
+    cut = da.blockwise(
+        gather,
+        dims,
+        pixels.data,
+        pixels.dims,
+        new_axes={"source": len(windows.known), **{f"d{axis}": sides[axis] for axis in core}},
+        concatenate=True,
+        dtype=pixels.dtype,
+        meta=np.empty((0,) * len(dims), pixels.dtype),
+        **options,
+    )
+    return xr.Variable(dims, cut, variable.attrs)
+
+
+def _shifted(
+    dataset: xr.Dataset, windows: Windows, name: str, mask: MaskChoice, interpolation: Interpolation
+) -> xr.Dataset:
+    """Every image as centred stamps, with its variance; `flags` and `mask` as the science image leaves them."""
+    images = _images(dataset, name)
+    if isinstance(mask, xr.DataArray):
+        dataset = dataset.assign({"_mask": mask})
+    part, near = _needed(dataset, windows, kernel_table(interpolation).shape[1] // 2)
+    shared = {k: part[k] for k in ("flags", "mask") if k in part}
+    bad = get_mask(xr.Dataset({**shared, "sci": part[images[0]]}), part.get("_mask", mask))
+    cut: dict[Hashable, xr.Variable] = {}
+    for image in images:
+        variance = part.get(_variance_of(image))
+        given = {"sci": part[image], "mask": bad, "variance": variance, "flags": part.get("flags")}
+        found = _centred({k: v for k, v in given.items() if v is not None}, near, interpolation)
+        cut[image] = found["sci"]
+        if variance is not None:
+            cut[_variance_of(image)] = found["variance"]
+        for key in shared:
+            cut.setdefault(key, found[str(key)])
+    kept = part.drop_vars([k for k, v in part.variables.items() if _spatial(v)])
+    return kept.assign({k: xr.Variable(v.dims, v.data, part[k].attrs) for k, v in cut.items()})
+
+
+def _variance_of(image: Hashable) -> str:
+    """The name that an image's variance has."""
+    return {"sci": "variance", "zogy_difference": "zogy_variance"}.get(str(image), f"{image}_variance")
+
+
+def _images(dataset: xr.Dataset, name: str) -> list[Hashable]:
+    """The images to shift, the science image first; `InputError` where something cannot be shifted."""
+    spatial = {k: v for k, v in dataset.data_vars.items() if _spatial(v.variable)}
+    called = {k: name if k == _LONE else str(k) for k in spatial}
+    images = [k for k, v in spatial.items() if set(_AXES) <= set(v.dims) and v.dtype.kind in "fiu"]
+    images = [k for k in images if called[k] not in ("flags", "mask") and not called[k].endswith("variance")]
+    carried = {"flags", "mask", *map(_variance_of, images)}
+    left = [called[k] or "the array" for k in spatial if k not in images and k not in carried]
+    if left or not images:
+        raise InputError(
+            f"{', '.join(left) or 'flags and mask'} cannot be shifted: bit planes, masks and variances go with their "
+            "image, in one Dataset; drop what has none, or use centered=False"
+        )
+    return sorted(images, key=lambda k: k != "sci")
+
+
+def _centred(given: dict[str, xr.DataArray], windows: Windows, interpolation: Interpolation) -> dict[str, xr.Variable]:
+    """Centred stamps of an image and what goes with it, by schema name; one image a task."""
+    sizes = dict(zip(_STAMP, (len(windows.known), *windows.sides), strict=True))
+    found = apply_images(
+        partial(_centre, names=list(given), windows=windows, interpolation=interpolation),
+        *(a if a.chunks is None else a.chunk(dict.fromkeys(_AXES, -1)) for a in given.values()),
+        outputs=dict.fromkeys(given, _STAMP),
+        sizes=sizes,
+    )
+    return {k: v.variable for k, v in found.items()}
+
+
+def _centre(
+    *arrays: NDArray[Any], names: list[str], windows: Windows, interpolation: Interpolation
+) -> tuple[NDArray[Any], ...]:
+    given = dict(zip(names, arrays, strict=True))
+    found = gather_shifted(
+        given["sci"],
+        given.get("variance"),
+        given["mask"],
+        given.get("flags"),
+        windows=windows,
+        interpolation=interpolation,
+        spread=planes_to_bits(RECOMMENDED_PLANES),
+        outside=int(fill_value("flags", np.dtype("u2"))),
+    )
+    unexplained = found.bad & ((found.flags & planes_to_bits(RECOMMENDED_PLANES)) == 0)
+    flags = np.where(unexplained, found.flags | np.uint16(planes_to_bits(["nan"])), found.flags)
+    results = {"sci": found.image, "mask": found.bad, "variance": found.variance, "flags": flags}
+    return tuple(results[name] for name in names)

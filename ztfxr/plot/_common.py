@@ -1,4 +1,4 @@
-"""What the plots share: types, labels and the time axis."""
+"""What the plots share: types, labels, the extent of an image and the time axis."""
 
 from __future__ import annotations
 
@@ -33,6 +33,28 @@ def date_of(image: xr.DataArray) -> str:
     if mjd is not None and mjd.ndim == 0 and np.isfinite(mjd.values):
         return f"MJD {mjd.item():.4f}"
     return ""
+
+
+def float_pixels(image: xr.DataArray) -> NDArray[np.floating[Any]]:
+    """The pixel values as floats; `image` and its lazy labels stay as they are."""
+    values = image.variable.values
+    return values if values.dtype.kind == "f" else values.astype(np.float64)
+
+
+def edges(image: xr.DataArray, dim: str) -> tuple[float, float]:
+    """The outer edges of the first and last pixel along `dim`, in absolute pixels."""
+    n = image.sizes[dim]
+    centres = np.asarray(image.coords[dim].values if dim in image.coords else np.arange(n), dtype=float)
+    if not evenly_spaced(centres):
+        raise InputError(f"the pixels are not evenly spaced along {dim!r}; select a slice, not a list of pixels")
+    half = (centres[1] - centres[0]) / 2 if n > 1 else 0.5
+    return float(centres[0] - half), float(centres[-1] + half)
+
+
+def evenly_spaced(labels: NDArray[Any]) -> bool:
+    """Whether labels step by one value other than 0."""
+    steps = np.diff(labels)
+    return steps.size == 0 or bool(steps[0] != 0 and np.allclose(steps, steps[0]))
 
 
 def moments(obj: Image, mjd: bool) -> NDArray[Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -12,25 +12,42 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.errors import InputError
-from ztfxr.ops.background import get_image
-from ztfxr.plot._common import AxesArray, Image, date_of, label_of
-from ztfxr.wcs import get_wcs, same_grid
+from ztfxr.plot._common import AxesArray, edges, float_pixels, label_of, units_of
+from ztfxr.plot.overlays import Catalogs, Legend, MaskLayers, draw_catalogs, draw_cross, draw_layers, draw_legend
+from ztfxr.plot.panels import Compared, Drawn, Shown, compute_panels, describe, find_panels, to_image
+from ztfxr.wcs import get_wcs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
-__all__ = ["show"]
+__all__ = [
+    "Style",
+    "draw_colorbar",
+    "draw_cross",
+    "draw_image",
+    "edges",
+    "find_limits",
+    "float_pixels",
+    "show",
+    "to_image",
+    "widen",
+]
 
-Stretch: TypeAlias = Literal["linear", "sqrt", "log", "asinh"]
+Stretch: TypeAlias = Literal["linear", "sqrt", "log", "asinh", "sinh", "squared"]
 Limits: TypeAlias = Literal["zscale"] | tuple[float, float]
 
-_STRETCHES = {"linear": "LinearStretch", "sqrt": "SqrtStretch", "log": "LogStretch", "asinh": "AsinhStretch"}
+_STRETCHES = {
+    "linear": "LinearStretch",
+    "sqrt": "SqrtStretch",
+    "log": "LogStretch",
+    "asinh": "AsinhStretch",
+    "sinh": "SinhStretch",
+    "squared": "SquaredStretch",
+}
 _BAD_COLOR = "lightsteelblue"
-_MASK_COLOR = "crimson"
-_MASK_ALPHA = 0.45
-_MAX_PANELS = 36
 _SMOOTH_ABOVE = 512
+MAX_PIXELS = 1500
 
 
 @dataclass(frozen=True)
@@ -47,31 +64,40 @@ class Style:
 
 
 def show(
-    obj: Image,
+    obj: Shown,
     *,
     ax: Axes | None = None,
+    compare: Compared = None,
     stretch: Stretch = "linear",
     limits: Limits = "zscale",
     vmin: float | None = None,
     vmax: float | None = None,
-    mask: xr.DataArray | None = None,
+    mask: MaskLayers = None,
+    catalogs: Catalogs = None,
     cmap: str = "gray_r",
     colorbar: bool = True,
     title: str | None = None,
     marker: bool = True,
     wcs_axes: bool = False,
+    max_pixels: int | None = MAX_PIXELS,
 ) -> Axes | AxesArray:
-    """Draw an image, or a panel per epoch of a stack. Computes.
+    """Draw an image, or a panel per epoch of a stack, with masks and catalogues over it. Computes.
 
-    The axes count absolute pixels, centres at integers, the first row at the bottom. Pixels that are not finite are
-    light blue. The limits come from the finite pixels of each panel; an image without one is drawn between 0 and 1.
+    The axes count absolute pixels, centres at integers, the first row at the bottom (FITS order; a mosaic is drawn with
+    north up and east to the right). Pixels that are not finite are light blue. The limits come from the finite pixels
+    of each panel; an image without one is drawn between 0 and 1. The data stay as they are.
 
     Parameters
     ----------
     obj
-        An image (y, x) or kernel (ky, kx), with at most one more dimension (such as time), or a Dataset with `sci`.
+        An image (y, x), kernel (ky, kx) or stamp, with at most one more dimension (such as time, or the source of many
+        stamps), or a Dataset with `sci`; a tree of frames, aligned or not, for a panel each; or a tree of
+        `ztfxr.with_catalogs`, for its image with its catalogues.
     ax
         Draw a single image here; by default in a new figure.
+    compare
+        Another image of the same pixels, such as ``ds.ztf.clean()``, or several by name: panels beside that of `obj`,
+        with the same limits, taken over the pixels of all, and axes that move together.
     stretch
         How pixel values between the limits become grey levels: `astropy.visualization`'s stretch of that name.
     limits
@@ -79,75 +105,66 @@ def show(
     vmin, vmax
         Limits in the unit of the image; each one given replaces its side of `limits`.
     mask
-        Boolean on the pixels of the image: a red veil where True.
+        A veil where pixels are bad. A boolean image is red. Bit planes have a colour each, and a legend: True draws the
+        recommended planes of ``obj.flags``; names of planes such as ``["saturated", "tracks"]`` draw those; integer
+        bit planes are drawn as with True; a Dataset of boolean images (`ztfxr.mask_planes`) a plane per variable.
+    catalogs
+        A catalogue (Dataset, Table, DataFrame or SkyCoord), or several by name, as a mapping or tree: a colour each,
+        and a legend with the numbers of sources on the image. They lie where `ra`, `dec` (deg) say if the image has a
+        WCS, else where `x_centroid`, `y_centroid` (absolute pixels) say. Sources with `semimajor_axis`,
+        `semiminor_axis` (pixels) and `orientation` (degrees, from +x towards +y) are ellipses, of three times these.
     cmap, colorbar
         A matplotlib colour map, and whether to draw its bar, labelled with the unit of the image.
     title
-        By default the filter and the date, where the image has them. A stack puts `title` above all panels.
+        By default the filter and the date, where the image has them. Several panels have `title` above all.
     marker
-        A white cross, open in its middle, at ``attrs["stamp_x"], attrs["stamp_y"]`` (absolute pixels) where present.
+        A white cross, open in its middle, where a stamp was requested: ``attrs["stamp_x"], attrs["stamp_y"]`` of
+        `ztfxr.stamp`, or the coordinates `x_pixel`, `y_pixel` of `ztfxr.stamps` (absolute pixels).
     wcs_axes
-        Label the axes of a new figure with RA and Dec, by astropy's WCSAxes.
+        Label the axes of a new figure with RA and Dec, by astropy's WCSAxes and the exact WCS of the frame.
+    max_pixels
+        An image with more pixels on a side is drawn as means of square blocks, in which pixels that are not finite do
+        not count and a mask shows where any pixel is bad. None draws every pixel.
 
     Returns
     -------
-    matplotlib.axes.Axes, or a 1-D array of them where `obj` has a dimension besides y and x.
+    matplotlib.axes.Axes, or a 1-D array of them where `obj` has a dimension besides y and x, is a tree of frames, or is
+    compared.
 
     Raises
     ------
     InputError
-        Not an image, unevenly spaced pixels, a stack of no epoch or of more than 36, or an unusable option.
+        Not an image, unevenly spaced pixels, a stack of no epoch or of more than 36 panels, a catalogue without
+        positions, or an unusable option.
     AlignmentError
-        The mask is on other pixels than the image.
+        The mask, or the image to compare, is on other pixels than the image.
     MissingWCSError
-        `wcs_axes` of an image without a celestial WCS.
+        `wcs_axes`, or a catalogue with only sky positions, for an image without a celestial WCS.
     """
-    image = to_image(obj, "sci")
-    _check_style(stretch, limits)
+    _check_style(stretch, limits, max_pixels)
     style = Style(stretch, limits, vmin, vmax, cmap, colorbar, marker)
-    if mask is not None:
-        mask = _check_mask(_canonical(mask), image)
-    if wcs_axes and ax is not None:
+    panels, several = find_panels(obj, compare, mask, catalogs)
+    if ax is not None and (several or wcs_axes):
         raise InputError(
-            "wcs_axes=True makes its own axes; leave out ax=, or give only an ax= made with projection=wcs"
+            "a stack, a tree or a comparison makes its own panels; leave out ax=, or select one image first"
+            if several
+            else "wcs_axes=True makes its own axes; leave out ax=, or give only an ax= made with projection=wcs"
         )
-    projection = {"projection": get_wcs(image)} if wcs_axes else {}
-    if image.ndim == 2:
-        axes = _new_axes(projection) if ax is None else ax
-        draw_image(axes, image, style, mask, _describe(image) if title is None else title)
-        return axes
-    if ax is not None:
-        raise InputError(
-            f"a stack along {image.dims[0]!r} makes its own panels; leave out ax=, or select one image first"
-        )
-    return _draw_stack(image, style, mask, title, projection)
+    projections = [{"projection": get_wcs(panel.image)} if wcs_axes else {} for panel in panels]
+    drawn = compute_panels(panels, max_pixels)
+    if several:
+        return _draw_grid(drawn, style, title, projections, shared=compare is not None)
+    axes = _new_axes(projections[0]) if ax is None else ax
+    legend = _draw_panel(axes, drawn[0], style, panels[0].title if title is None else title, label_of(panels[0].image))
+    draw_legend(axes, [legend], outside=ax is None)
+    return axes
 
 
-def to_image(obj: Image, *names: str) -> xr.DataArray:
-    """The image of `obj` as (one more dimension,) y, x; of a Dataset the first variable of `names` that it has."""
-    # `in` of a DataArray would compare, and compute, its pixels.
-    known = names if isinstance(obj, xr.DataArray) else [n for n in names if n in obj]
-    image = _canonical(get_image(obj, known[0] if known else names[-1]))
-    extra = [d for d in image.dims if d not in ("y", "x")]
-    if not {"y", "x"} <= set(image.dims) or len(extra) > 1 or 0 in image.shape:
-        raise InputError(
-            f"an image to draw has pixels along y and x, and at most one more dimension; came {dict(image.sizes)}: "
-            "select the rest with .isel(...)"
-        )
-    if isinstance(obj, xr.Dataset):
-        stamp = {k: obj.attrs[k] for k in ("stamp_x", "stamp_y") if k in obj.attrs}
-        image = image.assign_attrs(stamp | image.attrs)
-    return image.transpose(*extra, "y", "x")
-
-
-def _canonical(image: xr.DataArray) -> xr.DataArray:
-    """`image` with the pixel dimensions named y and x, as kernels name them ky and kx."""
-    return image.rename({k: d for k, d in (("ky", "y"), ("kx", "x")) if k in image.dims and d not in image.dims})
-
-
-def _check_style(stretch: str, limits: Any) -> None:
+def _check_style(stretch: str, limits: Any, max_pixels: Any) -> None:
     if stretch not in _STRETCHES:
         raise InputError(f"unknown stretch {stretch!r}; the stretches are {', '.join(_STRETCHES)}")
+    if max_pixels is not None and not (isinstance(max_pixels, int) and max_pixels >= 1):
+        raise InputError(f"max_pixels is a whole number from 1 on, or None; came {max_pixels!r}")
     if limits == "zscale":
         return
     if not (isinstance(limits, tuple) and len(limits) == 2 and 0 <= limits[0] < limits[1] <= 100):
@@ -155,17 +172,6 @@ def _check_style(stretch: str, limits: Any) -> None:
             f'limits are "zscale" or two rising percentiles such as (1, 99.5); came {limits!r}. '
             "Pixel values are given by vmin= and vmax="
         )
-
-
-def _check_mask(mask: xr.DataArray, image: xr.DataArray) -> xr.DataArray:
-    if mask.dtype != bool:
-        raise InputError(
-            f"a mask is boolean, True where bad; this one is {mask.dtype}: decode bit planes with ztfxr.mask"
-        )
-    if not {"y", "x"} <= set(mask.dims) <= set(image.dims):
-        raise InputError(f"the mask has dimensions {mask.dims}, the image {image.dims}")
-    same_grid(image, mask)
-    return mask.transpose(*(d for d in image.dims if d in mask.dims))
 
 
 def _new_axes(projection: Mapping[str, Any]) -> Axes:
@@ -176,73 +182,113 @@ def _new_axes(projection: Mapping[str, Any]) -> Axes:
     return axes
 
 
-def _draw_stack(
-    image: xr.DataArray, style: Style, mask: xr.DataArray | None, title: str | None, projection: Mapping[str, Any]
+def _draw_grid(
+    drawn: Sequence[Drawn], style: Style, title: str | None, projections: Sequence[dict[str, Any]], *, shared: bool
 ) -> AxesArray:
-    """One panel per image of a stack; a 1-D array of their Axes."""
+    """The panels of one figure; a 1-D array of their Axes. `shared` panels have one scale, in one row."""
     import matplotlib.pyplot as plt
 
-    dim, n = image.dims[0], image.shape[0]
-    if n > _MAX_PANELS:
-        raise InputError(
-            f"{n} images along {dim!r}, at most {_MAX_PANELS} are drawn; select fewer: .isel({dim}=slice(0, 12))"
-        )
-    columns = math.ceil(math.sqrt(n))
-    rows = math.ceil(n / columns)
-    figure = plt.figure(figsize=(3.0 * columns, 2.7 * rows + 0.3), layout="constrained")
-    if title:
-        figure.suptitle(title)
-    values = image.variable.compute()
-    axes = np.empty(n, dtype=object)
-    for i in range(n):
-        panel = image.isel({dim: i}).copy(data=values[i].values)
-        veil = mask.isel({dim: i}) if mask is not None and dim in mask.dims else mask
-        axes[i] = figure.add_subplot(rows, columns, i + 1, **projection)
-        _shrink_labels(draw_image(axes[i], panel, style, veil, _panel_title(panel, dim, i)))
+    n = len(drawn)
+    columns = n if shared and n <= 4 else math.ceil(math.sqrt(n))
+    rows, side = math.ceil(n / columns), 4.5 if shared else 3.0
+    ny, nx = drawn[0].image.shape
+    height = 0.9 * side * min(max(ny / nx, 0.4), 2.5)
+    figure = plt.figure(figsize=(side * columns, height * rows + 0.3), layout="constrained")
+    common = describe(drawn[0].image) if shared else _common_filter(drawn)
+    figure.suptitle(common if title is None else title)
+    style = _shared_style(drawn, style) if shared else style
+    axes, legends = np.empty(n, dtype=object), []
+    for i, (one, projection) in enumerate(zip(drawn, projections, strict=True)):
+        together = {"sharex": axes[0], "sharey": axes[0]} if shared and i else {}
+        axes[i] = figure.add_subplot(rows, columns, i + 1, **projection, **together)
+        label = units_of(one.panel.image) if shared else label_of(one.panel.image)
+        legends.append(_draw_panel(axes[i], one, style, one.panel.title, label))
+        _shrink_labels(axes[i])
+    draw_legend(axes[0], legends, outside=True)
     return axes
 
 
-def _panel_title(panel: xr.DataArray, dim: Hashable, i: int) -> str:
-    if dim == "time":
-        return date_of(panel) or f"epoch {i}"
-    return f"{dim} {panel.coords[dim].item() if dim in panel.coords else i}"
+def _common_filter(drawn: Sequence[Drawn]) -> str:
+    """The filter of all panels, where they have one and do not name it themselves."""
+    bands = {str(one.image.coords["filter"].values) if "filter" in one.image.coords else "" for one in drawn}
+    band = bands.pop() if len(bands) == 1 else ""
+    return "" if any(one.panel.title.startswith(band) for one in drawn) else band
 
 
-def _shrink_labels(drawn: AxesImage) -> None:
-    ax, bar = drawn.axes, drawn.colorbar
+def _shared_style(drawn: Sequence[Drawn], style: Style) -> Style:
+    """`style` with the limits of the pixels of all images."""
+    pixels = np.concatenate([float_pixels(one.image).ravel() for one in drawn])
+    norm = _norm(pixels, style)
+    return replace(style, vmin=float(norm.vmin), vmax=float(norm.vmax))
+
+
+def _shrink_labels(ax: Axes) -> None:
     ax.title.set_fontsize("small")
     ax.set_xlabel("")
     ax.set_ylabel("")
     ax.tick_params(labelsize="x-small")
+    bar = ax.images[0].colorbar
     if bar is not None:
         bar.ax.tick_params(labelsize="x-small")
         bar.ax.yaxis.label.set_fontsize("small")
 
 
-def draw_image(ax: Axes, image: xr.DataArray, style: Style, mask: xr.DataArray | None, title: str) -> AxesImage:
-    """Draw one (y, x) image with its overlays."""
+def _draw_panel(ax: Axes, drawn: Drawn, style: Style, title: str, label: str) -> Legend:
+    """One image and all that lies over it; its legend."""
+    panel = drawn.panel
+    extent = (*edges(panel.image, "x"), *edges(panel.image, "y"))
+    if drawn.factor > 1:
+        side = round(drawn.factor * abs(extent[1] - extent[0]) / panel.image.sizes["x"])
+        label += f"{', ' if label else ''}means of {side} × {side} pixels"
+    draw_image(ax, drawn.image, style, title, label)
+    legend: Legend = {}
+    if drawn.bits is not None and panel.layers is not None:
+        over = (*edges(drawn.image, "x"), *edges(drawn.image, "y"))
+        legend |= draw_layers(ax, drawn.bits, panel.layers.planes, over)
+    legend |= draw_catalogs(ax, panel.image, panel.catalogs, extent)
+    for set_limits, dim, ends in ((ax.set_xlim, "x", extent[:2]), (ax.set_ylim, "y", extent[2:])):
+        set_limits(*(ends[::-1] if _reversed(panel.image, dim) else ends))
+    return legend
+
+
+def _reversed(image: xr.DataArray, dim: str) -> bool:
+    """Whether pixels count to the left or down, as the CF attribute `positive` of a mosaic's coordinates says."""
+    return dim in image.coords and image.coords[dim].attrs.get("positive") in ("left", "down")
+
+
+def draw_image(ax: Axes, image: xr.DataArray, style: Style, title: str, label: str | None = None) -> AxesImage:
+    """Draw one (y, x) image, with its cross; `label` is that of the colour bar, by default name and unit."""
     import matplotlib as mpl
 
     pixels = float_pixels(image)
-    extent = (*edges(image, "x"), *edges(image, "y"))
     drawn = ax.imshow(
         pixels,
         origin="lower",
         aspect="equal",
-        extent=extent,
+        extent=(*edges(image, "x"), *edges(image, "y")),
         norm=_norm(pixels, style),
         cmap=mpl.colormaps[style.cmap].with_extremes(bad=_BAD_COLOR),
         interpolation="nearest" if max(pixels.shape) <= _SMOOTH_ABOVE else None,
     )
-    if mask is not None:
-        ax.imshow(_veil(mask.values), origin="lower", aspect="equal", extent=extent, interpolation="nearest")
-    if style.marker and {"stamp_x", "stamp_y"} <= set(image.attrs):
-        draw_cross(ax, float(image.attrs["stamp_x"]), float(image.attrs["stamp_y"]))
+    requested = _requested(image)
+    if style.marker and requested is not None:
+        draw_cross(ax, *requested)
     _label_pixels(ax)
     ax.set_title(title)
     if style.colorbar:
-        draw_colorbar(drawn, label_of(image))
+        draw_colorbar(drawn, label_of(image) if label is None else label)
     return drawn
+
+
+def _requested(image: xr.DataArray) -> tuple[float, float] | None:
+    """Where the stamp was asked for, (x, y) in absolute pixels."""
+    if {"stamp_x", "stamp_y"} <= set(image.attrs):
+        return float(image.attrs["stamp_x"]), float(image.attrs["stamp_y"])
+    places = [image.coords.get(name) for name in ("x_pixel", "y_pixel")]
+    if any(place is None or place.ndim > 0 for place in places):
+        return None
+    x, y = (float(place.values) for place in places)  # type: ignore[union-attr]
+    return (x, y) if math.isfinite(x) and math.isfinite(y) else None
 
 
 def draw_colorbar(drawn: AxesImage, label: str) -> None:
@@ -251,23 +297,6 @@ def draw_colorbar(drawn: AxesImage, label: str) -> None:
     # An ordinary bar is higher than a panel of fixed aspect; but the layout does not see what is inset in WCSAxes.
     where: dict[str, Any] = {"ax": ax} if hasattr(ax, "wcs") else {"cax": ax.inset_axes((1.03, 0.0, 0.05, 1.0))}
     ax.figure.colorbar(drawn, label=label, **where)
-
-
-def float_pixels(image: xr.DataArray) -> NDArray[np.floating[Any]]:
-    """The pixel values as floats; `image` and its lazy labels stay as they are."""
-    values = image.variable.values
-    return values if values.dtype.kind == "f" else values.astype(np.float64)
-
-
-def edges(image: xr.DataArray, dim: str) -> tuple[float, float]:
-    """The outer edges of the first and last pixel along `dim`, in absolute pixels."""
-    n = image.sizes[dim]
-    centres = np.asarray(image.coords[dim].values if dim in image.coords else np.arange(n), dtype=float)
-    steps = np.diff(centres)
-    if n > 1 and not (steps[0] != 0 and np.allclose(steps, steps[0])):
-        raise InputError(f"the pixels are not evenly spaced along {dim!r}; select a slice, not a list of pixels")
-    half = steps[0] / 2 if n > 1 else 0.5
-    return float(centres[0] - half), float(centres[-1] + half)
 
 
 def _norm(pixels: NDArray[np.floating[Any]], style: Style) -> Any:
@@ -303,28 +332,6 @@ def find_limits(pixels: NDArray[np.floating[Any]], limits: Limits) -> tuple[floa
     return float(low), float(high)
 
 
-def _veil(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """RGBA pixels, coloured where `mask` is True and clear elsewhere."""
-    from matplotlib.colors import to_rgba
-
-    color = np.round(255 * np.array(to_rgba(_MASK_COLOR, _MASK_ALPHA))).astype(np.uint8)
-    return mask[..., np.newaxis] * color
-
-
-def draw_cross(ax: Axes, x: float, y: float) -> None:
-    """A white cross with a dark rim, to be seen on any grey, and an open middle, to leave the target visible."""
-    from matplotlib.path import Path
-    from matplotlib.patheffects import Normal, Stroke
-
-    arms = [(r * dx, r * dy) for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)) for r in (0.5, 1.0)]
-    shape = Path(arms, [Path.MOVETO, Path.LINETO] * 4)
-    line = ax.plot(
-        [x], [y], marker=shape, ms=26, mew=1.6, mec="white", mfc="none", ls="none", scalex=False, scaley=False
-    )
-    line[0].set_gid("stamp")
-    line[0].set_path_effects([Stroke(linewidth=3.2, foreground="black"), Normal()])
-
-
 def _label_pixels(ax: Axes) -> None:
     sky = hasattr(ax, "wcs")
     if sky:
@@ -332,8 +339,3 @@ def _label_pixels(ax: Axes) -> None:
         ax.patch.set_in_layout(False)
     ax.set_xlabel("RA (ICRS)" if sky else "x (pixel)")
     ax.set_ylabel("Dec (ICRS)" if sky else "y (pixel)")
-
-
-def _describe(image: xr.DataArray) -> str:
-    band = image.coords.get("filter")
-    return " ".join(filter(None, (str(band.item()) if band is not None and band.ndim == 0 else "", date_of(image))))

@@ -112,7 +112,7 @@ def _draw_difference(ax: Axes, image: xr.DataArray, label: str) -> None:
     spread = 5 * mad_std(shown.values)
     wide = spread if np.isfinite(spread) and spread > 0 else 1.0
     title = f"difference {label}".strip() + (f"\nmeans of {factor} × {factor} pixels" if factor > 1 else "")
-    drawn = draw_image(ax, shown, Style(vmin=-wide, vmax=wide, cmap="RdBu_r", colorbar=False), None, title)
+    drawn = draw_image(ax, shown, Style(vmin=-wide, vmax=wide, cmap="RdBu_r", colorbar=False), title)
     # The usual light blue of bad pixels is a value on this scale.
     drawn.set_cmap(drawn.get_cmap().with_extremes(bad=_BAD))
     draw_colorbar(drawn, units_of(image))

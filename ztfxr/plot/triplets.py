@@ -97,7 +97,7 @@ def _draw_triplet(axes: AxesArray, images: Sequence[xr.DataArray], centre: tuple
     direct = Style(vmin=low, vmax=high, colorbar=False, marker=False)
     styles = (direct, direct, replace(direct, vmin=-wide, vmax=wide, cmap="RdBu_r"))
     titles = (f"science\n{date_of(images[0])}".strip(), "reference", "difference")
-    drawn = [draw_image(*args) for args in zip(axes, images, styles, [None] * 3, titles, strict=True)]
+    drawn = [draw_image(*args) for args in zip(axes, images, styles, titles, strict=True)]
     for i, ax in enumerate(axes):
         if centre is not None:
             draw_cross(ax, *centre)

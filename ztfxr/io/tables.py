@@ -1,0 +1,243 @@
+"""Tables of every kind that users have, as a Dataset on `source`."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
+from astropy.time import Time
+from dask.base import is_dask_collection
+from numpy.typing import NDArray
+
+from ztfxr.errors import InputError
+from ztfxr.schema import SPECS
+
+__all__ = ["ATTRS_KEY", "Catalog", "as_catalog"]
+
+Catalog: TypeAlias = xr.Dataset | Table | pd.DataFrame | SkyCoord | Mapping[str, Any] | NDArray[np.void]
+
+ATTRS_KEY = "ztfxr"
+"""Where a DataFrame's `attrs` keep the attributes of its columns."""
+
+_SKY_ALIASES = {
+    "ra": ("ra", "ra_icrs", "raj2000", "_raj2000", "ra_deg", "ramean", "alphawin_j2000", "alpha_j2000"),
+    "dec": ("dec", "de_icrs", "dej2000", "_dej2000", "dec_deg", "decmean", "deltawin_j2000", "delta_j2000"),
+}
+_PIXEL_ALIASES = {
+    "x_centroid": ("x_centroid", "xcentroid", "x_pixel", "x"),
+    "y_centroid": ("y_centroid", "ycentroid", "y_pixel", "y"),
+}
+
+
+def as_catalog(catalog: Catalog) -> xr.Dataset:
+    """A catalogue in any form as a Dataset on `source`; what is lazy stays lazy.
+
+    Parameters
+    ----------
+    catalog
+        A Dataset along one dimension (others, as `time`, may stand beside it); an astropy Table, a pandas DataFrame, a
+        structured array, a mapping of columns, or a `SkyCoord`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Every column on `source`. The sky position, found under the names that surveys give it (`RA_ICRS`, `RAJ2000`,
+        `raMean`, `ALPHA_J2000`, ..., in any case), is the coordinates `ra`, `dec` in degrees, taken as ICRS; columns
+        with a unit are converted to degrees. Pixel positions `x`, `y` or `x_pixel`, `y_pixel`, taken as absolute and
+        0-based, are `x_centroid`, `y_centroid`; `X`, `X_IMAGE` and the like, which count from 1, stay as they are.
+        Units and descriptions of columns become attributes; a column of vectors becomes one column per component,
+        `name_0`, `name_1`, ... Where a number is missing the column is float64 with NaN, where a text is missing it is
+        empty.
+
+    Raises
+    ------
+    InputError
+        No dimension that could be that of the sources, columns of different length, or a position that is text.
+    """
+    if isinstance(catalog, xr.Dataset):
+        return _from_dataset(catalog)
+    columns = dict(_columns(catalog))
+    lengths = {name: int(v.size) for name, v in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputError(f"the columns of the catalogue differ in length: {lengths}")
+    out = xr.Dataset(_named(columns))
+    return _with_positions(out)
+
+
+def _from_dataset(dataset: xr.Dataset) -> xr.Dataset:
+    along = _dimension(dataset)
+    columns = [str(name) for name, v in dataset.variables.items() if v.dims == (along,) and name != along]
+    renamed = dataset.rename(_canonical(columns))
+    return _with_positions(renamed if along == "source" else renamed.rename({along: "source"}))
+
+
+def _dimension(dataset: xr.Dataset) -> Hashable:
+    """The dimension of the sources: `source`, else that of the sky position, else the only one."""
+    if "source" in dataset.sizes:
+        return "source"
+    names = {str(name).lower(): dataset[name].dims for name in dataset.variables}
+    dims = next((names[alias] for alias in _SKY_ALIASES["ra"] if alias in names), tuple(dataset.sizes))
+    if len(dims) == 1:
+        return dims[0]
+    if set(dims) >= {"y", "x"}:
+        raise InputError("a catalogue is needed, this is an image; detect its sources first, with ztfxr.sources")
+    raise InputError(f"a catalogue has the dimension 'source'; this Dataset has {', '.join(map(str, dims)) or 'none'}")
+
+
+def _with_positions(catalog: xr.Dataset) -> xr.Dataset:
+    """`catalog` with `ra`, `dec` as coordinates in degrees, and positions annotated."""
+    updates = {}
+    for name in ("ra", "dec"):
+        if name in catalog.variables and catalog[name].dims == ("source",):
+            updates[name] = _degrees(name, catalog[name].variable)
+    out = catalog.assign_coords(updates)
+    for name in _PIXEL_ALIASES:
+        if name in out.data_vars and not out[name].attrs:
+            out[name] = out[name].assign_attrs(SPECS[name].attrs)
+    return out
+
+
+def _degrees(name: str, column: xr.Variable) -> xr.Variable:
+    if column.dtype.kind not in "iuf":
+        raise InputError(f"{name} is {column.dtype}, but degrees are needed; parse text with astropy's SkyCoord first")
+    unit = u.Unit(column.attrs.get("units") or "deg", parse_strict="silent")
+    if not unit.is_equivalent(u.deg):
+        raise InputError(f"{name} is in {column.attrs['units']!r}, which is no angle; degrees are needed")
+    scale = unit.to(u.deg)
+    data = column.data if scale == 1.0 else column.data * scale
+    return xr.Variable(column.dims, data, {**column.attrs, **SPECS[name].attrs})
+
+
+def _canonical(names: Iterable[str]) -> dict[str, str]:
+    """Which columns to rename to `ra`, `dec` (their names in any case), `x_centroid` and `y_centroid`."""
+    known = list(names)
+    lower = {name.lower(): name for name in reversed(known)}
+    out = {}
+    for aliases, found in ((_SKY_ALIASES, lower), (_PIXEL_ALIASES, dict(zip(known, known, strict=True)))):
+        for new, others in aliases.items():
+            old = next((found[alias] for alias in others if alias in found), None)
+            if old is not None and new not in known:
+                out[old] = new
+    return out
+
+
+def _named(columns: dict[str, xr.Variable]) -> dict[str, xr.Variable]:
+    names = _canonical(columns)
+    if "source" in columns:
+        if "source_id" in columns:
+            raise InputError("a column cannot be named 'source', which is the dimension; rename it")
+        names["source"] = "source_id"
+    return {names.get(name, name): column for name, column in columns.items()}
+
+
+def _columns(catalog: Any) -> Iterator[tuple[str, xr.Variable]]:
+    """Name and values of every column; vectors by component."""
+    for name, column in _raw_columns(catalog):
+        yield from _split(str(name), _variable(str(name), column))
+
+
+def _raw_columns(catalog: Any) -> Iterator[tuple[Hashable, Any]]:
+    if isinstance(catalog, SkyCoord):
+        yield from _sky_columns(catalog)
+    elif isinstance(catalog, pd.DataFrame):
+        yield from _frame_columns(catalog)
+    elif isinstance(catalog, Table | Mapping):
+        for name in catalog.keys():  # noqa: SIM118 - iterating a Table gives its rows
+            column = catalog[name]
+            yield from _sky_columns(column) if isinstance(column, SkyCoord) else [(name, column)]
+    elif isinstance(catalog, np.ndarray) and catalog.dtype.names:
+        for name in catalog.dtype.names:
+            yield name, catalog[name]
+    else:
+        raise InputError(
+            f"a catalogue is a Dataset, Table, DataFrame, SkyCoord, structured array or mapping of columns; "
+            f"came {type(catalog).__name__}"
+        )
+
+
+def _sky_columns(sky: SkyCoord) -> Iterator[tuple[str, Any]]:
+    icrs = sky.icrs
+    yield "ra", np.atleast_1d(icrs.ra.deg)
+    yield "dec", np.atleast_1d(icrs.dec.deg)
+
+
+def _frame_columns(frame: pd.DataFrame) -> Iterator[tuple[Hashable, Any]]:
+    flat = frame if all(name is None for name in frame.index.names) else frame.reset_index()
+    attrs = frame.attrs.get(ATTRS_KEY, {})
+    for name in flat.columns:
+        series = flat[name]
+        if isinstance(series.dtype, pd.DatetimeTZDtype):
+            series = series.dt.tz_convert("UTC").dt.tz_localize(None)
+        yield name, xr.Variable("source", _numpy(series.to_numpy()), attrs.get(name))
+
+
+def _variable(name: str, column: Any) -> xr.Variable:
+    if isinstance(column, xr.DataArray | xr.Variable):
+        variable = column.variable if isinstance(column, xr.DataArray) else column
+        if variable.ndim != 1:
+            raise InputError(f"the column {name!r} has dimensions {variable.dims}; a catalogue's have one")
+        return xr.Variable("source", variable.data, variable.attrs)
+    if isinstance(column, Time):
+        return xr.Variable("source", np.atleast_1d(column.utc.datetime64))
+    attrs = {}
+    unit, info = getattr(column, "unit", None), getattr(column, "info", None)
+    if unit is not None and str(unit):
+        attrs["units"] = {"pix": "pixel"}.get(str(unit), str(unit))
+    if getattr(info, "description", None):
+        attrs["long_name"] = str(column.info.description)
+    values = column if is_dask_collection(column) else _numpy(getattr(column, "value", column))
+    dims = ("source", *(f"axis_{i}" for i in range(1, values.ndim)))
+    return xr.Variable(dims, values, attrs)
+
+
+def _split(name: str, column: xr.Variable) -> Iterator[tuple[str, xr.Variable]]:
+    if column.ndim == 1:
+        yield name, column
+    elif column.ndim == 2:
+        for i in range(column.shape[1]):
+            yield f"{name}_{i}", column[:, i]
+    else:
+        raise InputError(f"the column {name!r} holds arrays of shape {column.shape[1:]}; leave it out")
+
+
+def _numpy(values: Any) -> NDArray[Any]:
+    """A plain array in native byte order: text as text, missing numbers as NaN."""
+    missing = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
+    if hasattr(values, "unmasked"):
+        values, missing = values.unmasked, np.asarray(values.mask)
+    array = np.atleast_1d(np.asarray(values))
+    if array.dtype.kind == "O":
+        array, missing = _typed(array)
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8")
+    if missing is not None and missing.any():
+        array = _blanked(array, np.atleast_1d(missing))
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _typed(objects: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Python objects as numbers or text, and where they are missing."""
+    missing = np.asarray(pd.isna(objects))
+    present = np.array(objects[~missing].tolist())
+    if present.dtype.kind not in "biufUSM" or present.ndim != 1:
+        present = objects[~missing].astype(str)
+    out = np.zeros(objects.shape, dtype=present.dtype)
+    out[~missing] = present
+    return out, missing
+
+
+def _blanked(array: NDArray[Any], missing: NDArray[np.bool_]) -> NDArray[Any]:
+    kind = array.dtype.kind
+    if kind == "U":
+        return np.where(missing, "", array)
+    if kind in "mM":
+        return np.where(missing, np.array("NaT", dtype=array.dtype), array)
+    out = array.astype(array.dtype if kind in "fc" else np.float64)
+    out[missing] = np.nan
+    return out

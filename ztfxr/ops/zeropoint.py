@@ -1,0 +1,145 @@
+"""Zero point and colour term against a catalogue."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, fields
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from ztfxr.arrays import photcal
+from ztfxr.errors import InputError
+from ztfxr.io.tables import Catalog, as_catalog
+from ztfxr.ops._apply import apply_images
+from ztfxr.ops.catalogs import Radius, match
+from ztfxr.schema import annotate_all
+
+__all__ = ["zero_point"]
+
+_FITTED = tuple(f.name for f in fields(photcal.ZeroPointFit))
+
+
+def zero_point(
+    sources: xr.Dataset,
+    catalog: Catalog | None = None,
+    *,
+    radius: Radius = 1.0,
+    flux: str = "kron_flux",
+    mag: str = "mag",
+    color: str | tuple[str, str] | None = None,
+    n_sigma: float = 3.0,
+    min_stars: int = 5,
+) -> xr.Dataset:
+    """Zero point and colour term of fluxes against a catalogue of magnitudes. Computes where it has to match.
+
+    Parameters
+    ----------
+    sources
+        Fluxes on `source`, or on (time, source): then every epoch is fitted.
+    catalog
+        Magnitudes, in any form that `ztfxr.as_catalog` takes; matched to the sources by `ztfxr.match`. Without it,
+        `sources` holds the magnitudes too, in its rows, as `ztfxr.match` puts them side by side; the fit is then lazy
+        where they are.
+    radius
+        Of the match: an angle, or a number of arcsec.
+    flux
+        Column with the fluxes in DN; their errors are in ``<flux>_err``.
+    mag
+        Column with the magnitudes of the catalogue; their errors are in ``<mag>_err``, or are 0 without such a column.
+    color
+        Column of the catalogue with a colour, or two with the magnitudes to subtract, such as ``("mag_g", "mag_r")``.
+        Without it no colour term is fitted.
+    n_sigma
+        Stars further from the fit than this many of their errors are clipped.
+    min_stars
+        With fewer stars the fit is NaN.
+
+    Returns
+    -------
+    xarray.Dataset
+        `magzp`, `magzp_err`, `color_term`, `color_term_err`, `magzprms` (standard deviation of the stars used about the
+        fit), `intrinsic_scatter` (what the stated errors do not explain of it), `n_stars`, `n_used`; on `time` where
+        the fluxes are. Without a fit they are NaN, and `n_used` is 0.
+
+    Raises
+    ------
+    InputError
+        A column is missing, or there is no catalogue with positions to match.
+
+    Notes
+    -----
+    ``mag = −2.5 log10(flux) + magzp + color_term · color``, which is IPAC's convention (Masci et al. 2019, PASP 131,
+    018003): `magzp` belongs to colour 0. Weighted least squares from a start that outliers do not move; see
+    `ztfxr.arrays.photcal.fit_zero_point`. Fluxes that are not positive, and rows with a NaN, are left out.
+    """
+    if not (n_sigma > 0 and min_stars >= 2):
+        raise InputError(f"n_sigma is positive and min_stars at least 2; came {n_sigma} and {min_stars}")
+    colors = (color,) if isinstance(color, str) else tuple(color or ())
+    if len(colors) > 2:
+        raise InputError(f"a colour is one column, or two to subtract; came {colors}")
+    options: dict[str, Any] = {"n_sigma": n_sigma, "with_color": bool(colors), "min_stars": min_stars}
+    if catalog is None:
+        return _fitted(sources, flux, mag, colors, options)
+    if flux in sources and "time" in sources[flux].dims:
+        epochs = [sources.isel(time=i) for i in range(sources.sizes["time"])]
+        fits = [_against(epoch, catalog, radius, flux, mag, colors, options) for epoch in epochs]
+        return xr.concat(fits, "time", coords="different", compat="equals")
+    return _against(sources, catalog, radius, flux, mag, colors, options)
+
+
+def _against(
+    sources: xr.Dataset,
+    catalog: Catalog,
+    radius: Radius,
+    flux: str,
+    mag: str,
+    colors: tuple[str, ...],
+    options: dict[str, Any],
+) -> xr.Dataset:
+    """The fit to the pairs of sources and catalogue entries that lie together."""
+    table = as_catalog(catalog)
+    errors = [f"{mag}_err"] if f"{mag}_err" in table.variables else []
+    columns = [flux, f"{flux}_err", mag, *errors, *colors]
+    pairs = match(sources, table, radius=radius, names=("sources", "catalog"), columns=columns)
+    rows = pairs.assign_coords({k: v.variable for k, v in sources.coords.items() if v.ndim == 0})
+    return _fitted(rows, f"sources_{flux}", f"catalog_{mag}", tuple(f"catalog_{c}" for c in colors), options)
+
+
+def _fitted(rows: xr.Dataset, flux: str, mag: str, colors: tuple[str, ...], options: dict[str, Any]) -> xr.Dataset:
+    """The fit to columns side by side, each leading dimension on its own."""
+    counts, counts_err, catalog = (_column(rows, name) for name in (flux, f"{flux}_err", mag))
+    catalog_err = rows[f"{mag}_err"] if f"{mag}_err" in rows else xr.zeros_like(catalog)
+    shades = [_column(rows, name) for name in colors] or [xr.zeros_like(catalog)]
+    shade = shades[0] - shades[1] if len(shades) == 2 else shades[0]
+    row = str(next((d for d in ("match", "source") if d in catalog.dims), catalog.dims[-1]))
+    columns = [
+        c.reset_coords(drop=True).drop_vars(row, errors="ignore")
+        for c in (counts, counts_err, catalog, catalog_err, shade)
+    ]
+    found = apply_images(
+        _fit, *columns, inputs=[(row,)] * len(columns), outputs=dict.fromkeys(_FITTED, ()), kwargs=options
+    )
+    kept = {k: v.variable for k, v in rows.coords.items() if row not in v.dims and k not in _FITTED}
+    out = xr.Dataset({k: v.variable for k, v in found.items()}, kept)
+    return annotate_all(out.assign_attrs(flux=flux, mag=mag, color=" - ".join(colors), n_sigma=options["n_sigma"]))
+
+
+def _column(rows: xr.Dataset, name: str) -> xr.DataArray:
+    if name not in rows:
+        raise InputError(f"no column {name!r}; there are {', '.join(map(str, rows.data_vars)) or 'none'}")
+    return rows[name]
+
+
+def _fit(
+    counts: NDArray[Any],
+    counts_err: NDArray[Any],
+    mag: NDArray[Any],
+    mag_err: NDArray[Any],
+    color: NDArray[Any],
+    **options: Any,
+) -> tuple[float, ...]:
+    offset = mag - photcal.to_mag(counts, 0.0)
+    error = np.hypot(photcal.mag_error(counts, counts_err), mag_err)
+    return astuple(photcal.fit_zero_point(offset, error, color, **options))
