@@ -58,6 +58,19 @@ def _gaussian_psf() -> xr.DataArray:
     return xr.DataArray(stamp / stamp.sum(), dims=("psf_y", "psf_x")).chunk()
 
 
+_ELLIPSES = xr.Dataset(
+    {
+        name: ("source", [value])
+        for name, value in (
+            ("x_centroid", 10.0),
+            ("y_centroid", 12.0),
+            ("semimajor_axis", 2.0),
+            ("semiminor_axis", 1.5),
+            ("orientation", 30.0),
+        )
+    }
+)
+
 LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
     "as_catalog": lambda f, t: ztfxr.as_catalog(ztfxr.aperture_photometry(f, [(10, 10)], radius=3)),
     "from_ccddata": lambda f, t: ztfxr.from_ccddata(CCDData(np.zeros((3, 4)), unit="adu")),
@@ -91,6 +104,9 @@ LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
     "mag_to_counts": lambda f, t: ztfxr.mag_to_counts(ztfxr.counts_to_mag(f.sci)),
     "mag_to_flux": lambda f, t: ztfxr.mag_to_flux(ztfxr.counts_to_mag(f.sci)),
     "mask": lambda f, t: ztfxr.mask(f, grow=2),
+    "mask_fractions": lambda f, t: ztfxr.mask_fractions(f),
+    "mask_planes": lambda f, t: ztfxr.mask_planes(f),
+    "noise": lambda f, t: ztfxr.noise(f),
     "measure_epochs": lambda f, t: ztfxr.measure_epochs(_stack(f)),
     "pixel_scale": lambda f, t: ztfxr.pixel_scale(f),
     "mosaic": lambda f, t: ztfxr.mosaic(t, rebin=2, shape=(48, 40)),
@@ -108,6 +124,7 @@ LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
     "sky_to_tangent": lambda f, t: ztfxr.sky_to_tangent(f, ra=150.0, dec=20.0, center=(150.0, 20.0)),
     "source_flags": lambda f, t: ztfxr.source_flags(ztfxr.sources(f, n_sigma=2.0, max_sources=4)),
     "sources": lambda f, t: ztfxr.sources(_stack(f), n_sigma=2.0, max_sources=4),
+    "source_mask": lambda f, t: ztfxr.source_mask(f, _ELLIPSES),
     "stack": lambda f, t: ztfxr.stack(t),
     "stamp": lambda f, t: ztfxr.stamp(f, x=2, y=3, size=21),
     "stamps": lambda f, t: ztfxr.stamps(_stack(f), [(2, 3), (20, 21.4)], 21, centered=True),
@@ -129,6 +146,7 @@ READS_HEADERS_ONLY = {
     "open_zarr",
 }
 COMPUTES = {
+    "explain",
     "in_footprint",
     "isolated",
     "match",

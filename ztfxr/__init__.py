@@ -45,12 +45,12 @@ from ztfxr.io.saved import open_fits
 from ztfxr.io.psf import read_psf
 from ztfxr.io.tables import as_catalog
 from ztfxr.ops.align import align
-from ztfxr.ops.background import background, clean, variance
+from ztfxr.ops.background import background, clean, noise, variance
 from ztfxr.ops.catalogs import in_footprint, isolated, match, query_catalog, unmatched, with_catalogs
 from ztfxr.ops.ccddata import from_ccddata, to_ccddata
 from ztfxr.ops.coadd import build_reference, coadd
 from ztfxr.ops.epochs import measure_epochs, select_epochs
-from ztfxr.ops.masks import mask
+from ztfxr.ops.masks import explain, mask, mask_fractions, mask_planes, source_mask
 from ztfxr.ops.mosaic import mosaic, rebin, sky_to_mosaic
 from ztfxr.ops.photcal import (
     convert_flux,
@@ -132,6 +132,7 @@ __all__ = [
     "difference",
     "difference_photometry",
     "drop_wcs",
+    "explain",
     "flux_to_counts",
     "flux_to_mag",
     "footprint",
@@ -145,9 +146,12 @@ __all__ = [
     "mag_to_counts",
     "mag_to_flux",
     "mask",
+    "mask_fractions",
+    "mask_planes",
     "match",
     "measure_epochs",
     "mosaic",
+    "noise",
     "open_alerts",
     "open_ccd",
     "open_epochs",
@@ -183,6 +187,7 @@ __all__ = [
     "sky_to_pixel",
     "sky_to_tangent",
     "source_flags",
+    "source_mask",
     "sources",
     "stack",
     "stamp",

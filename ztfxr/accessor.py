@@ -74,8 +74,13 @@ class DataArrayAccessor(_Accessor[xr.DataArray]):
     """ZTF operations on an image or on mask bit planes."""
 
     mask = _bound(_masks.mask)
+    mask_planes = _bound(_masks.mask_planes)
+    mask_fractions = _bound(_masks.mask_fractions)
+    explain = _bound(_masks.explain)
+    source_mask = _bound(_masks.source_mask)
     background = _bound(_noise.background)
     clean = _bound(_noise.clean)
+    noise = _bound(_noise.noise)
     variance = _bound(_noise.variance)
     source_flags = _bound(_sources.source_flags)
     sources = _bound(_sources.sources)
@@ -128,8 +133,13 @@ class DatasetAccessor(_Accessor[xr.Dataset]):
     """ZTF operations on a frame, a stack or a light curve."""
 
     mask = _bound(_masks.mask)
+    mask_planes = _bound(_masks.mask_planes)
+    mask_fractions = _bound(_masks.mask_fractions)
+    explain = _bound(_masks.explain)
+    source_mask = _bound(_masks.source_mask)
     background = _bound(_noise.background)
     clean = _bound(_noise.clean)
+    noise = _bound(_noise.noise)
     variance = _bound(_noise.variance)
     source_flags = _bound(_sources.source_flags)
     sources = _bound(_sources.sources)
