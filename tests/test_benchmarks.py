@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from photutils.aperture import CircularAperture
 
-from benchmarks import _scenes, apertures, frame, lco
+from benchmarks import _scenes, apertures, frame, lco, reading
 
-MODULES = ("apertures", "difference", "frame", "lco")
+MODULES = ("apertures", "difference", "frame", "lco", "pipeline", "reading")
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -112,6 +112,48 @@ def test_clean_frames_agree() -> None:
     ours, by_hand = frame.our_clean(path), frame.clean_by_hand(path)
     np.testing.assert_array_equal(np.isnan(ours), np.isnan(by_hand))
     np.testing.assert_allclose(ours, by_hand, atol=0.05)
+
+
+def test_stamps_agree() -> None:
+    try:
+        expected = reading.astropy_stamp("plain")
+    except NotImplementedError as missing:
+        pytest.skip(str(missing))
+    for kind, read in reading.READERS.items():
+        np.testing.assert_allclose(read(kind), expected, atol=2.0 if kind == "fz lossy" else 0.0)
+
+
+def _quadrant() -> Path:
+    try:
+        return frame.quadrant_path()
+    except NotImplementedError as missing:
+        pytest.skip(str(missing))
+
+
+def test_ways_to_a_clean_image_agree() -> None:
+    """Bit for bit, whatever holds the pixels."""
+    path = str(_quadrant())
+    expected = clean.METHODS["by hand"](path)()
+    for method in image.CLEAN[1:]:
+        np.testing.assert_array_equal(clean.METHODS[method](path)(), expected)
+
+
+def test_labels_are_astropys() -> None:
+    assert image.label_error(_quadrant()) < 1e-3
+
+
+def test_workers_take_turns() -> None:
+    """A process answers for every method that it is asked for, and says when it cannot."""
+    path = _quadrant()
+    found = image.compare(("by hand", "ztfxr, no dask"), path, repeats=1)
+    assert list(found) == ["by hand", "ztfxr, no dask"]
+    assert all(values["time"] > 0 and values["memory"] >= 0 for values in found.values())
+    with image.Worker(path) as worker, pytest.raises(RuntimeError, match="nothing failed"):
+        worker.ask("time", "nothing")
+
+
+def test_every_method_is_compared() -> None:
+    assert {*image.CLEAN, *image.PEERS, *image.LABELS} == set(clean.METHODS)
 
 
 def test_scene_is_what_it_says() -> None:

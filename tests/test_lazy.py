@@ -71,6 +71,20 @@ _ELLIPSES = xr.Dataset(
     }
 )
 
+
+def _stamp() -> xr.DataArray:
+    """The PSF of one source."""
+    return xr.DataArray(np.full((1, 5, 5), 0.04), dims=("source", "psf_y", "psf_x"))
+
+
+def _scale() -> xr.Dataset:
+    """Photometric scales of three epochs."""
+    rng = np.random.default_rng(0)
+    flux = 1000.0 + rng.normal(size=(3, 9))
+    lc = xr.Dataset({"flux": (("time", "source"), flux), "flux_err": (("time", "source"), np.ones((3, 9)))})
+    return ztfxr.photometric_scale(lc)
+
+
 LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
     "as_catalog": lambda f, t: ztfxr.as_catalog(ztfxr.aperture_photometry(f, [(10, 10)], radius=3)),
     "from_ccddata": lambda f, t: ztfxr.from_ccddata(CCDData(np.zeros((3, 4)), unit="adu")),
@@ -132,6 +146,31 @@ LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
     "tangent_to_sky": lambda f, t: ztfxr.tangent_to_sky(f, 3.0, 4.0, center=(150.0, 20.0)),
     "zero_point": lambda f, t: ztfxr.zero_point(ztfxr.sources(_stack(f), n_sigma=2.0, max_sources=4)),
     "zogy": lambda f, t: ztfxr.zogy(_stack(f), f),
+    "aperture_correction": lambda f, t: ztfxr.aperture_correction(
+        ztfxr.aperture_photometry(f, [(10, 10), (20, 20)], radius=[3, 5])
+    ),
+    "bin_by_night": lambda f, t: ztfxr.bin_by_night(ztfxr.aperture_photometry(_stack(f), [(10, 10)], radius=3)),
+    "magnitudes": lambda f, t: ztfxr.magnitudes(
+        ztfxr.calibrate_flux(ztfxr.aperture_photometry(_stack(f), [(10, 10)], radius=3))
+    ),
+    "quality_cuts": lambda f, t: ztfxr.quality_cuts(
+        ztfxr.aperture_photometry(_stack(f), [(10, 10)], radius=3), max_seeing=3.0
+    ),
+    "total_flux": lambda f, t: ztfxr.total_flux(
+        ztfxr.calibrate_flux(ztfxr.aperture_photometry(_stack(f), [(10, 10)], radius=3)),
+        reference_mag=18.0,
+        reference_mag_err=0.01,
+    ),
+    "apply_scale": lambda f, t: ztfxr.apply_scale(ztfxr.aperture_photometry(_stack(f), [(10, 10)], radius=3), _scale()),
+    "inject": lambda f, t: ztfxr.inject(_stack(f), [(10, 10)], [500.0], _stamp(), gain=6.0),
+    "inject_and_measure": lambda f, t: ztfxr.inject_and_measure(
+        f,
+        lambda images, positions: ztfxr.aperture_photometry(images, positions, radius=3),
+        xr.DataArray(_stamp().values[0], dims=("psf_y", "psf_x")),
+        mag=(17.0, 19.0),
+        n_sources=1,
+        margin=5,
+    ),
     "variance": lambda f, t: ztfxr.variance(f),
 }
 READS_HEADERS_ONLY = {
@@ -146,6 +185,14 @@ READS_HEADERS_ONLY = {
     "open_zarr",
 }
 COMPUTES = {
+    "plot_injection",
+    "injection_report",
+    "rescale_errors",
+    "read_zfps",
+    "photometric_scale",
+    "cut_counts",
+    "correct_baseline",
+    "clean_zfps",
     "explain",
     "in_footprint",
     "isolated",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib.metadata import version as _version
 
 from ztfxr import accessor as _accessor
+from ztfxr import pipeline as pipeline
 from ztfxr.analyst import difference_photometry, write_extensions
 from ztfxr.dia.decorrelate import decorrelate
 from ztfxr.dia.difference import difference
@@ -30,6 +31,7 @@ from ztfxr.errors import (
     NotFITSError,
     OutsideFrameError,
     PSFError,
+    RemoteFileError,
     ShapeError,
     StoreError,
     TruncatedFileError,
@@ -41,9 +43,10 @@ from ztfxr.io.catalogs import read_catalog
 from ztfxr.io.exposure import open_ccd, open_exposure
 from ztfxr.io.generic import open_frame, open_frames
 from ztfxr.io.lco import open_lco, read_lco_catalog
-from ztfxr.io.saved import open_fits
 from ztfxr.io.psf import read_psf
+from ztfxr.io.saved import open_fits
 from ztfxr.io.tables import as_catalog
+from ztfxr.io.zfps import read_zfps
 from ztfxr.ops.align import align
 from ztfxr.ops.background import background, clean, noise, variance
 from ztfxr.ops.catalogs import in_footprint, isolated, match, query_catalog, unmatched, with_catalogs
@@ -79,12 +82,17 @@ from ztfxr.ops.sources import source_flags, sources
 from ztfxr.ops.stack import stack
 from ztfxr.ops.stamps import stamp, stamps
 from ztfxr.ops.zeropoint import zero_point
-from ztfxr.photometry.aperture import aperture_photometry
+from ztfxr.photometry.aperture import aperture_correction, aperture_photometry
+from ztfxr.photometry.baseline import clean_zfps, correct_baseline, magnitudes, rescale_errors, total_flux
+from ztfxr.photometry.binning import bin_by_night
+from ztfxr.photometry.calibrate import apply_scale, calibrate_flux, photometric_scale
+from ztfxr.photometry.cuts import cut_counts, quality_cuts
 from ztfxr.photometry.forced import forced_photometry
-from ztfxr.photometry.lightcurve import calibrate_flux, lightcurve
+from ztfxr.photometry.inject import inject, inject_and_measure, injection_report
+from ztfxr.photometry.lightcurve import lightcurve
 from ztfxr.photometry.psf import build_psf, psf_at
 from ztfxr.photometry.variability import variability
-from ztfxr.plot import plot_lightcurve, plot_summary, plot_triplet, report, show
+from ztfxr.plot import plot_injection, plot_lightcurve, plot_summary, plot_triplet, report, show
 from ztfxr.store.fits import to_fits
 from ztfxr.store.regions import to_regions
 from ztfxr.store.tables import to_dataframe, to_parquet, to_table
@@ -108,26 +116,33 @@ __all__ = [
     "NotFITSError",
     "OutsideFrameError",
     "PSFError",
+    "RemoteFileError",
     "ShapeError",
     "StoreError",
     "TruncatedFileError",
     "ZtfxrError",
     "align",
+    "aperture_correction",
     "aperture_photometry",
+    "apply_scale",
     "as_catalog",
     "assign_wcs",
     "background",
+    "bin_by_night",
     "build_psf",
     "build_reference",
     "calibrate_flux",
     "center",
     "clean",
+    "clean_zfps",
     "coadd",
     "contains",
     "convert_flux",
     "corners",
+    "correct_baseline",
     "counts_to_flux",
     "counts_to_mag",
+    "cut_counts",
     "decorrelate",
     "difference",
     "difference_photometry",
@@ -140,11 +155,15 @@ __all__ = [
     "from_ccddata",
     "get_wcs",
     "in_footprint",
+    "inject",
+    "inject_and_measure",
+    "injection_report",
     "isolated",
     "kernel_at",
     "lightcurve",
     "mag_to_counts",
     "mag_to_flux",
+    "magnitudes",
     "mask",
     "mask_fractions",
     "mask_planes",
@@ -162,9 +181,11 @@ __all__ = [
     "open_lco",
     "open_quadrant",
     "open_zarr",
+    "photometric_scale",
     "pixel_scale",
     "pixel_to_sky",
     "pixel_to_tangent",
+    "plot_injection",
     "plot_lightcurve",
     "plot_summary",
     "plot_triplet",
@@ -172,13 +193,16 @@ __all__ = [
     "psf_at",
     "psf_match",
     "quality",
+    "quality_cuts",
     "query_catalog",
     "read_catalog",
     "read_lco_catalog",
     "read_psf",
+    "read_zfps",
     "rebin",
     "register",
     "report",
+    "rescale_errors",
     "resolve_positions",
     "same_grid",
     "select_epochs",
@@ -201,6 +225,7 @@ __all__ = [
     "to_regions",
     "to_table",
     "to_zarr",
+    "total_flux",
     "unmatched",
     "variability",
     "variance",

@@ -32,7 +32,12 @@ from ztfxr.ops import stack as _stack
 from ztfxr.ops import stamps as _stamps
 from ztfxr.ops import zeropoint as _zeropoint
 from ztfxr.photometry import aperture as _aperture
+from ztfxr.photometry import baseline as _baseline
+from ztfxr.photometry import binning as _binning
+from ztfxr.photometry import calibrate as _calibrate
+from ztfxr.photometry import cuts as _cuts
 from ztfxr.photometry import forced as _forced
+from ztfxr.photometry import inject as _inject
 from ztfxr.photometry import lightcurve as _lightcurve
 from ztfxr.photometry import psf as _psf
 from ztfxr.photometry import variability as _variability
@@ -164,7 +169,21 @@ class DatasetAccessor(_Accessor[xr.Dataset]):
     psf_at = _bound(_psf.psf_at)
     forced_photometry = _bound(_forced.forced_photometry)
     lightcurve = _bound(_lightcurve.lightcurve)
-    calibrate_flux = _bound(_lightcurve.calibrate_flux)
+    calibrate_flux = _bound(_calibrate.calibrate_flux)
+    inject = _bound(_inject.inject)
+    inject_and_measure = _bound(_inject.inject_and_measure)
+    injection_report = _bound(_inject.injection_report)
+    plot_injection = _bound(_plot.plot_injection)
+    photometric_scale = _bound(_calibrate.photometric_scale)
+    apply_scale = _bound(_calibrate.apply_scale)
+    aperture_correction = _bound(_aperture.aperture_correction)
+    bin_by_night = _bound(_binning.bin_by_night)
+    correct_baseline = _bound(_baseline.correct_baseline)
+    cut_counts = _bound(_cuts.cut_counts)
+    magnitudes = _bound(_baseline.magnitudes)
+    quality_cuts = _bound(_cuts.quality_cuts)
+    rescale_errors = _bound(_baseline.rescale_errors)
+    total_flux = _bound(_baseline.total_flux)
     variability = _bound(_variability.variability)
     pixel_to_sky = _bound(_wcs.pixel_to_sky)
     sky_to_pixel = _bound(_wcs.sky_to_pixel)

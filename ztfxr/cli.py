@@ -1,4 +1,4 @@
-"""The command line: ``ztfxr demo``."""
+"""The command line: ``ztfxr demo``, ``ztfxr run``, ``ztfxr plan``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,24 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seeing", default=None, metavar="CARD", help="header card of the seeing of --frames")
     demo.add_argument("--epochs", type=int, default=15, metavar="N", help="number of semi-real epochs (default: 15)")
     demo.set_defaults(run=_demo)
+    _add_jobs(commands)
     return parser
+
+
+def _add_jobs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    run = commands.add_parser("run", help="run a job of ztfxr.pipeline, or continue it, or append new frames")
+    run.add_argument("job", type=Path, metavar="JOB.json", help="as Job.to_json writes it")
+    run.add_argument("--store", type=Path, metavar="PATH", help="where results go (default: JOB.zarr beside the job)")
+    run.add_argument("--workers", type=int, metavar="N", help="processes of this machine (default: one per core)")
+    run.add_argument("--scheduler", metavar="ADDRESS", help="run on this dask scheduler instead (tcp://host:8786)")
+    run.add_argument("--retry-skipped", action="store_true", help="measure skipped epochs again")
+    run.add_argument("--quiet", action="store_true", help="no progress, no summary")
+    run.set_defaults(run=_run)
+    plan = commands.add_parser("plan", help="estimate time, memory, reading and room of a job from a few of its frames")
+    plan.add_argument("job", type=Path, metavar="JOB.json")
+    plan.add_argument("--workers", type=int, nargs="+", default=[1, 2, 8, 32], metavar="N", help="estimate for these")
+    plan.add_argument("--sample", type=int, default=3, metavar="N", help="frames to measure (default: 3)")
+    plan.set_defaults(run=_plan)
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -59,6 +76,29 @@ def _demo(options: argparse.Namespace) -> None:
         survey.run_frames(paths, options.out, saturate=options.saturate, seeing=options.seeing)
     else:
         demo.run_semireal(options.out, n_epochs=options.epochs)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from ztfxr import pipeline
+
+    job = pipeline.Job.from_json(options.job)
+    store = options.store or options.job.with_suffix(".zarr")
+    given = {"retry_skipped": options.retry_skipped, "progress": not options.quiet}
+    if options.scheduler is None:
+        pipeline.run(job, store, workers=options.workers, **given)
+        return
+    from distributed import Client
+
+    with Client(options.scheduler) as client:  # type: ignore[no-untyped-call]
+        pipeline.run(job, store, client=client, workers=options.workers, **given)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from ztfxr import pipeline
+    from ztfxr.pipeline.planning import plan_lines
+
+    found = pipeline.plan(pipeline.Job.from_json(options.job), workers=options.workers, sample=options.sample)
+    print("\n".join(plan_lines(found)))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ __all__ = [
     "NotFITSError",
     "OutsideFrameError",
     "PSFError",
+    "RemoteFileError",
     "ShapeError",
     "StoreError",
     "TruncatedFileError",
@@ -48,6 +49,12 @@ class TruncatedFileError(FrameError, OSError):
     """The file ends before the pixels that its header announces."""
 
     status = "truncated"
+
+
+class RemoteFileError(FrameError, OSError):
+    """A file at a URL cannot be fetched: the server does not answer, or refuses."""
+
+    status = "unreadable"
 
 
 class MissingMaskError(FrameError, FileNotFoundError):

@@ -13,8 +13,8 @@ import xarray as xr
 from ztfxr.errors import InputError
 
 __all__ = [
-    "EFFECTIVE_WAVELENGTHS",
     "CUT_PLANES",
+    "EFFECTIVE_WAVELENGTHS",
     "EXTRACTION_PLANES",
     "FILTERS",
     "FIT_PLANES",
@@ -128,7 +128,9 @@ SOURCE_PLANES: tuple[Plane, ...] = (
 """What happened to a detected source; bits 0 to 7 are sep's."""
 
 EXTRACTION_PLANES: tuple[Plane, ...] = (
-    Plane("pixel_buffer_grown", 0, "more pixels over the threshold than sep's buffer holds; detected with a larger one"),
+    Plane(
+        "pixel_buffer_grown", 0, "more pixels over the threshold than sep's buffer holds; detected with a larger one"
+    ),
     Plane("deblend_limit_grown", 1, "more sub-objects than sep's limit; detected with a higher one"),
     Plane("threshold_raised", 2, "too crowded at the threshold asked for; detected at threshold_factor times it"),
     Plane("no_good_pixels", 3, "no good pixel in the image"),
@@ -253,6 +255,9 @@ _VARIABLES: tuple[Spec, ...] = (
     Spec("x_refined", ("source",), "float64", "pixel", "x position, refined over all epochs"),
     Spec("y_refined", ("source",), "float64", "pixel", "y position, refined over all epochs"),
     Spec("status", _TS, "uint16", "", "what happened to the measurement; 0 is good"),
+    Spec("surface_brightness", _TS, "float64", "DN", "light of the image at the place, over its median"),
+    Spec("flux_injected", _TS, "float64", "DN", "flux of the artificial star"),
+    Spec("mag_injected", _S, "float64", "mag", "AB magnitude of the artificial star"),
     Spec("cuts", _TS, "uint16", "", "why the measurement was cut; 0 is kept"),
     Spec("baseline", _TS, "float64", "", "level of the group that was taken off the flux, in its unit"),
     Spec("baseline_err", _TS, "float64", "", "standard error of that level, common to the group"),

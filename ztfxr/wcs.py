@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast
 
 import numpy as np
 import xarray as xr
@@ -59,7 +59,7 @@ def wcs_cards(header: fits.Header) -> str | None:
     The pointing (RA, DEC) goes with them, so that a cut-out or a stack knows it too; it plays no part in the WCS.
     Projections written as TAN with SCAMP's PV cards become TPV, which is what they mean.
     """
-    cards = fits.Header()
+    cards: dict[str, Any] = {}
     for card in header.cards:
         key = card.keyword
         if key in _KEYWORDS or key.startswith(_STEMS) or _SIP.match(key):
@@ -70,9 +70,15 @@ def wcs_cards(header: fits.Header) -> str | None:
     if axes == ("RA---TAN", "DEC--TAN") and any(k.startswith(("PV1_", "PV2_")) for k in cards):
         cards["CTYPE1"], cards["CTYPE2"] = "RA---TPV", "DEC--TPV"
     if "RADECSYS" in cards:
-        cards["RADESYS"] = cards.get("RADESYS", cards["RADECSYS"])
-        del cards["RADECSYS"]
-    return str(cards.tostring(sep="\n", endcard=False, padding=False))
+        cards.setdefault("RADESYS", cards.pop("RADECSYS"))
+    return "\n".join(_card(key, value) for key, value in cards.items())
+
+
+def _card(key: str, value: Any) -> str:
+    """A header card as text; `fits.Card` takes ten times as long over a number, and cuts it to 20 characters."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{key:8}= {repr(value).upper():>20}"
+    return str(fits.Card(key, value)).rstrip()
 
 
 _local = threading.local()
@@ -96,9 +102,21 @@ def _exact_sky(cards: str, y: Floats, x: Floats) -> tuple[Floats, Floats]:
     return np.asarray(lon, dtype=float), np.asarray(lat, dtype=float)
 
 
+class _Sky(dict[Hashable, Any]):
+    """`ra` and `dec` of a grid, each worked out when it is asked for: of a full frame one takes 76 MB."""
+
+    def __init__(self, plane: Callable[[int], Floats]) -> None:
+        super().__init__()
+        self._plane = plane
+
+    def __missing__(self, name: Hashable) -> Floats:
+        self[name] = self._plane(_NAMES.index(str(name)))
+        return cast("Floats", self[name])
+
+
 @lru_cache(maxsize=64)
-def _grid_expansion(cards: str, bounds: tuple[float, float, float, float]) -> tuple[GridExpansion, float]:
-    """The expansion of (ra - ra0, dec) over `bounds`, and ra0."""
+def _grid_expansion(cards: str, bounds: tuple[float, float, float, float]) -> tuple[GridExpansion, bool]:
+    """The expansion of (ra, dec) over `bounds`, and whether its RA may leave 0 to 360 degrees."""
     y0, y1, x0, x1 = bounds
     ra0 = float(_exact_sky(cards, np.array((y0 + y1) / 2), np.array((x0 + x1) / 2))[0])
 
@@ -106,23 +124,28 @@ def _grid_expansion(cards: str, bounds: tuple[float, float, float, float]) -> tu
         lon, lat = _exact_sky(cards, y, x)
         return (lon - ra0 + 180.0) % 360.0 - 180.0, lat
 
-    return expand(offset, bounds), ra0
+    found = expand(offset, bounds)
+    reach = float(np.abs(found.coefficients[0]).sum())
+    return found.plus(ra0, 0.0), not reach < ra0 < 360.0 - reach
 
 
-def sky_on_grid(cards: str, y: Floats, x: Floats) -> tuple[Floats, Floats]:
-    """RA and Dec in degrees on the grid of 1-D pixel positions `y`, `x`; each of shape (y, x).
+def sky_on_grid(cards: str, y: Floats, x: Floats) -> dict[Hashable, Any]:
+    """`ra` and `dec` in degrees, by name, on the grid of 1-D pixel positions `y`, `x`; each of shape (y, x).
 
     Grids of more than 1e5 pixels are interpolated by a tensor Chebyshev expansion where it is measured to
     be good to 1e-8 deg (4e-5 px of ZTF); near a pole, where it is not, every pixel is evaluated.
     """
     if y.size * x.size > _LARGE_GRID:
-        expansion, ra0 = _grid_expansion(cards, (float(y.min()), float(y.max()), float(x.min()), float(x.max())))
+        bounds = (float(y.min()), float(y.max()), float(x.min()), float(x.max()))
+        expansion, wraps = _grid_expansion(cards, bounds)
         if expansion.error < _GRID_TOLERANCE_DEG:
-            ra, dec = expansion.on_grid(y, x)
-            ra += ra0
-            return (ra if ra.min() > 0.0 and ra.max() < 360.0 else ra % 360.0), dec
+            return _Sky(lambda i: _wrapped(expansion.plane(i, y, x), wraps and _NAMES[i] == "ra"))
     yy, xx = np.meshgrid(y, x, indexing="ij")
-    return _exact_sky(cards, yy, xx)
+    return dict(zip(_NAMES, _exact_sky(cards, yy, xx), strict=True))
+
+
+def _wrapped(degrees: Floats, wraps: bool) -> Floats:
+    return np.remainder(degrees, 360.0, out=degrees) if wraps else degrees
 
 
 @dataclass(frozen=True)
@@ -163,8 +186,9 @@ class WCSTransform(CoordinateTransform):
         """RA and Dec of array positions."""
         (yd, xd), (y0, x0) = self.dims, self.window.start
         y, x = np.asarray(dim_positions[yd]) + float(y0), np.asarray(dim_positions[xd]) + float(x0)
-        sky = sky_on_grid(self.cards, y[:, 0], x[0]) if _is_grid(y, x) else _exact_sky(self.cards, y, x)
-        return dict(zip(self.coord_names, sky, strict=True))
+        if _is_grid(y, x):
+            return sky_on_grid(self.cards, y[:, 0], x[0])
+        return dict(zip(self.coord_names, _exact_sky(self.cards, y, x), strict=True))
 
     def reverse(self, coord_labels: dict[Hashable, Any]) -> dict[str, Any]:
         """Array positions of RA and Dec; NaN where the sky position has no pixel."""
@@ -176,9 +200,8 @@ class WCSTransform(CoordinateTransform):
         """RA and Dec of every pixel of the window."""
         y, x = (np.arange(a, b, dtype=float) for a, b in zip(self.window.start, self.window.stop, strict=True))
         sky = sky_on_grid(self.cards, y, x)
-        if dims is not None and tuple(dims) != self.dims:
-            sky = (sky[0].T, sky[1].T)
-        return dict(zip(self.coord_names, sky, strict=True))
+        turned = dims is not None and tuple(dims) != self.dims
+        return _Sky(lambda i: sky[_NAMES[i]].T) if turned else sky
 
     def equals(self, other: CoordinateTransform, **kwargs: Any) -> bool:  # noqa: ARG002
         """Whether both describe the same window of the same frame."""

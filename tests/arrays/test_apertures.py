@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from photutils.aperture import CircularAperture
 
-import ztfxr.arrays.apertures as module
-from ztfxr.arrays.apertures import ApertureSums, circle_weights, sum_apertures
+from ztfxr.arrays.apertures import ApertureSums, circle_overlap, measure_annuli, sum_apertures
 
 SHAPE = (41, 53)
 RNG = np.random.default_rng(7)
@@ -30,7 +29,7 @@ def measure(
     x: Any, y: Any, radius: float, image: NDArray[Any] = IMAGE, bad: NDArray[np.bool_] = NONE_BAD
 ) -> ApertureSums:
     return sum_apertures(
-        image, VARIANCE, bad, np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(y, float)), radius=radius
+        image, VARIANCE, bad, np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(y, float)), radii=radius
     )
 
 
@@ -65,7 +64,7 @@ def test_photutils_at_pixel_centres_and_corners(pixel: tuple[int, int], twice_ra
 def test_sep(centre: tuple[float, float], radius: float) -> None:
     """From 0.75 px on: sep 1.4.1 counts the whole pixel where a smaller disk is centred on it exactly."""
     flux, _, _ = sep.sum_circle(IMAGE, *([c] for c in centre), radius, subpix=0)
-    np.testing.assert_allclose(measure(*centre, radius).flux, flux, rtol=1e-5)
+    np.testing.assert_allclose(measure(*centre, radius).flux[0], flux, rtol=1e-5)
 
 
 @given(inside, st.floats(1.0, 15.0))
@@ -84,9 +83,9 @@ def test_variance_is_that_of_the_sum() -> None:
     noise = RNG.normal(size=(4000, 9, 9)) * 2.0
     variance, bad = np.full((9, 9), 4.0), np.zeros((9, 9), dtype=bool)
     position = (np.array([4.3]), np.array([3.8]))
-    found = [sum_apertures(image, variance, bad, *position, radius=1.5) for image in noise]
-    fluxes = np.array([f.flux[0] for f in found])
-    np.testing.assert_allclose(fluxes.var() / found[0].variance[0], 1.0, atol=5 * np.sqrt(2 / 4000))
+    found = [sum_apertures(image, variance, bad, *position, radii=1.5) for image in noise]
+    fluxes = np.array([f.flux[0, 0] for f in found])
+    np.testing.assert_allclose(fluxes.var() / found[0].variance[0, 0], 1.0, atol=5 * np.sqrt(2 / 4000))
 
 
 def test_variance_by_hand() -> None:
@@ -109,44 +108,88 @@ def test_bad_pixels_are_left_out(centre: tuple[float, float], radius: float, see
 
 
 @given(st.floats(-0.5, 0.5), st.floats(-0.5, 0.5), radii)
-def test_weights(dx: float, dy: float, radius: float) -> None:
-    weights = circle_weights(np.array([dx]), np.array([dy]), radius)[0]
+def test_overlap(dx: float, dy: float, radius: float) -> None:
     half = int(np.ceil(radius + 0.5))
+    offset = np.arange(-half, half + 1)
+    x, y = offset[None, :] - dx, offset[:, None] - dy
+    weights = circle_overlap(x, y, radius)
     assert weights.shape == (2 * half + 1, 2 * half + 1)
     assert weights.min() >= 0.0
-    assert weights.max() <= 1.0
+    assert weights.max() <= 1.0 + 1e-12
     np.testing.assert_allclose(weights.sum(), np.pi * radius**2, rtol=1e-12)
-    offset = np.arange(-half, half + 1)
-    distance = np.hypot(offset[:, None] - dy, offset[None, :] - dx)
+    distance = np.hypot(x, y)
     np.testing.assert_allclose(weights[distance < radius - np.sqrt(0.5)], 1.0, rtol=1e-12)
     np.testing.assert_allclose(weights[distance > radius + np.sqrt(0.5)], 0.0, atol=1e-12)
-    mirrored = circle_weights(np.array([-dx]), np.array([dy]), radius)[0]
-    np.testing.assert_allclose(mirrored[:, ::-1], weights, atol=1e-12)
-    transposed = circle_weights(np.array([dy]), np.array([dx]), radius)[0]
-    np.testing.assert_allclose(transposed.T, weights, atol=1e-12)
+    np.testing.assert_allclose(circle_overlap(-x, y, radius), weights, atol=1e-12)
+    np.testing.assert_allclose(circle_overlap(y, x, radius), weights, atol=1e-12)
+
+
+@given(anywhere, st.lists(radii, min_size=2, max_size=6, unique=True))
+def test_many_radii_at_once_are_each_alone(centre: tuple[float, float], many: list[float]) -> None:
+    bad = RNG.random(SHAPE) < 0.1
+    found = measure(*centre, many, bad=bad)
+    for k, radius in enumerate(many):
+        alone = measure(*centre, radius, bad=bad)
+        for name in ("flux", "variance", "area", "outside_area"):
+            np.testing.assert_allclose(getattr(found, name)[:, k], getattr(alone, name)[:, 0], rtol=1e-9, atol=1e-9)
+
+
+def clipped(values: NDArray[np.float64], statistic: str) -> tuple[float, float]:
+    """By the words of the docstring."""
+    for _ in range(10):
+        inside = np.abs(values - np.median(values)) <= 3 * values.std()
+        if inside.all():
+            break
+        values = values[inside]
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    return (np.median(values), error * np.sqrt(np.pi / 2)) if statistic == "median" else (values.mean(), error)
+
+
+@pytest.mark.parametrize("statistic", ["median", "mean"])
+def test_annuli_against_numpy(statistic: str) -> None:
+    image = IMAGE.copy()
+    image[RNG.random(SHAPE) < 0.02] = 1e5
+    image[3, 7] = np.nan
+    bad = RNG.random(SHAPE) < 0.1
+    x, y = RNG.uniform(-3, 56, 20), RNG.uniform(-3, 44, 20)
+    found = measure_annuli(image, bad, x, y, inner=4.0, outer=9.5, statistic=statistic)
+    rows, columns = np.indices(SHAPE)
+    for k in range(20):
+        distance = np.hypot(columns - x[k], rows - y[k])
+        chosen = image[(distance >= 4.0) & (distance <= 9.5) & ~bad & np.isfinite(image)]
+        level, error = clipped(chosen, statistic)
+        np.testing.assert_allclose(found.level[k], level, rtol=1e-10)
+        np.testing.assert_allclose(found.error[k], error, rtol=1e-10)
+
+
+def test_annuli_without_pixels() -> None:
+    found = measure_annuli(IMAGE, NONE_BAD, np.array([np.nan, -50.0, 1e9]), np.full(3, 20.0), inner=3.0, outer=6.0)
+    assert np.isnan(found.level).all()
+    assert (found.n == 0).all()
 
 
 @pytest.mark.parametrize("x", [np.nan, np.inf, -np.inf, 1e300, -1e12])
 def test_positions_nowhere(x: float) -> None:
     for found in (measure(x, 20.0, 3.0), measure(20.0, x, 3.0), measure(x, x, 3.0)):
-        assert found.area[0] == found.flux[0] == found.variance[0] == 0.0
-        np.testing.assert_allclose(found.outside_area, found.total_area)
+        assert found.area[0, 0] == found.flux[0, 0] == found.variance[0, 0] == 0.0
+        np.testing.assert_allclose(found.outside_area[0], found.total_area)
 
 
-def test_many_sources_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_sources_are_each_alone() -> None:
     x, y = RNG.uniform(-5, 58, 500), RNG.uniform(-5, 46, 500)
     whole = measure(x, y, 4.2)
-    monkeypatch.setattr(module, "_BLOCK", 1000)
-    parts = measure(x, y, 4.2)
-    for name in ("flux", "variance", "area", "total_area", "outside_area"):
-        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
-    one_by_one = [measure(a, b, 4.2).flux[0] for a, b in zip(x, y, strict=True)]
-    np.testing.assert_allclose(whole.flux, one_by_one, rtol=1e-12)
+    one_by_one = [measure(a, b, 4.2).flux[0, 0] for a, b in zip(x, y, strict=True)]
+    np.testing.assert_array_equal(whole.flux[:, 0], one_by_one)
+
+
+def test_images_in_the_order_of_another_machine() -> None:
+    found = measure(20.2, 20.0, 5.0, IMAGE.astype(">f8")[::1])
+    np.testing.assert_array_equal(found.flux, measure(20.2, 20.0, 5.0).flux)
 
 
 def test_no_source() -> None:
     found = measure([], [], 3.0)
-    assert found.flux.shape == found.variance.shape == found.area.shape == (0,)
+    assert found.flux.shape == found.variance.shape == found.area.shape == (0, 1)
 
 
 def test_dtype_of_single_precision_images() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import median_abs_deviation
 
-from ztfxr.arrays.noise import mad_std, photon_variance
+from ztfxr.arrays.noise import mad_std, photon_variance, sky_variance
 
 IMAGE = np.array([[100.0, 50.0, 100.0], [400.0, 100.0, -30.0]])
 
@@ -68,6 +68,28 @@ def test_photon_variance_is_that_of_poisson_counts() -> None:
     pixels = (rng.poisson(level * gain, (1000, 1000)) + rng.normal(0, readnoise, (1000, 1000))) / gain
     found = photon_variance(np.full((3, 3), level), gain=gain, readnoise=readnoise)
     np.testing.assert_allclose(found, pixels.var(), rtol=7e-3)
+
+
+def test_sky_variance_by_hand() -> None:
+    """Light above the sky adds its photons; pixels that fluctuate low have the noise of the sky."""
+    found = sky_variance(IMAGE.astype(np.float32), 100.0, 3.0, 4.0)
+    np.testing.assert_allclose(found, [[9.0, 9.0, 9.0], [84.0, 9.0, 9.0]], rtol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_sky_variance_broadcasts_over_time() -> None:
+    stack = np.stack([IMAGE, 2 * IMAGE, IMAGE + 7])
+    level, rms, gain = IMAGE - 1, np.sqrt(np.abs(IMAGE)), np.array([4.0, 2.0, 6.0])
+    found = sky_variance(stack, level, rms, gain[:, None, None])
+    for image, one, g in zip(stack, found, gain, strict=True):
+        np.testing.assert_allclose(one, np.abs(IMAGE) + np.maximum(image - level, 0) / g, rtol=1e-6)
+
+
+def test_sky_variance_nan_stays_nan() -> None:
+    image = IMAGE.copy()
+    image[0, 1] = np.nan
+    np.testing.assert_array_equal(np.isnan(sky_variance(image, 100.0, 3.0, 4.0)), np.isnan(image))
+    assert np.isnan(sky_variance(IMAGE, 100.0, 3.0, np.nan)).all()
 
 
 @given(

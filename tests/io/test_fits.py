@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import tracemalloc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -102,17 +104,28 @@ def test_inspect_reads_no_pixel(images: dict[str, ImageFile], monkeypatch: pytes
 def test_plain_files_are_read_by_rows(images: dict[str, ImageFile], monkeypatch: pytest.MonkeyPatch) -> None:
     """A cut-out reads its rows, not the file."""
     read = []
-    original = fits.file._File.readarray
 
-    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
-        out = original(self, *args, **kwargs)
-        read.append(out.nbytes)
-        return out
+    class Counted(io.FileIO):
+        def readinto(self, buffer: Any, /) -> int:
+            read.append(super().readinto(buffer))
+            return read[-1]
 
-    monkeypatch.setattr("astropy.io.fits.file._File.readarray", counted)
+    monkeypatch.setattr("ztfxr.io.fits.open_binary", lambda path, **_: io.BufferedReader(Counted(path), 1))
     found = read_window(images[".fits"], slice(10, 13), slice(5, 9))
     np.testing.assert_array_equal(found, make_sky(SHAPE)[10:13, 5:9])
-    assert 0 < sum(read) <= 3 * SHAPE[1] * 4
+    assert sum(read) == 3 * SHAPE[1] * 4
+
+
+@pytest.mark.parametrize("suffix", [".fits", ".fits.gz", ".fits.fz"])
+def test_a_window_is_all_that_is_held(tmp_path: Path, write_frame: WriteFrame, suffix: str) -> None:
+    """Its rows, and a block or two of the file."""
+    image = inspect(write_frame(suffix=suffix, shape=(3000, 1200), mask=False))
+    tracemalloc.start()
+    found = read_window(image, slice(2900, 2960), slice(30, 90))
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.shape == (60, 60)
+    assert held < 3_500_000 < 3000 * 1200 * 4 / 4
 
 
 def open_files() -> int:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import sep
 import xarray as xr
+from astropy.io import fits
 from numpy.typing import NDArray
 
 from tests.conftest import make_flags, make_sky
+from ztfxr.arrays.noise import mad_std
 from ztfxr.errors import ChunkError, InputError
-from ztfxr.ops.background import background, clean, get_image, get_mask, variance
-from ztfxr.ops.masks import mask
+from ztfxr.io.backend import open_quadrant
+from ztfxr.ops.background import background, clean, get_image, get_mask, noise, variance
+from ztfxr.ops.masks import mask, source_mask
 
 SHAPE = (130, 110)
 RNG = np.random.default_rng(5)
@@ -200,6 +205,210 @@ def test_clean_choices(frame: xr.Dataset) -> None:
     np.testing.assert_array_equal(clean(frame, background=level, mask=False).values, frame["sci"].values - 100)
     fine = frame["sci"] - background(frame, mask=False, box_size=32)["background"]
     np.testing.assert_array_equal(clean(frame, mask=False, box_size=32).values, fine.values)
+
+
+def test_clean_takes_a_level_of_its_own(frame: xr.Dataset) -> None:
+    """A number, a map, or what `background` gives; the mask stays."""
+    bad = mask(frame).values
+    maps = background(frame, box_size=32)
+    for level, values in ((200.0, 200.0), (maps, maps["background"].values), (maps["background"], maps["background"])):
+        found = clean(frame, background=level)
+        np.testing.assert_array_equal(np.isnan(found.values), bad)
+        np.testing.assert_array_equal(found.values[~bad], (frame["sci"].values - np.asarray(values, "f4"))[~bad])
+    np.testing.assert_array_equal(clean(frame, box_size=32).values, clean(frame, background=maps).values)
+
+
+@pytest.mark.parametrize("background", [None, False, 3.0])
+def test_clean_is_nan_where_the_image_is_not_finite(frame: xr.Dataset, background: Any) -> None:
+    frame["sci"][3, 4:6] = [np.inf, np.nan]
+    found = clean(frame, mask=False, background=background)
+    assert int(found.isnull().sum()) == 2
+
+
+def test_clean_of_a_cut_out_takes_the_map_of_the_frame(frame: xr.Dataset) -> None:
+    maps = background(frame)
+    cut = frame.isel(y=slice(20, 50), x=slice(3, 40))
+    xr.testing.assert_identical(
+        clean(cut, background=maps), clean(frame, background=maps).isel(y=slice(20, 50), x=slice(3, 40))
+    )
+
+
+def test_clean_with_a_mask_per_epoch_of_one_image(frame: xr.Dataset, stack: xr.Dataset) -> None:
+    masks = mask(stack).reset_coords(drop=True)
+    for given in ({"background": 3.0}, {}):
+        found = clean(frame["sci"], mask=masks, **given)
+        assert found.dims == ("time", "y", "x")
+        for i in range(3):
+            np.testing.assert_array_equal(found[i].values, clean(frame["sci"], mask=masks[i], **given).values)
+
+
+def test_elementwise_work_needs_no_whole_images(frame: xr.Dataset) -> None:
+    """Where the background is given, chunks along y and x do."""
+    maps = background(frame)
+    pieces = frame.chunk(y=50)
+    xr.testing.assert_identical(clean(pieces, background=maps).compute(), clean(frame, background=maps))
+    xr.testing.assert_identical(variance(pieces, background=maps).compute(), variance(frame, background=maps))
+
+
+# methods
+
+
+@pytest.mark.parametrize("method", ["sep", "median", "none"])
+def test_methods_agree_with_each_other(stack: xr.Dataset, method: Any) -> None:
+    """`clean` subtracts what `background` says, in memory and lazily, one epoch at a time."""
+    level = background(stack, method=method)["background"]
+    found = clean(stack, method=method)
+    xr.testing.assert_identical(found, clean(stack, background=level))
+    for lazy in (clean(stack.chunk(time=1), method=method), clean(stack.chunk(time=2), method=method)):
+        xr.testing.assert_identical(lazy.compute(scheduler="synchronous"), found)
+
+
+def test_median_and_none_by_hand(frame: xr.Dataset) -> None:
+    good = frame["sci"].values[~mask(frame).values]
+    median, none = (background(frame, method=m) for m in ("median", "none"))
+    assert (median["background"] == np.median(good)).all()
+    assert not none["background"].any()
+    for maps in (median, none):
+        np.testing.assert_allclose(maps["background_rms"], mad_std(good), rtol=1e-6)
+        assert {v.dtype for v in maps.data_vars.values()} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("function", [background, clean, noise])
+def test_unknown_method(frame: xr.Dataset, function: Any) -> None:
+    with pytest.raises(InputError, match="the sky is measured by method 'sep', 'median', 'none'; came 'mean'"):
+        function(frame, method="mean")
+
+
+def test_given_mask_equals_the_flags_it_comes_from(stack: xr.Dataset) -> None:
+    """Flags are decoded inside the task; a mask made of them gives the same."""
+    bad = mask(stack)
+    for function in (background, clean, variance, noise):
+        xr.testing.assert_identical(function(stack, mask=bad), function(stack))
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint8", "int64"])
+def test_flags_of_other_dtypes(frame: xr.Dataset, dtype: str) -> None:
+    frame["flags"] = frame["flags"].astype(dtype)
+    np.testing.assert_array_equal(np.isnan(clean(frame).values), mask(frame).values)
+
+
+def test_flags_must_be_integers(frame: xr.Dataset) -> None:
+    frame["flags"] = frame["flags"].astype(float)
+    for function in (background, clean, variance, noise):
+        with pytest.raises(InputError, match="mask planes are integers; flags is float64"):
+            function(frame)
+
+
+def test_results_share_no_memory(frame: xr.Dataset) -> None:
+    maps = background(frame)
+    found = [maps["background"], maps["background_rms"], clean(frame), clean(frame, background=False, mask=False)]
+    for i, one in enumerate(found):
+        assert not np.shares_memory(one.values, frame["sci"].values)
+        assert not any(np.shares_memory(one.values, other.values) for other in found[:i])
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads", pytest.param("processes", marks=pytest.mark.slow)])
+def test_schedulers_agree(stack: xr.Dataset, scheduler: str) -> None:
+    lazy = xr.merge([background(stack.chunk(time=1)), clean(stack.chunk(time=1)), noise(stack.chunk(time=1))])
+    expected = xr.merge([background(stack), clean(stack), noise(stack)])
+    with dask.config.set(scheduler=scheduler, num_workers=2):
+        xr.testing.assert_identical(lazy.compute(), expected)
+
+
+def test_few_tasks_an_epoch(stack: xr.Dataset) -> None:
+    """Decoding, measuring and subtracting is one task beside those that bring the pixels."""
+    found = clean(stack.chunk(time=1))
+    (optimized,) = dask.optimize(found.data)
+    assert len(optimized.dask) <= 4 * found.sizes["time"]
+
+
+# noise
+
+
+def test_noise_by_hand(frame: xr.Dataset) -> None:
+    sources = (frame["flags"].values & (1 << 1 | 1 << 11)) != 0
+    left = clean(frame).values[~(sources | mask(frame).values)]
+    for statistic, expected in (("mad", mad_std(left)), ("std", np.std(left, dtype=float))):
+        found = noise(frame, statistic=statistic)  # type: ignore[arg-type]
+        assert float(found) == pytest.approx(expected, rel=1e-6)
+        assert (found.name, found.dtype, found.dims, found.attrs["units"]) == ("sky_noise", np.float64, (), "DN")
+    expected = by_sep(frame["sci"].values, mask(frame).values).globalrms
+    assert float(noise(frame, statistic="rms")) == expected
+    assert float(noise(frame)) == pytest.approx(9.0, rel=0.05)
+
+
+def test_noise_without_sources(frame: xr.Dataset) -> None:
+    """A catalogue, a boolean image, or nothing left out."""
+    bright = frame.assign(sci=frame["sci"].copy())
+    bright["sci"][60:66, 60:66] += 5000
+    names = ("x_centroid", "y_centroid", "semimajor_axis", "semiminor_axis", "orientation")
+    catalogue = xr.Dataset({n: ("source", [v]) for n, v in zip(names, (62.5, 69.5, 2.0, 2.0, 0.0), strict=True)})
+    hidden = source_mask(bright, catalogue)
+    for given in (catalogue, hidden):
+        found = float(noise(bright, statistic="std", sources=given, mask=False))
+        left = clean(bright, mask=False).values[~hidden.values]
+        assert found == pytest.approx(np.std(left, dtype=float), rel=1e-6)
+    assert float(noise(bright, statistic="std", sources=False)) > 2 * found
+    with pytest.raises(InputError, match="a mask is boolean, True where bad; this one is int64"):
+        noise(bright, sources=hidden.astype(int))
+
+
+def test_noise_of_an_image_alone(frame: xr.Dataset) -> None:
+    for statistic in ("mad", "std"):
+        with pytest.raises(InputError, match="nothing says where the sources are: give sources= as a catalogue or"):
+            noise(frame["sci"], statistic=statistic)  # type: ignore[arg-type]
+        assert float(noise(frame["sci"], statistic=statistic, sources=False)) > 0  # type: ignore[arg-type]
+    assert float(noise(frame["sci"], statistic="rms")) == by_sep(frame["sci"].values, np.zeros(SHAPE, bool)).globalrms
+    with pytest.raises(InputError, match="statistic is one of 'mad', 'std', 'rms'; came 'var'"):
+        noise(frame, statistic="var")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("statistic", ["mad", "std", "rms"])
+@pytest.mark.parametrize("method", ["sep", "median"])
+def test_noise_of_a_stack(stack: xr.Dataset, statistic: Any, method: Any) -> None:
+    options = {"statistic": statistic, "method": method}
+    found = noise(stack, **options)
+    assert found.dims == ("time",)
+    for i in range(3):
+        assert float(found[i]) == float(noise(stack.isel(time=i), **options))
+    xr.testing.assert_identical(noise(stack.chunk(time=1), **options).compute(scheduler="synchronous"), found)
+
+
+def test_noise_is_lazy(stack: xr.Dataset, raising_scheduler: Any) -> None:
+    found = noise(stack.chunk(time=1))
+    assert found.chunks == ((1, 1, 1),)
+    with pytest.raises(AssertionError, match="stayed lazy"):
+        found.compute()
+
+
+# the real quadrant
+
+
+def test_real_quadrant_equals_astropy_and_sep(plain_quadrant_path: Path) -> None:
+    """Background, rms, clean image and global rms bit for bit, with dask and without."""
+    with fits.open(plain_quadrant_path) as hdus:
+        image = hdus[0].data.astype(np.float32)
+    with fits.open(str(plain_quadrant_path).replace("sciimg", "mskimg")) as hdus:
+        bad = (hdus[0].data & 6141) != 0
+    found = sep.Background(image, mask=bad)
+    cleaned = image - found.back()
+    cleaned[bad] = np.nan
+    for chunks in (None, False):
+        frame = open_quadrant(plain_quadrant_path, chunks=chunks)
+        np.testing.assert_array_equal(clean(frame).values, cleaned)
+        assert float(noise(frame, statistic="rms")) == found.globalrms
+    maps = background(frame).compute()
+    np.testing.assert_array_equal(maps["background"].values, found.back())
+    np.testing.assert_array_equal(maps["background_rms"].values, found.rms())
+
+
+def test_real_noise_is_that_of_its_photons(plain_quadrant_path: Path) -> None:
+    """It is no less than that of the sky's photons and of the read noise, and not much more."""
+    frame = open_quadrant(plain_quadrant_path, chunks=False)
+    level = float(background(frame, method="median")["background"][0, 0])
+    photons = np.sqrt(level / 6.0 + (9.0 / 6.0) ** 2)
+    for statistic in ("mad", "rms"):
+        assert photons < float(noise(frame, statistic=statistic)) < 1.15 * photons  # type: ignore[arg-type]
 
 
 # variance

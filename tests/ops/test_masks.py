@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given
+from astropy.io import fits
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ztfxr.arrays.bits import disk
-from ztfxr.errors import ChunkError, InputError
-from ztfxr.ops.masks import get_flags, mask, resolve_planes
+import ztfxr
+from tests.conftest import MakeHeader
+from ztfxr.arrays.bits import disk, ellipses
+from ztfxr.errors import ChunkError, InputError, MissingWCSError
+from ztfxr.ops.masks import (
+    explain,
+    get_flags,
+    mask,
+    mask_fractions,
+    mask_planes,
+    resolve_planes,
+    source_mask,
+)
 from ztfxr.schema import MASK_PLANES
+from ztfxr.wcs import has_wcs
 
 NAMES = [p.name for p in MASK_PLANES]
 VALUE = {p.name: p.value for p in MASK_PLANES}
@@ -150,3 +163,244 @@ def test_dataset_without_flags() -> None:
     with pytest.raises(InputError, match="no variable 'flags'; open the frame with its mask image"):
         mask(xr.Dataset({"sci": EVERY}))
     assert get_flags(EVERY.to_dataset()).identical(EVERY)
+
+
+# planes that mean something for a while
+
+
+def test_by_epoch_leaves_out_what_means_nothing() -> None:
+    """`spillage` counts up to MJD 58779, epoch by epoch; all else always."""
+    stack = flags_of(np.full((4, 2, 3), VALUE["spillage"], np.uint16), "time", "y", "x")
+    stack[3] = VALUE["spillage"] | VALUE["tracks"]
+    dated = stack.assign_coords(mjd=("time", [58000.0, 58779.0, 58779.01, 59000.0]))
+    for grow in (0, 1):
+        found = mask(dated, by_epoch=True, grow=grow)
+        np.testing.assert_array_equal(found.all(("y", "x")), [True, True, False, True])
+        assert mask(dated, grow=grow).all()
+        lazy = mask(dated.chunk(time=1), by_epoch=True, grow=grow)
+        assert lazy.chunks is not None
+        xr.testing.assert_identical(lazy.compute(scheduler="synchronous"), found)
+    for i in range(4):
+        np.testing.assert_array_equal(mask(dated[i], by_epoch=True).values, mask(dated, by_epoch=True)[i].values)
+    assert not mask(dated[3], ["spillage"], by_epoch=True).any()
+
+
+def test_by_epoch_equals_keywords_after_the_date() -> None:
+    dated = EVERY.assign_coords(mjd=59000.0)
+    np.testing.assert_array_equal(mask(dated, by_epoch=True).values, mask(EVERY, spillage=False).values)
+
+
+@pytest.mark.parametrize("mjd", [None, np.nan])
+def test_by_epoch_needs_a_time(mjd: float | None) -> None:
+    flags = EVERY if mjd is None else EVERY.assign_coords(mjd=mjd)
+    with pytest.raises(InputError, match=r"by_epoch=True needs the time of every exposure: give a coordinate 'mjd'"):
+        mask(flags, by_epoch=True)
+
+
+# planes as variables, and fractions
+
+
+@given(IMAGES, st.sets(st.sampled_from(NAMES)))
+def test_mask_planes_are_masks_of_one_plane(values: NDArray[np.uint16], names: set[str]) -> None:
+    found = mask_planes(flags_of(values), names)
+    assert list(found) == [n for n in NAMES if n in names]
+    for name, plane in found.items():
+        assert plane.dtype == bool
+        np.testing.assert_array_equal(plane.values, mask(flags_of(values), [str(name)]).values)
+
+
+def test_mask_planes_say_what_they_are() -> None:
+    found = mask_planes(EVERY)
+    assert list(found) == NAMES
+    assert {n: p.attrs["flag_mask"] for n, p in found.items()} == VALUE
+    assert all(found[p.name].attrs["long_name"] == p.meaning for p in MASK_PLANES)
+    assert {n: p.attrs["until_mjd"] for n, p in found.items() if "until_mjd" in p.attrs} == {"spillage": 58779.0}
+    assert "58779" in found["spillage"].attrs["long_name"]
+    assert [n for n, p in found.items() if "early 2018" in p.attrs["long_name"]] == [
+        "ghosts",
+        "spillage",
+        "brightstarhalo",
+    ]
+
+
+def test_mask_planes_keep_coordinates(labelled: xr.DataArray) -> None:
+    found = mask_planes(labelled, ["tracks"])
+    assert has_wcs(found)
+    xr.testing.assert_identical(found.coords.to_dataset().drop_attrs(), labelled.coords.to_dataset().drop_attrs())
+
+
+@settings(max_examples=30)
+@given(hnp.arrays(np.uint16, st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 6))), st.integers(1, 4))
+def test_mask_fractions_are_means(values: NDArray[np.uint16], chunk: int) -> None:
+    stack = flags_of(values, "time", "y", "x")
+    found = mask_fractions(stack)
+    assert found.dims == ("time", "plane")
+    assert found.dtype == np.float64
+    for name, plane in mask_planes(stack).items():
+        np.testing.assert_allclose(found.sel(plane=name).values, plane.mean(("y", "x")).values, rtol=1e-12)
+    xr.testing.assert_identical(mask_fractions(stack.chunk(time=chunk)).compute(scheduler="synchronous"), found)
+
+
+def test_mask_fractions_are_labelled() -> None:
+    found = mask_fractions(EVERY.to_dataset(), ["tracks", "saturated"])
+    assert found.name == "mask_fraction"
+    assert found["plane"].values.tolist() == ["tracks", "saturated"]
+    assert found["meaning"].sel(plane="tracks").item() == MASK_PLANES[0].meaning
+    np.testing.assert_allclose(found, 1 / EVERY.size)
+    with pytest.raises(InputError, match="unknown plane 'halo'"):
+        mask_fractions(EVERY, ["halo"])
+
+
+@pytest.mark.parametrize("function", [mask_planes, mask_fractions])
+def test_planes_are_lazy(raising_scheduler: Any, function: Any) -> None:
+    stack = flags_of(np.zeros((2, 5, 6), np.uint16), "time", "y", "x").chunk(time=1)
+    found = function(stack)
+    with pytest.raises(AssertionError, match="stayed lazy"):
+        found.compute()
+
+
+# explain
+
+
+@pytest.fixture
+def labelled(wcs_header: MakeHeader) -> xr.DataArray:
+    """A cut-out of a frame, which starts at x = 100, y = 50."""
+    values = np.zeros((8, 9), np.uint16)
+    values[3, 4] = VALUE["tracks"] | VALUE["saturated"]
+    values[0, 0] = VALUE["dead"] | 1 << 13
+    frame = flags_of(values).assign_coords(y=50 + np.arange(8), x=100 + np.arange(9), gain=6.2)
+    return ztfxr.assign_wcs(frame, wcs_header((3080, 3072)))
+
+
+def test_explain_one_pixel(labelled: xr.DataArray) -> None:
+    found = explain(labelled, 104, 53)
+    assert found.item() == "tracks saturated"
+    assert (found.name, found.dims) == ("planes", ())
+    assert (int(found["x"]), int(found["y"])) == (104, 53)
+    assert explain(labelled, x=103.51, y=53.49).item() == "tracks saturated"
+    assert explain(labelled, 103.49, 53).item() == ""
+    assert explain(labelled, 100, 50).item() == "dead bit13"
+
+
+def test_explain_many_pixels(labelled: xr.DataArray) -> None:
+    """Off the image, and without a position: outside, never a missing row and never a pixel of the far side."""
+    x = [104, 100, 99.4, 109, 104, np.nan, np.inf, 101]
+    y = [53, 50, 53, 53, 49, 53, 53, 51]
+    found = explain(labelled.to_dataset(), x, y)
+    assert found.dims == ("source",)
+    assert found.values.tolist() == ["tracks saturated", "dead bit13", *["outside"] * 5, ""]
+    assert found["x"].values[:3].tolist() == [104, 100, 99]
+    assert explain(labelled, x, 53).dims == ("source",)
+
+
+def test_explain_a_stack(labelled: xr.DataArray) -> None:
+    stack = xr.concat([labelled, labelled * 0 + VALUE["noisy"]], "time").astype(np.uint16).assign_coords(time=[0, 1])
+    found = explain(stack.chunk(time=1), [104, 0], [53, 0])
+    assert found.dims == ("time", "source")
+    assert found.values.tolist() == [["tracks saturated", "outside"], ["noisy", "outside"]]
+    assert found["time"].values.tolist() == [0, 1]
+
+
+def test_explain_sky_positions(labelled: xr.DataArray) -> None:
+    sky = ztfxr.pixel_to_sky(labelled, [104.2, 100], [52.9, 50])
+    found = explain(labelled, ra=sky.ra.deg, dec=sky.dec.deg)
+    assert found.values.tolist() == ["tracks saturated", "dead bit13"]
+    with pytest.raises(MissingWCSError):
+        explain(EVERY, ra=10.0, dec=20.0)
+
+
+@pytest.mark.parametrize("value", [0, 257, np.uint16(6141), 1 << 14 | 2])
+def test_explain_an_integer(value: int) -> None:
+    named = [p.name for p in MASK_PLANES if int(value) & p.value]
+    assert explain(value).item() == " ".join([*named, *["bit14"] * bool(int(value) & 1 << 14)])
+
+
+def test_explain_needs_a_position(labelled: xr.DataArray) -> None:
+    for wrong in ({}, {"x": 1}, {"x": 1, "y": 2, "ra": 3.0}, {"ra": 3.0}, {"x": 1, "ra": 3.0, "dec": 4.0}):
+        with pytest.raises(InputError, match="give positions as x= and y= in pixels, or as ra= and dec="):
+            explain(labelled, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"positions are numbers or 1-D; came shape \(2, 2\)"):
+        explain(labelled, np.ones((2, 2)), np.ones((2, 2)))
+    with pytest.raises(InputError, match="no pixel to look at"):
+        explain(labelled[:0], 1, 2)
+    with pytest.raises(InputError, match="mask planes are integers"):
+        explain(labelled.astype(float), 1, 2)
+
+
+# ellipses of sources
+
+
+def catalogue(*rows: tuple[float, float, float, float, float]) -> xr.Dataset:
+    names = ("x_centroid", "y_centroid", "semimajor_axis", "semiminor_axis", "orientation")
+    columns = np.array(rows, dtype=float).reshape(-1, 5).T
+    return xr.Dataset({n: ("source", c) for n, c in zip(names, columns, strict=True)})
+
+
+ROWS = ((103.2, 52.0, 1.2, 0.6, 30.0), (107.0, 55.5, 0.4, 0.3, -60.0), (np.nan, 52.0, 3.0, 3.0, 0.0))
+
+
+def test_source_mask_is_in_absolute_pixels(labelled: xr.DataArray) -> None:
+    found = source_mask(labelled, catalogue(*ROWS), scale=2.0)
+    x, y, a, b, angle = np.array(ROWS[:2]).T
+    np.testing.assert_array_equal(found.values, ellipses(x - 100, y - 50, 2 * a, 2 * b, angle, shape=(8, 9)))
+    assert found.dtype == bool
+    assert found.dims == ("y", "x")
+    assert has_wcs(found)
+    assert "gain" not in found.coords
+    cut = labelled[2:6, 3:8]
+    xr.testing.assert_identical(source_mask(cut, catalogue(*ROWS), scale=2.0), found[2:6, 3:8])
+
+
+def test_source_mask_grows_with_its_scale(labelled: xr.DataArray) -> None:
+    small, large = (source_mask(labelled, catalogue(*ROWS), scale=s) for s in (1.0, 3.0))
+    assert (large | ~small).all()
+    assert large.sum() > small.sum() > 0
+    assert not source_mask(labelled, catalogue()).any()
+
+
+def test_source_mask_of_a_stack(labelled: xr.DataArray) -> None:
+    """One catalogue serves all epochs; one per epoch, padded with NaN, gives each its own, lazily."""
+    stack = xr.concat([labelled, labelled], "time").assign_coords(time=[0, 1])
+    assert source_mask(stack, catalogue(*ROWS)).dims == ("y", "x")
+    epochs = xr.concat([catalogue(*ROWS[:2]), catalogue(ROWS[1], ROWS[2])], "time").assign_coords(time=[0, 1])
+    found = source_mask(stack, epochs)
+    assert found.dims == ("time", "y", "x")
+    np.testing.assert_array_equal(found[0].values, source_mask(labelled, catalogue(*ROWS)).values)
+    np.testing.assert_array_equal(found[1].values, source_mask(labelled, catalogue(ROWS[1])).values)
+    for lazy in (source_mask(stack.chunk(time=1), epochs), source_mask(stack, epochs.chunk(time=1))):
+        assert lazy.chunks == ((1, 1), (8,), (9,))
+        xr.testing.assert_identical(lazy.compute(scheduler="synchronous"), found)
+
+
+def test_source_mask_is_lazy(labelled: xr.DataArray, raising_scheduler: Any) -> None:
+    found = source_mask(labelled.chunk(), catalogue(*ROWS))
+    assert found.chunks == ((8,), (9,))
+    with pytest.raises(AssertionError, match="stayed lazy"):
+        found.compute()
+
+
+def test_source_mask_says_what_is_missing(labelled: xr.DataArray) -> None:
+    with pytest.raises(InputError, match=r"an ellipse needs .* on 'source'; the catalogue has no such orientation"):
+        source_mask(labelled, catalogue(*ROWS).drop_vars("orientation"))
+    with pytest.raises(InputError, match=r"the catalogue has no such x_centroid, y_centroid, "):
+        source_mask(labelled, catalogue(*ROWS).rename(source="star"))
+    for scale in (0.0, -1.0, np.nan):
+        with pytest.raises(InputError, match="scale is positive; came"):
+            source_mask(labelled, catalogue(*ROWS), scale=scale)
+
+
+# the real mask
+
+
+def test_real_mask_is_astropys(plain_quadrant_path: Path) -> None:
+    """Bit for bit, and each of IPAC's planes by name."""
+    frame = ztfxr.open_quadrant(plain_quadrant_path)
+    planes = fits.getdata(str(plain_quadrant_path).replace("sciimg", "mskimg")).astype(np.uint16)
+    np.testing.assert_array_equal(mask(frame).values, (planes & 6141) != 0)
+    found = mask_planes(frame).compute()
+    fractions = mask_fractions(frame).compute()
+    for plane in MASK_PLANES:
+        np.testing.assert_array_equal(found[plane.name].values, (planes & plane.value) != 0)
+        assert float(fractions.sel(plane=plane.name)) == ((planes & plane.value) != 0).mean()
+    y, x = np.argwhere(planes & VALUE["saturated"])[:5].T
+    assert all("saturated" in text.split() for text in explain(frame, x, y).values)

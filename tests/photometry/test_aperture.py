@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import erf
 
+import ztfxr
 from tests.conftest import WriteFrame
-from ztfxr.arrays.apertures import sum_apertures
+from ztfxr.arrays.apertures import circle_overlap, sum_apertures
 from ztfxr.errors import ChunkError, InputError
 from ztfxr.io.backend import open_epochs, open_quadrant
 from ztfxr.ops.background import clean, variance
@@ -23,6 +24,7 @@ from ztfxr.ops.masks import mask
 from ztfxr.ops.stack import stack
 from ztfxr.photometry.aperture import aperture_photometry
 from ztfxr.schema import STATUS_PLANES
+from ztfxr.testing import Detector, Optics, make_scene, true_psf
 from ztfxr.wcs import pixel_to_sky
 
 NY, NX = 48, 40
@@ -142,13 +144,13 @@ def test_against_the_array_code(seed: int, radius: float) -> None:
     rng = np.random.default_rng(seed)
     x, y = rng.uniform(-10, NX + 10, 8), rng.uniform(-10, NY + 10, 8)
     bad, noise = rng.random((NY, NX)) < 0.05, rng.uniform(1, 5, (NY, NX))
-    sums = sum_apertures(NOISE.values, noise, bad, x, y, radius=radius)
+    sums = sum_apertures(NOISE.values, noise, bad, x, y, radii=radius)
     found = measure(NOISE, np.stack([x, y], 1), radius=radius, variance=image(noise), mask=image(bad), masked="drop")
     measured = np.isfinite(found["flux"].values)
-    np.testing.assert_allclose(found["flux"][measured], sums.flux[measured], rtol=1e-12)
-    np.testing.assert_allclose(found["flux_err"][measured] ** 2, sums.variance[measured], rtol=1e-12)
-    np.testing.assert_allclose(found["masked_fraction"], 1 - sums.area / sums.total_area, atol=1e-9)
-    np.testing.assert_array_equal(measured, 1 - sums.area / sums.total_area <= 0.5)
+    np.testing.assert_allclose(found["flux"][measured], sums.flux[measured, 0], rtol=1e-12)
+    np.testing.assert_allclose(found["flux_err"][measured] ** 2, sums.variance[measured, 0], rtol=1e-12)
+    np.testing.assert_allclose(found["masked_fraction"], 1 - sums.area[:, 0] / sums.total_area, atol=1e-9)
+    np.testing.assert_array_equal(measured, 1 - sums.area[:, 0] / sums.total_area <= 0.5)
 
 
 # bad pixels
@@ -288,8 +290,8 @@ def test_datasets_bring_their_own_noise_and_mask(epochs: xr.Dataset) -> None:
     )
     own = ds.assign(variance=xr.full_like(ds["sci"], 16.0))
     found = aperture_photometry(own, POSITIONS, radius=4.0, mask=False)
-    weights = sum_apertures(ONE.values, ONE.values, GOOD.values, *POSITIONS.T, radius=4.0)
-    np.testing.assert_allclose(found["flux_err"], 4 * np.sqrt(weights.variance), rtol=1e-6)
+    weights = sum_apertures(ONE.values, ONE.values, GOOD.values, *POSITIONS.T, radii=4.0)
+    np.testing.assert_allclose(found["flux_err"], 4 * np.sqrt(weights.variance[:, 0]), rtol=1e-6)
     assert (found["status"] == 0).all()
 
 
@@ -410,3 +412,115 @@ def test_reversed_image() -> None:
     """Its first pixel is no origin: read as one, the flux would be that of another place."""
     with pytest.raises(InputError, match="x does not count single pixels upwards"):
         measure(FLAT[:, ::-1])
+
+
+# several radii, local background, aperture correction
+
+
+def stars_on_a_sky(n_epochs: int = 2) -> tuple[xr.Dataset, xr.Dataset]:
+    clean = Detector(cosmic_rays=0, bad_fraction=0, bad_columns=0)
+    scene = make_scene(
+        (256, 256),
+        n_epochs=n_epochs,
+        n_stars=55,
+        n_galaxies=0,
+        n_variables=0,
+        n_transients=0,
+        magnitudes=(15.5, 20.5),
+        min_separation=21.0,
+        margin=18,
+        detector=clean,
+        optics=Optics(field_variation=0),
+        seed=2,
+    )
+    return scene.images, scene.truth
+
+
+def test_many_radii_are_each_alone() -> None:
+    radii = [6.0, 2.5, 4.0]
+    found = measure(NOISE, radius=radii)
+    assert found["flux"].dims == ("source", "radius")
+    assert found["radius"].attrs["units"] == "pixel"
+    for k, radius in enumerate(radii):
+        alone = measure(NOISE, radius=radius)
+        for name in ("flux", "flux_err", "area", "masked_fraction"):
+            np.testing.assert_allclose(found[name][:, k], alone[name], rtol=1e-9, atol=1e-12)
+        np.testing.assert_array_equal(found["status"][:, k], alone["status"])
+
+
+def test_radii_and_annulus_on_a_lazy_stack() -> None:
+    images, truth = stars_on_a_sky()
+    options: dict[str, Any] = {"radius": [3, 5, 8], "annulus": (10, 16)}
+    eager = aperture_photometry(images, truth, **options)
+    lazy = aperture_photometry(images.chunk(time=1), truth, **options)
+    assert lazy["flux"].chunks is not None
+    assert eager["flux"].dims == ("time", "source", "radius")
+    assert eager["local_background"].dims == ("time", "source")
+    xr.testing.assert_identical(lazy.compute(), eager)
+
+
+def test_local_background_takes_the_sky_off_with_an_honest_error() -> None:
+    images, truth = stars_on_a_sky()
+    found = aperture_photometry(images, truth, radius=9.0, annulus=(11, 20), background="mean")
+    pull = (found["flux"] - truth["flux"]) / found["flux_err"]
+    faint = (truth["mag"] > 17.5).values
+    # Wings of the PSF beyond 9 px hold 0.3 % of the light.
+    assert abs(float(pull[:, faint].mean())) < 0.5
+    assert 0.85 < float(pull[:, faint].std()) < 1.2
+    without = aperture_photometry(images, truth, radius=9.0)
+    assert (without["flux"] > found["flux"] + 20000).all()
+
+
+def test_without_a_background_there_is_no_flux() -> None:
+    image_ = NOISE.copy()
+    x, y = POSITIONS[0]
+    yy, xx = np.indices(image_.shape)
+    image_.values[(np.hypot(xx - x, yy - y) > 6)] = np.nan
+    found = aperture_photometry(image_, POSITIONS[:1], radius=4.0, annulus=(7, 10), variance=xr.ones_like(image_))
+    assert np.isnan(found["flux"][0])
+    assert int(found["status"][0]) == 1 << 13
+
+
+def test_aperture_correction_brings_small_apertures_to_the_whole_flux() -> None:
+    images, truth = stars_on_a_sky(n_epochs=4)
+    radii = [2.5, 4.0, 9.0]
+    stars = aperture_photometry(images, truth, radius=radii, annulus=(11, 20))
+    correction = ztfxr.aperture_correction(stars)
+    assert correction["aperture_correction"].dims == ("time", "radius")
+    np.testing.assert_allclose(correction["aperture_correction"][:, 2], 1.0)
+    assert (correction["aperture_correction"][:, 0] > 1.2).all()
+    assert (correction["aperture_correction_err"][:, :2] < 0.01).all()
+    rows = np.arange(-16, 17)
+    for t in range(4):
+        stamp = true_psf(truth, t, [120.0], [120.0])[0].values
+        inside = [(stamp * circle_overlap(rows[None, :], rows[:, None], r)).sum() for r in radii]
+        error = np.hypot(correction["aperture_correction_err"][t, 1], 0.003)
+        assert abs(float(correction["aperture_correction"][t, 1]) - inside[2] / inside[1]) < 4 * float(error)
+    corrected = stars["flux"] * correction["aperture_correction"]
+    bright = (truth["mag"] < 18).values
+    ratio = (corrected.isel(radius=1) / corrected.isel(radius=2))[:, bright]
+    assert float(ratio.mean()) == pytest.approx(1.0, abs=0.01)
+
+
+def test_aperture_correction_needs_radii_and_stars() -> None:
+    with pytest.raises(InputError, match="several radii"):
+        ztfxr.aperture_correction(measure(NOISE))
+    found = measure(NOISE, radius=[3, 5])
+    with pytest.raises(InputError, match="no aperture of radius 4"):
+        ztfxr.aperture_correction(found, radius=4)
+    assert np.isnan(ztfxr.aperture_correction(found)["aperture_correction"]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"radius": [3, 3]}, "must differ"),
+        ({"radius": []}, "must be positive"),
+        ({"radius": 3, "annulus": (8, 5)}, "inner and the larger outer"),
+        ({"radius": 3, "annulus": (1, 5)}, "begins at 1 px, inside"),
+        ({"radius": 3, "background": "mode"}, "'median' or 'mean'"),
+    ],
+)
+def test_bad_radii_and_annuli(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        aperture_photometry(NOISE, POSITIONS, **options)

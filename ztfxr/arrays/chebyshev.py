@@ -29,12 +29,23 @@ class GridExpansion:
 
     def on_grid(self, y: NDArray[np.float64], x: NDArray[np.float64]) -> Pair:
         """Both functions on the grid of 1-D `y` and `x`, each of shape (y, x)."""
+        return self.plane(0, y, x), self.plane(1, y, x)
+
+    def plane(self, which: int, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The first (0) or the second (1) function on the grid of 1-D `y` and `x`, of shape (y, x)."""
         y0, y1, x0, x1 = self.bounds
-        degree = self.coefficients[0].shape[0] - 1
+        coefficients = self.coefficients[which]
+        degree = coefficients.shape[0] - 1
         ty = chebyshev.chebvander(_unit(y, y0, y1), degree)
         tx = chebyshev.chebvander(_unit(x, x0, x1), degree)
-        first, second = (ty @ c @ tx.T for c in self.coefficients)
-        return first, second
+        return np.asarray(ty @ coefficients @ tx.T)
+
+    def plus(self, first: float, second: float) -> GridExpansion:
+        """The expansion of both functions plus a constant each."""
+        shifted = tuple(c.copy() for c in self.coefficients)
+        for coefficients, constant in zip(shifted, (first, second), strict=True):
+            coefficients[0, 0] += constant
+        return GridExpansion(self.bounds, (shifted[0], shifted[1]), self.error)
 
 
 def expand(

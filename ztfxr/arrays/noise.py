@@ -31,8 +31,8 @@ def photon_variance(
 def sky_variance(image: NDArray[Any], level: ArrayLike, rms: ArrayLike, gain: ArrayLike) -> NDArray[np.float32]:
     """Variance in DN² of images whose sky is known: ``rms² + max(S - level, 0) / gain``; the arguments broadcast.
 
-    What the sky and the detector add is in `rms` (DN) as measured; only the light above the sky adds photon noise of its
-    own, by `gain` (electron/DN). NaN stays NaN.
+    What the sky and the detector add is in `rms` (DN) as measured; only the light above the sky adds photon noise of
+    its own, by `gain` (electron/DN). NaN stays NaN.
     """
     out = np.maximum(np.subtract(image, level), 0.0).astype(np.float32, copy=False)
     scatter, factor = np.asarray(rms, dtype=np.float32), np.asarray(gain, dtype=np.float32)

@@ -39,8 +39,8 @@ class SkyOptions:
 def sky_maps(image: NDArray[Any], bad: NDArray[Any], *, options: SkyOptions) -> tuple[Image, Image]:
     """Level and scatter of the sky at each pixel of a (y, x) image.
 
-    `bad` is boolean, or bit planes of which some count. Pixels that are not finite count as bad. An image without a good
-    pixel gives NaN.
+    `bad` is boolean, or bit planes of which some count. Pixels that are not finite count as bad. An image without a
+    good pixel gives NaN.
     """
     pixels, unusable = _prepared(image, bad, options.planes)
     if unusable.all():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from ztfxr.errors import FrameError, InputError, MissingMaskError, ShapeError
 from ztfxr.io.fits import ImageFile, header_text, inspect, read_window
 from ztfxr.io.frames import epoch_coords
 from ztfxr.io.names import find_mask, parse_name
+from ztfxr.io.remote import Location, file_name, location, shown
 from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
 from ztfxr.wcs import assign_wcs, wcs_cards
 
@@ -74,7 +74,7 @@ class ZTFBackendEntrypoint(BackendEntrypoint):
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Whether the name is that of a ZTF science image."""
-        name = Path(str(filename_or_obj)).name if isinstance(filename_or_obj, str | PathLike) else ""
+        name = file_name(str(filename_or_obj)) if isinstance(filename_or_obj, str | PathLike) else ""
         return parse_name(name) is not None and "sciimg.fits" in name
 
     def open_dataset(  # type: ignore[override]
@@ -85,7 +85,7 @@ class ZTFBackendEntrypoint(BackendEntrypoint):
         mask: MaskChoice = None,
     ) -> xr.Dataset:
         """The Dataset of one frame, its pixels unread; see `open_quadrant`."""
-        dataset = _with_sky(_frame(Path(filename_or_obj), mask))
+        dataset = _with_sky(_frame(location(filename_or_obj), mask))
         dropped = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
         return dataset.drop_vars(dropped)
 
@@ -100,7 +100,7 @@ class _PixelsEntrypoint(ZTFBackendEntrypoint):
         drop_variables: str | Iterable[str] | None = None,  # noqa: ARG002
         mask: MaskChoice = None,
     ) -> xr.Dataset:
-        return _frame(Path(filename_or_obj), mask)
+        return _frame(location(filename_or_obj), mask)
 
 
 def _with_sky(dataset: xr.Dataset) -> xr.Dataset:
@@ -109,7 +109,7 @@ def _with_sky(dataset: xr.Dataset) -> xr.Dataset:
     return dataset if cards is None else assign_wcs(dataset, cards)
 
 
-def _frame(path: Path, mask: MaskChoice) -> xr.Dataset:
+def _frame(path: Location, mask: MaskChoice) -> xr.Dataset:
     """Pixels, flags and the coordinates of the exposure; the WCS as text in the attributes."""
     image = inspect(path)
     variables = {"sci": _lazy(image, "float32")}
@@ -117,15 +117,17 @@ def _frame(path: Path, mask: MaskChoice) -> xr.Dataset:
     if mask_path is not None:
         mask_image = inspect(mask_path)
         if mask_image.shape != image.shape:
-            raise ShapeError(f"{mask_path}: the mask is {mask_image.shape} (y, x), the science image {image.shape}")
+            raise ShapeError(
+                f"{shown(mask_path)}: the mask is {mask_image.shape} (y, x), the science image {image.shape}"
+            )
         variables["flags"] = _lazy(mask_image, "uint16")
     coords: dict[str, xr.Variable] = {
         **{d: xr.Variable(d, np.arange(n)) for d, n in zip(("y", "x"), image.shape, strict=True)},
-        **epoch_coords(image.header, str(path)),
+        **epoch_coords(image.header, shown(path)),
     }
     dataset = annotate_all(xr.Dataset(variables, coords))
-    dataset.attrs = {"header": header_text(image), "source": path.name}
-    dataset.encoding["source"] = str(path)
+    dataset.attrs = {"header": header_text(image), "source": file_name(path)}
+    dataset.encoding["source"] = shown(path)
     cards = wcs_cards(image.header)
     return dataset if cards is None else dataset.assign_attrs(wcs_header=cards)
 
@@ -133,18 +135,18 @@ def _frame(path: Path, mask: MaskChoice) -> xr.Dataset:
 def _lazy(image: ImageFile, dtype: str) -> xr.Variable:
     data = indexing.LazilyIndexedArray(FITSArray(image, dtype))
     whole = {"preferred_chunks": dict(zip(("y", "x"), image.shape, strict=True))}
-    return xr.Variable(("y", "x"), data, encoding=whole if image.path.endswith(".gz") else {})
+    return xr.Variable(("y", "x"), data, encoding=whole if image.gzipped else {})
 
 
-def _mask_path(path: Path, mask: MaskChoice) -> Path | None:
+def _mask_path(path: Location, mask: MaskChoice) -> Location | None:
     if mask is False:
         return None
     if mask is not None:
-        return Path(mask)
+        return location(mask)
     found = find_mask(path)
     if found is None:
         raise MissingMaskError(
-            f"{path}: no mask image (…mskimg.fits, .gz or .fz) beside it; name it with mask=PATH, "
+            f"{shown(path)}: no mask image (…mskimg.fits, .gz or .fz) beside it; name it with mask=PATH, "
             "or open without one by mask=False"
         )
     return found
@@ -161,12 +163,13 @@ def open_quadrant(
     Parameters
     ----------
     path
-        A ``sciimg`` file: ``.fits``, ``.fits.gz`` or ``.fits.fz``.
+        A ``sciimg`` file: ``.fits``, ``.fits.gz`` or ``.fits.fz``; on this machine, or at a URL of fsspec's (``https://``,
+        ``s3://``), of which only the bytes that are needed are fetched. Credentials in a URL are in no attribute.
     mask
         The mask image. By default the ``mskimg`` beside the science image, compressed or not; False opens none.
     chunks
-        Dask chunks, by default one chunk for the frame. False for no dask: pixels are read when they are first used, and
-        what is made of them is computed at once.
+        Dask chunks, by default one chunk for the frame. False for no dask: pixels are read when they are first used,
+        and what is made of them is computed at once.
 
     Returns
     -------
@@ -179,10 +182,12 @@ def open_quadrant(
     Raises
     ------
     FileNotFoundError, NotFITSError, TruncatedFileError, MissingMaskError, ShapeError, HeaderError
+    RemoteFileError, MissingDependencyError
+        A server does not answer or refuses; the package for this kind of URL is not installed.
     """
     whole: Any = {} if chunks is None else chunks
     dataset = xr.open_dataset(
-        Path(path), engine=_PixelsEntrypoint, mask=mask, chunks=None if chunks is False else whole
+        location(path), engine=_PixelsEntrypoint, mask=mask, chunks=None if chunks is False else whole
     )
     for name in dataset.coords:
         if dataset.variables[name].ndim == 0:
@@ -209,7 +214,7 @@ def open_epochs(
     """
     nodes: dict[str, xr.Dataset] = {}
     for path in paths:
-        name = Path(path).name.split(".fits")[0]
+        name = file_name(path).split(".fits")[0]
         if name in nodes:
             raise InputError(f"two frames are named {name}; open them apart or rename one")
         nodes[name] = _node(path, mask, chunks, errors)
@@ -226,4 +231,4 @@ def _node(path: Path_, mask: Literal[False] | None, chunks: Any, errors: str) ->
             raise
         status = getattr(error, "status", "unreadable")
         bits = planes_to_bits([status], STATUS_PLANES)
-        return xr.Dataset(attrs={"status": bits, "message": str(error), "source": Path(path).name})
+        return xr.Dataset(attrs={"status": bits, "message": str(error), "source": file_name(path)})

@@ -1,14 +1,14 @@
-"""FITS images: headers now, pixels when asked; plain, gzipped and tile-compressed."""
+"""FITS images: headers now, pixels when asked; plain, gzipped and tile-compressed; from disk and from URLs."""
 
 from __future__ import annotations
 
 import gzip
-import os
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from io import BufferedReader
 from math import prod
 from os import PathLike
 from pathlib import Path
@@ -20,22 +20,26 @@ from astropy.utils.exceptions import AstropyUserWarning
 from numpy.typing import NDArray
 
 from ztfxr._quiet import quiet
-from ztfxr.errors import NotFITSError, ShapeError, TruncatedFileError
+from ztfxr.errors import FrameError, NotFITSError, ShapeError, TruncatedFileError
+from ztfxr.io.gzipped import Unpacked
+from ztfxr.io.remote import BinaryFile, Location, location, open_binary, shown, size_of
 
 __all__ = ["ImageFile", "header_text", "inspect", "read_window"]
 
 _GZIP = b"\x1f\x8b"
 _SIGNATURE = b"SIMPLE  ="
 _READ_ERRORS = (OSError, EOFError, ValueError, TypeError, IndexError, zlib.error, struct.error)
-_CARD, _BLOCK = 80, 2880
-_END = b"END".ljust(_CARD)
+_CARD, _RECORD = 80, 2880
+_END = "END".ljust(_CARD)
+_MAX_HEADER_BYTES = 1 << 22
+_BLOCK_BYTES = 1 << 20
+_REMOTE_BLOCK_BYTES = 1 << 23
 _STORED = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class RawPixels:
-    """Where a plain file holds pixels that are numbers as they stand, big-endian and in rows."""
+    """Where a file, once unpacked, holds pixels that are numbers as they stand, big-endian and in rows."""
 
     offset: int
     dtype: str
@@ -44,162 +48,188 @@ class RawPixels:
 
 @dataclass(frozen=True)
 class ImageFile:
-    """Where an image's pixels are, which native dtype to read them to, and what the header says.
+    """Where an image's pixels are, which native dtype to read them to, and what the header says."""
 
-    `raw` and the header's `text`, a card a line, are there where the file gives them without ado.
-    """
-
-    path: str
+    path: str = field(repr=False)
+    """A path, or a URL as it was given; `ztfxr.io.remote.shown` is what may be shown of it."""
     hdu: int
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     header: fits.Header
+    gzipped: bool = False
     raw: RawPixels | None = None
-    text: str | None = None
+    text: str | None = field(default=None, repr=False)
 
 
 def inspect(path: str | PathLike[str], extension: str | None = None) -> ImageFile:
     """Read the header of the first 2-D image of a FITS file, or of the first with this name; no pixel is read.
 
+    `path` may be a URL of fsspec's (``https://``, ``s3://``, ``memory://``), of which only the
+    header is fetched.
+
     Raises
     ------
     FileNotFoundError, NotFITSError, TruncatedFileError, ShapeError
+    RemoteFileError
+        The server of a URL does not answer, or refuses.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    _check_signature(path)
-    plain = _plain_primary(path) if extension is None else None
-    if plain is not None:
-        return plain
-    with _opened(path) as hdus:
-        number, hdu = _first_image(path, hdus, extension)
-        _check_length(path, hdu)
-        dtype = _native_dtype(hdu.header)
-        shape = (int(hdu.shape[0]), int(hdu.shape[1]))
-        return ImageFile(str(path), number, shape, dtype, hdu.header, _raw_extension(path, hdu, dtype))
+    place = location(path)
+    if isinstance(place, Path) and not place.is_file():
+        raise FileNotFoundError(f"no such file: {place}")
+    with open_binary(place) as file:
+        gzipped = _check_signature(place, file)
+        image = _primary_image(place, file, gzipped) if extension is None else None
+        return image or _image_by_astropy(place, file, gzipped, extension)
 
 
 def header_text(image: ImageFile) -> str:
-    """The cards of the header, one a line; as they stand in the file where that is plain."""
+    """The cards of the header, one a line."""
     return image.text or str(image.header.tostring(sep="\n", endcard=False, padding=False))
+
+
+def _primary_image(place: Location, file: BufferedReader, gzipped: bool) -> ImageFile | None:
+    """The image that the primary header describes, as ZTF's are: several times faster than by way of astropy's HDUs.
+
+    None where there is no such image, or anything is unusual.
+    """
+    file.seek(0)
+    try:
+        block = _header_block(Unpacked(file) if gzipped else file).decode("ascii")
+    except (EOFError, UnicodeDecodeError, zlib.error):
+        return None
+    with quiet(AstropyUserWarning):
+        header = fits.Header.fromstring(block)
+    shape = (header.get("NAXIS2"), header.get("NAXIS1"))
+    standard = header.get("SIMPLE") is True and header.get("NAXIS") == 2 and header.get("BITPIX") in _STORED
+    if not standard or not all(isinstance(n, int) and n > 0 for n in shape):
+        return None
+    dtype, stored = _native_dtype(header), np.dtype(_STORED[header["BITPIX"]])
+    end = len(block) + prod(shape) * stored.itemsize
+    _require_length(place, _length(file, gzipped, end), end)
+    raw = RawPixels(len(block), stored.str, size_of(file)) if _as_it_stands(header, dtype) else None
+    cards = [block[i : i + _CARD] for i in range(0, len(block), _CARD)]
+    text = "\n".join(cards[: cards.index(_END)])
+    return ImageFile(str(place), 0, shape, dtype, header, gzipped, raw, text)
+
+
+def _header_block(source: BinaryFile) -> bytes:
+    """The primary header with its padding; `EOFError` where it does not end."""
+    block = b""
+    while len(block) < _MAX_HEADER_BYTES:
+        record = source.read(_RECORD)
+        if len(record) < _RECORD:
+            break
+        block += record
+        if any(record[i : i + _CARD] == _END.encode() for i in range(0, _RECORD, _CARD)):
+            return block
+    raise EOFError("the header does not end")
+
+
+def _as_it_stands(header: fits.Header, dtype: np.dtype[Any]) -> bool:
+    """Whether pixels need nothing but their bytes swapped: no scale, no offset, no blanks."""
+    return np.dtype(_STORED[header["BITPIX"]]).newbyteorder("=") == dtype and "BLANK" not in header
+
+
+def _image_by_astropy(place: Location, file: BufferedReader, gzipped: bool, extension: str | None) -> ImageFile:
+    size = size_of(file)
+    with _opened(place, file, gzipped) as hdus:
+        number, hdu = _first_image(place, file, gzipped, hdus, extension)
+        dtype, shape, header = _native_dtype(hdu.header), (int(hdu.shape[0]), int(hdu.shape[1])), hdu.header
+        info = hdu.fileinfo()
+        packed = isinstance(hdu, fits.CompImageHDU)
+        if info is not None:
+            span = info["datSpan"] if packed else prod(shape) * abs(int(header["BITPIX"])) // 8
+            end = int(info["datLoc"]) + span
+            _require_length(place, _length(file, gzipped, end), end)
+    raw = None
+    if info is not None and not packed and _as_it_stands(header, dtype):
+        raw = RawPixels(int(info["datLoc"]), _STORED[int(header["BITPIX"])], size)
+    return ImageFile(str(place), number, shape, dtype, header, gzipped, raw)
 
 
 def read_window(image: ImageFile, rows: slice, columns: slice) -> NDArray[Any]:
     """The pixels ``[rows, columns]`` (unit step) in native byte order; reads only what the format allows.
 
-    A plain file is read by rows, a tile-compressed one by tiles, a gzipped one from its start. The file is
-    closed on return.
+    A plain file is read by rows, a tile-compressed one by tiles, a gzipped one from its start to the last row. Little
+    more than the window is held, and the file is closed on return.
 
     Raises
     ------
     TruncatedFileError
         The pixels end early or cannot be decompressed.
+    RemoteFileError
+        The server of a URL does not answer, or refuses.
     """
     shape = (len(range(*rows.indices(image.shape[0]))), len(range(*columns.indices(image.shape[1]))))
     if 0 in shape:
         return np.empty(shape, dtype=image.dtype)
-    if image.raw is not None:
-        pixels = _read_raw(image, image.raw, rows, columns)
-        if pixels is not None:
-            return pixels
-    with _opened(Path(image.path)) as hdus:
-        try:
-            with quiet(AstropyUserWarning):
-                hdu = hdus[image.hdu]
-            # Whole rows: a column window seeks once per row, and each seek backwards decompresses a gzip file anew.
-            tiled = isinstance(hdu, fits.CompImageHDU)
-            pixels = hdu.section[rows, columns] if tiled else hdu.section[rows, :][:, columns]
-            if rows.stop >= image.shape[0]:
-                _check_sum(hdu)
-        except _READ_ERRORS as error:
-            raise TruncatedFileError(
-                f"{image.path}: the pixels cannot be read ({error}); fetch the file again"
-            ) from error
+    try:
+        pixels = None if image.raw is None else _read_raw(image, image.raw, rows, columns)
+        return _read_by_astropy(image, rows, columns) if pixels is None else pixels
+    except (FileNotFoundError, FrameError):
+        raise
+    except _READ_ERRORS as error:
+        raise TruncatedFileError(
+            f"{shown(image.path)}: the pixels cannot be read ({error}); fetch the file again"
+        ) from error
+
+
+def _read_by_astropy(image: ImageFile, rows: slice, columns: slice) -> NDArray[Any]:
+    place = location(image.path)
+    with open_binary(place) as file, _opened(place, file, image.gzipped) as hdus:
+        with quiet(AstropyUserWarning):
+            hdu = hdus[image.hdu]
+        # Whole rows: a column window seeks once per row, and each seek backwards decompresses a gzip file anew.
+        tiled = isinstance(hdu, fits.CompImageHDU)
+        pixels = hdu.section[rows, columns] if tiled else hdu.section[rows, :][:, columns]
+        if rows.stop >= image.shape[0]:
+            _check_sum(hdu)
     return np.ascontiguousarray(pixels, dtype=image.dtype)
 
 
-def _plain_primary(path: Path) -> ImageFile | None:
-    """The image of a plain file that begins with it, from its first blocks alone; None for every other file.
-
-    astropy's way to the same takes twice as long.
-    """
-    block = _first_header(path)
-    if block is None:
-        return None
-    with quiet(AstropyUserWarning):
-        header = fits.Header.fromstring(block.decode("ascii"))
-    shape = (header.get("NAXIS2"), header.get("NAXIS1"))
-    standard = header.get("SIMPLE") is True and header.get("NAXIS") == 2 and header.get("BITPIX") in _STORED
-    if not standard or not all(isinstance(n, int) and n > 0 for n in shape):
-        return None
-    dtype, size = _native_dtype(header), path.stat().st_size
-    _require_length(path, size, len(block) + prod(shape) * abs(int(header["BITPIX"])) // 8)
-    cards = [block[i : i + _CARD] for i in range(0, len(block), _CARD)]
-    text = b"\n".join(cards[: cards.index(_END)]).decode("ascii")
-    return ImageFile(str(path), 0, shape, dtype, header, _raw_pixels(header, dtype, len(block), size), text)
-
-
-def _first_header(path: Path) -> bytes | None:
-    """The blocks of the first header; None where they are not ASCII or do not end."""
-    blocks = b""
-    with path.open("rb") as file:
-        while len(block := file.read(_BLOCK)) == _BLOCK and block.isascii():
-            blocks += block
-            if any(block[i : i + _CARD] == _END for i in range(0, _BLOCK, _CARD)):
-                return blocks
-    return None
-
-
-def _raw_pixels(header: fits.Header, dtype: np.dtype[Any], offset: int, file_size: int) -> RawPixels | None:
-    """Where the pixels lie, or None where they are scaled or have blanks, which astropy undoes."""
-    stored = np.dtype(_STORED[int(header["BITPIX"])])
-    if stored.newbyteorder("=") != dtype or "BLANK" in header:
-        return None
-    return RawPixels(offset, stored.str, file_size)
-
-
-def _raw_extension(path: Path, hdu: Any, dtype: np.dtype[Any]) -> RawPixels | None:
-    """`_raw_pixels` of an HDU, or None where it is packed."""
-    info = hdu.fileinfo()
-    if info is None or info["file"].compression is not None or isinstance(hdu, fits.CompImageHDU):
-        return None
-    return _raw_pixels(hdu.header, dtype, int(info["datLoc"]), path.stat().st_size)
-
-
 def _read_raw(image: ImageFile, raw: RawPixels, rows: slice, columns: slice) -> NDArray[Any] | None:
-    """A window of a plain file, swapped block by block while it is in cache; None where the file has changed."""
+    """A window of a file without tiles, swapped block by block while in cache; None where the file has changed."""
     first, last, _ = rows.indices(image.shape[0])
     left, right, _ = columns.indices(image.shape[1])
-    stored, native = np.dtype(raw.dtype), image.dtype
-    if (stored.kind, native.kind) == ("i", "u") and stored.itemsize == native.itemsize:
-        stored = native.newbyteorder(">")  # the same bits; to swap them is faster than to convert them
+    stored = np.dtype(raw.dtype)
+    if (stored.kind, image.dtype.kind) == ("i", "u") and stored.itemsize == image.dtype.itemsize:
+        stored = image.dtype.newbyteorder(">")  # the same bits; to swap them is faster than to convert them
     row_bytes = image.shape[1] * stored.itemsize
-    out = np.empty((last - first, right - left), dtype=native)
-    block = np.empty((min(last - first, max(1, _READ_BYTES // row_bytes)), image.shape[1]), dtype=stored)
-    with Path(image.path).open("rb") as file:
-        if os.fstat(file.fileno()).st_size != raw.file_size:
+    start, end = raw.offset + first * row_bytes, raw.offset + last * row_bytes
+    out = np.empty((last - first, right - left), dtype=image.dtype)
+    block = np.empty((min(last - first, max(1, _BLOCK_BYTES // row_bytes)), image.shape[1]), dtype=stored)
+    place = location(image.path)
+    stop, step = (raw.file_size, _BLOCK_BYTES) if image.gzipped else (end, min(end - start, _REMOTE_BLOCK_BYTES))
+    with open_binary(place, stop=stop, block=step) as file:
+        if isinstance(place, Path) and size_of(file) != raw.file_size:
             return None
-        file.seek(raw.offset + first * row_bytes)
-        for start in range(0, last - first, len(block)):
-            part = block[: last - first - start]
-            if file.readinto(part.view(np.uint8)) != part.nbytes:
-                return None
-            out[start : start + len(part)] = part[:, left:right]
+        source: BinaryFile = Unpacked(file) if image.gzipped else file
+        source.seek(start)
+        for row in range(0, last - first, len(block)):
+            part = block[: last - first - row]
+            if source.readinto(part.reshape(-1).view(np.uint8)) != part.nbytes:
+                raise EOFError("they end early")
+            out[row : row + len(part)] = part[:, left:right]
+        if image.gzipped and last == image.shape[0]:
+            source.seek(0, 2)
     return out
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[fits.HDUList]:
+def _opened(place: Location, file: BufferedReader, gzipped: bool) -> Iterator[fits.HDUList]:
     """The file's HDUs; never memory-mapped, so that no handle outlives the block."""
+    source: Any = place
+    if not isinstance(place, Path):
+        file.seek(0)
+        source = gzip.GzipFile(fileobj=file) if gzipped else file
     try:
         with quiet(AstropyUserWarning):
-            hdus = fits.open(path, memmap=False, lazy_load_hdus=True, uint=True)
-    except FileNotFoundError:
+            hdus = fits.open(source, memmap=False, lazy_load_hdus=True, uint=True)
+    except (FileNotFoundError, FrameError):
         raise
     except (OSError, EOFError, zlib.error) as error:
-        _check_signature(path)
-        raise TruncatedFileError(f"{path}: the file is cut off or corrupt ({error}); fetch it again") from error
+        _check_signature(place, file)
+        raise _cut_off(place, error) from error
     with hdus:
         yield hdus
 
@@ -207,48 +237,61 @@ def _opened(path: Path) -> Iterator[fits.HDUList]:
 def _check_sum(hdu: Any) -> None:
     """Read a gzipped file on to its end, where zlib compares its checksum; nothing for other files."""
     file = (hdu.fileinfo() or {}).get("file")
-    if file is not None and file.compression == "gzip":
+    if file is not None and isinstance(file._file, gzip.GzipFile):
         file._file.read()
 
 
-def _check_signature(path: Path) -> None:
+def _cut_off(place: Location, error: BaseException) -> TruncatedFileError:
+    return TruncatedFileError(f"{shown(place)}: the file is cut off or corrupt ({error}); fetch it again")
+
+
+def _check_signature(place: Location, file: BufferedReader) -> bool:
+    """Whether the file is gzipped; an error where it, or what is packed in it, does not begin as FITS does."""
     try:
-        with path.open("rb") as raw:
-            head = raw.read(16)
-        if head.startswith(_GZIP):
-            with gzip.open(path) as stream:
-                head = stream.read(16)
+        file.seek(0)
+        head = file.read(16)
+        gzipped = head.startswith(_GZIP)
+        if gzipped:
+            file.seek(0)
+            head = Unpacked(file).read(16)
+    except FrameError:
+        raise
     except (OSError, EOFError, zlib.error) as error:
-        raise TruncatedFileError(f"{path}: the file is cut off or corrupt ({error}); fetch it again") from error
+        raise _cut_off(place, error) from error
+    name = shown(place)
     if not head:
-        raise TruncatedFileError(f"{path}: the file is empty; fetch it again")
+        raise TruncatedFileError(f"{name}: the file is empty; fetch it again")
     if head.startswith(_SIGNATURE):
-        return
+        return gzipped
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise NotFITSError(f"{path}: an HTML or XML page, not FITS; the server sent an error or a login page")
-    raise NotFITSError(f"{path}: not FITS; it begins with {head[:9]!r}, not {_SIGNATURE!r}")
+        raise NotFITSError(f"{name}: an HTML or XML page, not FITS; the server sent an error or a login page")
+    raise NotFITSError(f"{name}: not FITS; it begins with {head[:9]!r}, not {_SIGNATURE!r}")
 
 
-def _first_image(path: Path, hdus: fits.HDUList, extension: str | None) -> tuple[int, Any]:
-    number = 0
+def _first_image(
+    place: Location, file: BufferedReader, gzipped: bool, hdus: fits.HDUList, extension: str | None
+) -> tuple[int, Any]:
+    name, number = shown(place), 0
     while True:
         try:
             with quiet(AstropyUserWarning):
                 hdu = hdus[number]
         except IndexError:
             break
+        except FrameError:
+            raise
         except _READ_ERRORS as error:
-            raise TruncatedFileError(f"{path}: its header is cut off ({error}); fetch it again") from error
+            raise TruncatedFileError(f"{name}: its header is cut off ({error}); fetch it again") from error
         named = extension is None or hdu.name == extension
         if named and getattr(hdu, "is_image", False) and len(hdu.shape) == 2:
             return number, hdu
         number += 1
     info = hdus[-1].fileinfo()
     end = info["datLoc"] + info["datSpan"]
-    if _length(path, end) != end:
-        raise TruncatedFileError(f"{path}: cut off in the header of HDU {number}; fetch it again")
+    if _length(file, gzipped, end) != end:
+        raise TruncatedFileError(f"{name}: cut off in the header of HDU {number}; fetch it again")
     wanted = "" if extension is None else f" named {extension}"
-    raise ShapeError(f"{path}: holds no 2-D image{wanted} in its {number} HDUs")
+    raise ShapeError(f"{name}: holds no 2-D image{wanted} in its {number} HDUs")
 
 
 def _native_dtype(header: fits.Header) -> np.dtype[Any]:
@@ -262,43 +305,30 @@ def _native_dtype(header: fits.Header) -> np.dtype[Any]:
     return stored
 
 
-def _check_length(path: Path, hdu: Any) -> None:
-    """Raise `TruncatedFileError` where the file is shorter than its header says, without reading pixels."""
-    info = hdu.fileinfo()
-    if info is None:
-        return
-    span = info["datSpan"]
-    if not isinstance(hdu, fits.CompImageHDU):
-        span = prod(hdu.shape) * abs(int(hdu.header["BITPIX"])) // 8
-    expected = info["datLoc"] + span
-    _require_length(path, _length(path, expected), expected)
-
-
-def _require_length(path: Path, found: int, expected: int) -> None:
+def _require_length(place: Location, found: int, expected: int) -> None:
     if found < expected:
-        raise TruncatedFileError(f"{path}: {found} bytes, but its header announces {expected}; fetch it again")
+        raise TruncatedFileError(f"{shown(place)}: {found} bytes, but its header announces {expected}; fetch it again")
 
 
-def _length(path: Path, expected: int) -> int:
+def _length(file: BufferedReader, gzipped: bool, expected: int) -> int:
     """Bytes of the uncompressed file.
 
     A whole gzip file ends with its length modulo 2**32; where that disagrees (several members, or a cut
     file) the stream is read to its end.
     """
-    with path.open("rb") as raw:
-        gzipped = raw.read(2) == _GZIP
-        size = raw.seek(0, 2)
-        if not gzipped:
-            return size
-        raw.seek(-4, 2)
-        stated = int(struct.unpack("<I", raw.read(4))[0])
-    if expected <= stated <= expected + 2880:
+    size = size_of(file)
+    if not gzipped:
+        return size
+    file.seek(max(0, size - 4))
+    trailer = file.read(4)
+    stated = int(struct.unpack("<I", trailer)[0]) if len(trailer) == 4 else 0
+    if expected <= stated <= expected + _RECORD:
         return stated
-    total = 0
+    file.seek(0)
+    stream, total = Unpacked(file), 0
     try:
-        with gzip.open(path) as stream:
-            while block := stream.read(1 << 20):
-                total += len(block)
-    except (OSError, EOFError, zlib.error):
-        pass
+        while block := stream.read(_BLOCK_BYTES):
+            total += len(block)
+    except (EOFError, zlib.error):
+        total = stream.seek(0)
     return total

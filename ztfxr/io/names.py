@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ztfxr.io.remote import Location, exists, file_name
+
 __all__ = ["QuadrantName", "find_mask", "parse_name"]
 
 _PATTERN = re.compile(
@@ -41,18 +43,25 @@ def parse_name(name: str) -> QuadrantName | None:
     )
 
 
-def find_mask(path: Path) -> Path | None:
-    """The mask image beside a science image, compressed the same way or not; None where there is none."""
-    if "sciimg" not in path.name:
+def find_mask(path: Location) -> Location | None:
+    """The mask image beside a science image, compressed the same way or not; None where there is none.
+
+    Of a URL the query is kept: the mask of a cut-out is the same cut-out.
+    """
+    name = file_name(path)
+    if "sciimg" not in name:
         return None
-    stem = path.name.replace("sciimg", "mskimg")
-    for suffix in sorted(_SUFFIXES, key=len, reverse=True):
-        if stem.endswith(suffix):
-            stem = stem.removesuffix(suffix)
-            break
-    own = next((s for s in sorted(_SUFFIXES, key=len, reverse=True) if path.name.endswith(s)), "")
+    own = next((s for s in sorted(_SUFFIXES, key=len, reverse=True) if name.endswith(s)), "")
+    stem = name.removesuffix(own).replace("sciimg", "mskimg")
     for suffix in dict.fromkeys((own, *_SUFFIXES)):
-        candidate = path.with_name(stem + suffix)
-        if suffix and candidate.is_file():
+        candidate = _beside(path, name, stem + suffix)
+        if suffix and exists(candidate):
             return candidate
     return None
+
+
+def _beside(path: Location, name: str, other: str) -> Location:
+    if isinstance(path, Path):
+        return path.with_name(other)
+    address, mark, query = path.partition("?")
+    return address.removesuffix(name) + other + mark + query

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -117,7 +117,7 @@ def background(
         kwargs={"options": _options(method, box_size, filter_size)},
         fresh=True,
     )
-    return annotate_all(xr.Dataset({k: v.transpose(*image.dims) for k, v in maps.items()}))
+    return annotate_all(xr.Dataset({k: _like(v, image) for k, v in maps.items()}))
 
 
 def clean(
@@ -136,7 +136,7 @@ def clean(
     obj
         An image (..., y, x), or a Dataset with `sci` and `flags`.
     mask
-        Boolean, True where bad. By default the recommended planes of ``obj.flags``; False for finite pixels as they are.
+        Boolean, True where bad. By default the recommended planes of ``obj.flags``; False uses every finite pixel.
     background
         What to subtract: a map, a number, the Dataset of `ztfxr.background`, or False for nothing. Measured by default.
     method, box_size, filter_size
@@ -156,17 +156,20 @@ def clean(
         level = background["background"] if isinstance(background, xr.Dataset) else background
         out = _elementwise(_minus, image, 0.0 if level is False else level, get_mask(obj, mask))
     kept = {k: v for k, v in image.attrs.items() if k != "long_name"}
-    return annotate(
-        out.transpose(*image.dims, ...), "sci", **kept, long_name="science image, background subtracted and masked"
-    )
+    return annotate(_like(out, image), "sci", **kept, long_name="science image, background subtracted and masked")
+
+
+def _like(out: xr.DataArray, image: xr.DataArray) -> xr.DataArray:
+    """`out` with its dimensions in the order of the image's; others, of a stack of masks, stay in front."""
+    return out if out.dims == image.dims else out.transpose(..., *image.dims)
 
 
 def _elementwise(function: Callable[..., NDArray[np.float32]], *arrays: Any) -> xr.DataArray:
     """Pixel by pixel, whatever the chunks; on the overlap of the images, as in xarray's arithmetic."""
-    return cast(
-        xr.DataArray,
-        xr.apply_ufunc(function, *arrays, dask="parallelized", output_dtypes=[np.float32], join="inner"),
+    found: xr.DataArray = xr.apply_ufunc(
+        function, *arrays, dask="parallelized", output_dtypes=[np.float32], join="inner"
     )
+    return found
 
 
 def _minus(image: NDArray[Any], level: NDArray[Any] | float, bad: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -293,7 +296,7 @@ def variance(
 
     Notes
     -----
-    To use a noise model of your own, put it into the Dataset: ``ds["variance"] = (("y", "x"), my_variance)``, in DN² and
+    To use a noise model of your own, put it into the Dataset: ``ds["variance"] = (("y", "x"), my_variance)``, in DN²,
     never a standard deviation. What needs the noise of a Dataset takes its `variance` where there is one; functions of
     an image alone take ``variance=``. A sky of your own goes in by `background`: a Dataset with `background` and
     `background_rms`, maps or numbers.
@@ -316,7 +319,7 @@ def variance(
         )["variance"]
     else:
         out = _elementwise(sky_variance, image, background["background"], background["background_rms"], gain)
-    return annotate(out.transpose(*image.dims), "variance")
+    return annotate(_like(out, image), "variance")
 
 
 def _above_sky(

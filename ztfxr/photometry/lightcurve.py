@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import numpy as np
 import xarray as xr
 
 from ztfxr.dia.difference import difference
@@ -12,11 +11,12 @@ from ztfxr.errors import InputError
 from ztfxr.ops.positions import Positions
 from ztfxr.ops.stack import stack
 from ztfxr.photometry.aperture import Masked, aperture_photometry
+from ztfxr.photometry.calibrate import calibrate_flux
+from ztfxr.photometry.forced import forced_photometry
 from ztfxr.schema import annotate_all
 
 __all__ = ["calibrate_flux", "lightcurve"]
 
-_AB_MICROJANSKY = 23.9
 _EPOCH = ("kernel_sum", "kernel_sum_err", "chi2", "n_pixels", "epoch_status")
 
 
@@ -26,7 +26,8 @@ def lightcurve(
     positions: Positions,
     *,
     reference: xr.Dataset | xr.DataArray | None = None,
-    radius: float = 7.0,
+    radius: float | None = None,
+    psf: xr.Dataset | xr.DataArray | None = None,
     masked: Masked = "correct",
     scale: Literal["science", "reference"] = "science",
     **options: Any,
@@ -43,7 +44,10 @@ def lightcurve(
     reference
         What to subtract; not needed for alerts and difference images.
     radius, masked
-        Of the aperture, as for `ztfxr.aperture_photometry`.
+        Of the aperture, as for `ztfxr.aperture_photometry`; by default 7 px.
+    psf
+        The PSF of the science images (`ztfxr.build_psf`, `ztfxr.read_psf`, or stamps): fluxes are forced PSF fits then
+        (`ztfxr.forced_photometry`), not sums in apertures.
     scale
         ``"science"``: `flux` is in DN of each epoch, as its zero point wants it. ``"reference"``: in DN of the
         reference, divided by the photometric scale of the kernel, so that exposure time and transparency drop out
@@ -70,7 +74,7 @@ def lightcurve(
         diff = frames
     else:
         diff = difference(frames, reference, **options)
-    photometry = aperture_photometry(diff, positions, radius=radius, masked=masked)
+    photometry = _measure(diff, positions, radius, masked, psf)
     spatial = [k for k, v in photometry.coords.items() if {"y", "x"} & set(v.dims)]
     out = photometry.drop_vars(spatial, errors="ignore").assign({k: diff[k].variable for k in _EPOCH if k in diff})
     out.attrs |= {
@@ -81,6 +85,21 @@ def lightcurve(
     return calibrate_flux(out) if "magzp" in out.coords else annotate_all(out)
 
 
+def _measure(
+    diff: xr.Dataset,
+    positions: Positions,
+    radius: float | None,
+    masked: Masked,
+    psf: xr.Dataset | xr.DataArray | None,
+) -> xr.Dataset:
+    """Fluxes in apertures, or by the PSF where there is one."""
+    if psf is None:
+        return aperture_photometry(diff, positions, radius=7.0 if radius is None else radius, masked=masked)
+    if radius is not None:
+        raise InputError("radius is that of an aperture; with psf= it would have no effect")
+    return forced_photometry(diff, positions, psf)
+
+
 def _on_reference_scale(photometry: xr.Dataset, diff: xr.Dataset) -> xr.Dataset:
     """Fluxes divided by science over reference, which is the kernel's sum, or its inverse where science was
     convolved.
@@ -88,15 +107,3 @@ def _on_reference_scale(photometry: xr.Dataset, diff: xr.Dataset) -> xr.Dataset:
     ratio = xr.where(diff["science_convolved"], 1.0 / diff["kernel_sum"], diff["kernel_sum"])
     scaled = {k: photometry[k] / ratio.reset_coords(drop=True) for k in ("flux", "flux_err")}
     return photometry.assign(scaled).assign_attrs(flux_scale="reference")
-
-
-def calibrate_flux(photometry: xr.Dataset) -> xr.Dataset:
-    """Add `flux_ujy` and `flux_ujy_err` by each epoch's zero point `magzp` (AB magnitude of 1 DN); lazy.
-
-    ``f = flux · 10**(−0.4 (magzp − 23.9))`` µJy (Oke & Gunn 1983, AB system); negative fluxes stay negative.
-    """
-    if "magzp" not in photometry.coords:
-        raise InputError("no zero point: the photometry has no coordinate 'magzp'")
-    factor = 10.0 ** (-0.4 * (photometry.coords["magzp"].astype(np.float64) - _AB_MICROJANSKY))
-    out = photometry.assign(flux_ujy=photometry["flux"] * factor, flux_ujy_err=photometry["flux_err"] * factor)
-    return annotate_all(out)

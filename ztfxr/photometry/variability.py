@@ -7,6 +7,7 @@ import xarray as xr
 
 from ztfxr.arrays import variability as stats
 from ztfxr.errors import InputError
+from ztfxr.photometry.cuts import kept
 
 __all__ = ["variability"]
 
@@ -18,6 +19,8 @@ _MEANING = {
     "median_err": "median error of a measurement",
     "reduced_chi2": "chi-square of a constant source per degree of freedom",
     "excess_variance": "variance beyond the errors",
+    "fractional_excess": "scatter beyond the errors over the mean flux; negative where the errors are larger",
+    "fractional_excess_err": "standard error of the fractional excess",
     "von_neumann": "mean squared successive difference over the variance; 2 for noise",
     "stetson_j": "Stetson J of consecutive measurements; 0 for noise",
     "consecutive_excess": "shared excess of consecutive measurements; 0 for noise",
@@ -35,7 +38,7 @@ def variability(lc: xr.Dataset, *, flux: str = "flux", flagged: bool = False, re
     flux
         The variable to use; its error is named with ``_err``.
     flagged
-        Use measurements whose status is not 0, too.
+        Use measurements whose `status` or `cuts` is not 0, too.
     rescale
         Divide each epoch's residuals by their typical size over all sources (at least 1), so that a bad night does
         not make every star a variable. Needs many more constant sources than variable ones; with fewer than 10
@@ -44,9 +47,9 @@ def variability(lc: xr.Dataset, *, flux: str = "flux", flagged: bool = False, re
     Returns
     -------
     xarray.Dataset
-        On `source`: `n_good`, `mean_flux`, `scatter`, `median_err`, `reduced_chi2`, `excess_variance`, `von_neumann`,
-        `stetson_j`, `consecutive_excess`, and `rank` by the last. NaN where there are too few measurements; such
-        sources rank last.
+        On `source`: `n_good`, `mean_flux`, `mean_flux_err`, `scatter`, `median_err`, `reduced_chi2`, `excess_variance`,
+        `fractional_excess` and its error, `von_neumann`, `stetson_j`, `consecutive_excess`, and `rank` by the last. NaN
+        where there are too few measurements; such sources rank last.
 
     Raises
     ------
@@ -59,8 +62,7 @@ def variability(lc: xr.Dataset, *, flux: str = "flux", flagged: bool = False, re
     if "time" in lc.coords:
         ordered = ordered.sortby("time")
     values, errors = (ordered[k].values.astype(float) for k in (flux, f"{flux}_err"))
-    if not flagged and "status" in ordered:
-        values = np.where(ordered["status"].values == 0, values, np.nan)
+    values = np.where(kept(ordered, flux, flagged=flagged).values, values, np.nan)
     if rescale and values.shape[1] >= 10:
         errors = errors * _epoch_factor(values, errors)[:, None]
     return _statistics(values, errors, lc)
@@ -83,6 +85,7 @@ def _statistics(flux: np.ndarray, error: np.ndarray, lc: xr.Dataset) -> xr.Datas
     mean, mean_err = stats.weighted_mean(flux, error)
     masked, masked_err = (np.ma.masked_where(~good, a) for a in (flux, error))
     middle = np.ma.median(masked, axis=0)
+    fraction, fraction_err = stats.fractional_excess(flux, error)
     columns = {
         "n_good": good.sum(axis=0),
         "mean_flux": mean,
@@ -91,6 +94,8 @@ def _statistics(flux: np.ndarray, error: np.ndarray, lc: xr.Dataset) -> xr.Datas
         "median_err": np.ma.filled(np.ma.median(masked_err, axis=0), np.nan),
         "reduced_chi2": stats.reduced_chi2(flux, error),
         "excess_variance": stats.excess_variance(flux, error),
+        "fractional_excess": fraction,
+        "fractional_excess_err": fraction_err,
         "von_neumann": stats.von_neumann(flux, error),
         "stetson_j": stats.stetson_j(flux, error),
         "consecutive_excess": stats.consecutive_excess(flux, error),

@@ -5,8 +5,9 @@ so that ``import ztfxr`` stays fast.
 """
 
 from ztfxr.plot.images import show
+from ztfxr.plot.injection import plot_injection
 from ztfxr.plot.lightcurves import FILTER_COLORS, plot_lightcurve
 from ztfxr.plot.report import report
 from ztfxr.plot.triplets import plot_summary, plot_triplet
 
-__all__ = ["FILTER_COLORS", "plot_lightcurve", "plot_summary", "plot_triplet", "report", "show"]
+__all__ = ["FILTER_COLORS", "plot_injection", "plot_lightcurve", "plot_summary", "plot_triplet", "report", "show"]

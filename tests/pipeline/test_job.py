@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
+
+from ztfxr.errors import InputError
+from ztfxr.pipeline import Job
+
+PAIRS = [(1.0, 2.0), (3.0, 4.5)]
+
+
+def test_json_gives_the_job_back(tmp_path):
+    job = Job(
+        frames=[Path("a.fits"), "b.fits"],
+        positions=np.array(PAIRS),
+        reference=Path("ref.fits"),
+        cutout={"ra": np.float64(10.25), "dec": -3.5, "size": np.int64(63)},
+        difference={"kernel_size": 7, "exclude": PAIRS},
+        photometry={"radius": 4},
+        stamps=21,
+    )
+    path = tmp_path / "job.json"
+    assert Job.from_json(job.to_json(path)) == job
+    assert Job.from_json(path) == job
+    assert Job.from_json(path).fingerprint == job.fingerprint
+    assert job.photometry == {"method": "aperture", "radius": 4}
+
+
+def test_fingerprint_is_of_what_numbers_depend_on():
+    job = Job("*.fits", PAIRS)
+    assert job.fingerprint == Job(["other.fits"], PAIRS).fingerprint
+    changed = [
+        Job("*.fits", [(1.0, 2.0), (3.0, 4.4)]),
+        Job("*.fits", PAIRS, reference="r.fits"),
+        Job("*.fits", PAIRS, difference={"kernel_size": 7}),
+        Job("*.fits", PAIRS, photometry={"radius": 5.5}),
+        Job("*.fits", PAIRS, stamps=9),
+        Job("*.fits", PAIRS, noise="measured"),
+        Job("*.fits", PAIRS, align="wcs"),
+        Job("*.fits", PAIRS, mask=False),
+        Job("*.fits", PAIRS, cutout={"x": 1, "y": 2, "size": 3}),
+    ]
+    assert len({job.fingerprint, *(other.fingerprint for other in changed)}) == len(changed) + 1
+
+
+def test_positions_come_in_many_forms(tmp_path):
+    sky = SkyCoord([10.0, 11.0] * u.deg, [1.0, 2.0] * u.deg)
+    table = Table({"ra": [10.0, 11.0], "dec": [1.0, 2.0], "source_id": ["a", "b"], "mag": [1, 2]})
+    table.write(tmp_path / "p.csv", format="ascii.csv")
+    table.write(tmp_path / "p.ecsv")
+    table.write(tmp_path / "p.fits")
+    for positions in (sky, table, {"ra": [10.0, 11.0], "dec": [1.0, 2.0]}, *(tmp_path.glob("p.*"))):
+        found = Job("*.fits", positions).positions
+        np.testing.assert_allclose([found["ra"], found["dec"]], [[10, 11], [1, 2]])
+        assert set(found) <= {"ra", "dec", "source_id"}
+    assert Job("*.fits", tmp_path / "p.csv").positions["source_id"] == ["a", "b"]
+
+
+def test_paths_of_a_pattern_are_looked_up_late(tmp_path):
+    job = Job(str(tmp_path / "*.fits"), PAIRS)
+    with pytest.raises(InputError, match="nothing matches"):
+        job.paths()
+    for name in ("b.fits", "a.fits"):
+        (tmp_path / name).touch()
+    assert [Path(p).name for p in job.paths()] == ["a.fits", "b.fits"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"difference": {"kernel": 7}}, "difference has no option kernel; its options are kernel_size"),
+        ({"difference": {"variance": 7}}, "difference has no option variance"),
+        ({"photometry": {"method": "eye"}}, "method is 'aperture' or 'psf'; came 'eye'"),
+        ({"photometry": {"method": "psf", "masked": "drop"}}, "photometry by psf has no option masked"),
+        ({"noise": "much"}, "noise is one of"),
+        ({"align": "hand"}, "align is None or one of"),
+        ({"cutout": {"ra": 1, "y": 2, "size": 3}}, "cutout has ra, dec, size or x, y, size"),
+        ({"reference": {"best": 3}}, "reference is a path or"),
+        ({"stamps": 0}, "at least 1"),
+        ({"positions": [1.0, 2.0, 3.0]}, r"pairs of shape \(n, 2\)"),
+        ({"positions": {"ra": [1.0], "x": [2.0]}}, "positions need columns"),
+        ({"positions": {"ra": [1.0], "dec": [2.0, 3.0]}}, "of one length"),
+        ({"difference": {"exclude": object()}}, "which a job cannot write down"),
+    ],
+)
+def test_what_is_wrong_with_a_job(options, message):
+    with pytest.raises(InputError, match=message):
+        Job(**({"frames": "*.fits", "positions": PAIRS} | options))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        (json.dumps({"ztfxr_job": 2, "frames": "a", "positions": PAIRS}), "not a job of format 1"),
+        (json.dumps({"frames": "a", "positions": PAIRS, "colour": 1}), r"unknown: \['colour'\]"),
+        (json.dumps({"frames": "a"}), r"missing: \['positions'\]"),
+    ],
+)
+def test_what_is_wrong_with_json(text, message):
+    with pytest.raises(InputError, match=message):
+        Job.from_json(text)
+
+
+def test_two_frames_of_one_name_are_refused():
+    with pytest.raises(InputError, match="two frames are named a"):
+        Job(["x/a.fits", "y/a.fits.gz"], PAIRS).paths()

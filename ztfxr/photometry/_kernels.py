@@ -1,0 +1,132 @@
+"""What a matching kernel does to PSF and noise of a difference image, as inputs of mapped functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy import signal
+
+from ztfxr.arrays.basis import n_terms, polynomial_terms
+from ztfxr.arrays.cutouts import unit_position
+from ztfxr.arrays.decorrelate import noise_ratio
+from ztfxr.arrays.psf_fit import ConvolvedNoise
+from ztfxr.errors import InputError
+from ztfxr.ops.positions import pixel_origin
+
+__all__ = ["KernelFrame", "Side", "bare", "convolved_noise", "kernel_inputs", "kernel_terms", "spread_kernels"]
+
+Floats = NDArray[np.float64]
+Side: TypeAlias = Literal["science", "reference"]
+
+_KERNEL = ("kterm", "ky", "kx")
+_PHI = ("phi_y", "phi_x")
+
+
+def bare(array: xr.DataArray) -> xr.DataArray:
+    """Without coordinates but time, so that inputs of different origin meet without comparing them."""
+    return array.drop_vars([k for k in array.coords if k != "time" or "time" not in array.dims])
+
+
+@dataclass(frozen=True)
+class KernelFrame:
+    """The pixels over which the kernel's polynomials run from -1 to 1: the first absolute ones, and how many."""
+
+    y: float
+    x: float
+    rows: int
+    columns: int
+
+    @classmethod
+    def of(cls, diff: xr.Dataset) -> KernelFrame:
+        """That of a difference image; an attribute `frame` (y, x, rows, columns) wins over the image itself."""
+        if "frame" in diff.attrs:
+            y, x, rows, columns = diff.attrs["frame"]
+            return cls(float(y), float(x), int(rows), int(columns))
+        first = pixel_origin(diff["difference"])
+        return cls(float(first["y"]), float(first["x"]), diff.sizes["y"], diff.sizes["x"])
+
+
+def kernel_inputs(diff: xr.Dataset | None) -> tuple[list[xr.DataArray], list[tuple[str, ...]]]:
+    """Kernel, which image it acts on, and the whitening kernel, with their core dimensions; NaN for what is not."""
+    if diff is None:
+        return [xr.DataArray(np.nan), xr.DataArray(False), xr.DataArray(np.nan)], [(), (), ()]
+    missing = [n for n in ("difference", "science_convolved") if n not in diff]
+    if missing or not {"kernel", "kernel_coeff"} & set(diff.variables):
+        raise InputError(
+            f"a difference is the Dataset that ztfxr.difference returns; without {', '.join(missing) or 'kernel'}"
+        )
+    kernel = diff["kernel_coeff"] if "kernel_coeff" in diff else diff["kernel"].expand_dims("kterm")
+    phi = diff["decorrelation_kernel"] if "decorrelation_kernel" in diff else xr.DataArray(np.nan)
+    core = [_KERNEL, (), _PHI if phi.ndim else ()]
+    return [bare(a) for a in (kernel, diff["science_convolved"], phi)], core
+
+
+def kernel_terms(y: Floats, x: Floats, frame: KernelFrame, number: int) -> Floats:
+    """The kernel's polynomial terms at absolute positions, (position, term)."""
+    v, u = unit_position(y - frame.y, frame.rows), unit_position(x - frame.x, frame.columns)
+    order = next(o for o in range(99) if n_terms(o) >= number)
+    return np.ascontiguousarray(polynomial_terms(v, u, order)[:, :number])
+
+
+def spread_kernels(kernel: NDArray[Any], swapped: NDArray[np.bool_], phi: NDArray[Any], of: Side) -> Floats | None:
+    """The kernels (term, y, x) that act on the PSF of the science or the reference image; empty where none does.
+
+    None where the difference has no kernel.
+    """
+    if kernel.ndim == 0:
+        return np.zeros((0, 0, 0))
+    if not (np.isfinite(kernel).all() and (phi.ndim == 0 or np.isfinite(phi).all())):
+        return None
+    acts = bool(swapped) == (of == "science")
+    one = np.zeros((len(kernel), 1, 1))
+    one[0] = 1.0
+    out = _trimmed(kernel) if acts else one
+    if phi.ndim:
+        out = signal.convolve(out, np.asarray(phi, dtype=np.float64)[None])
+    return np.ascontiguousarray(out) if acts or phi.ndim else np.zeros((0, 0, 0))
+
+
+def _trimmed(kernel: NDArray[Any]) -> Floats:
+    """Without the pixels around the edge that are zero everywhere."""
+    some = np.flatnonzero(np.any(kernel, axis=0).ravel())
+    n = kernel.shape[-1]
+    reach = int(np.abs(np.stack(np.divmod(some, n)) - n // 2).max()) if len(some) else 0
+    inner = slice(n // 2 - reach, n // 2 + reach + 1)
+    return np.ascontiguousarray(kernel[:, inner, inner], dtype=np.float64)
+
+
+def convolved_noise(
+    image: NDArray[Any],
+    variance: NDArray[Any],
+    bad: NDArray[np.bool_],
+    kernel: NDArray[Any],
+    swapped: NDArray[np.bool_],
+    phi: NDArray[Any],
+    science_variance: NDArray[Any],
+    reference_variance: NDArray[Any],
+    spread: Floats,
+    terms: Floats,
+) -> ConvolvedNoise:
+    """What the kernel did, for `fit_sources`.
+
+    The variance of the convolved image before that is the one given, or follows from that of the difference and from
+    the correlation of the difference's own noise. A whitened difference has none.
+    """
+    none = np.zeros((0, 0, 0))
+    if kernel.ndim == 0 or phi.ndim:
+        return ConvolvedNoise(spread, none, np.zeros((0, 0)), terms)
+    plain = _trimmed(kernel)
+    if swapped:
+        plain = plain / plain[0].sum()
+    known = science_variance if swapped else reference_variance
+    if known.ndim == 0 and np.isfinite(known):
+        known = np.full(image.shape, float(known))
+    if known.ndim == 0:
+        square = float((plain[0] ** 2).sum())
+        ratio = noise_ratio(image, bad | ~np.isfinite(image), plain[0])
+        known = variance * (ratio / (1 + ratio * square)) if np.isfinite(ratio) else np.zeros((0, 0))
+    return ConvolvedNoise(spread, plain, np.where(np.isfinite(known), known, 0.0), terms)

@@ -1,0 +1,359 @@
+"""Put the epochs of a light curve on one level, correct their errors, and add the reference's flux."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any, Literal, get_args
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from ztfxr.arrays.baseline import BaselineRules, fit_baselines
+from ztfxr.arrays.photcal import AB_MICROJANSKY, from_mag, linear_error
+from ztfxr.errors import InputError
+from ztfxr.io.zfps import read_zfps
+from ztfxr.ops.photcal import flux_to_mag
+from ztfxr.photometry.calibrate import calibrate_flux
+from ztfxr.photometry.cuts import kept, quality_cuts
+from ztfxr.schema import CUT_PLANES, annotate_all, planes_to_bits
+
+__all__ = ["clean_zfps", "correct_baseline", "magnitudes", "rescale_errors", "total_flux"]
+
+Rescale = Literal["scatter", "fit"]
+ReferenceNoise = Literal["add", "common", "cancel"]
+
+_GROUPS = ("field", "ccdid", "qid", "filter", "rfid")
+
+
+def correct_baseline(
+    lc: xr.Dataset,
+    *,
+    flux: str | None = None,
+    by: Sequence[str] | None = None,
+    quiet: tuple[Any, Any] | xr.DataArray | None = None,
+    rescale: Rescale | None = "scatter",
+    min_epochs: int = 5,
+    window: float = 12.0,
+    n_sigma: float = 5.0,
+    padding: float = 5.0,
+) -> xr.Dataset:
+    """Take the level of each group of epochs off the flux, and raise the errors where they are too small. Computes.
+
+    Parameters
+    ----------
+    lc
+        Light curves on (time, source) with the coordinate `mjd` (or `time`); cut and flagged measurements (`cuts`,
+        `status`) have no say in the level.
+    flux
+        The variable to correct, its error named with ``_err``; by default `flux_ujy` where it is there, else `flux`.
+        On one zero point a constant offset is constant, in DN it is not.
+    by
+        Coordinates along time that tell groups apart; by default those of field, ccdid, qid, filter and rfid that are
+        there.
+    quiet
+        Which epochs are free of the transient: a boolean array on time, or (time, source); or a pair of times outside
+        of which they are, as MJD or dates. By default they are found, source by source (see Notes).
+    rescale
+        ``"scatter"``: errors × √χ² of the quiet epochs about the level of their group, where that is over 1.
+        ``"fit"``: × the root of the group's mean `fit_chi2`, where over 1. None: not at all.
+    min_epochs
+        A group with fewer quiet epochs has no level: its flux stays, and `cuts` says ``no_baseline``.
+    window, n_sigma, padding
+        How quiet epochs are found: deviations from the lowest lasting level of each group, all groups together, are
+        summed over a running `window` (days); where a sum stands out by more than `n_sigma`, these epochs and those
+        within `padding` days belong to the transient. What drifts, or scatters by more than 4 of its errors, is no
+        level: a star that always varies gets none, and wants none (`ztfxr.total_flux`).
+
+    Returns
+    -------
+    xarray.Dataset
+        `lc` with the flux less `baseline` and the error times `error_factor`; both, with `baseline_err` (common to the
+        group, and not added to the errors), `n_baseline` and the boolean `quiet` (used for the level), on (time,
+        source).
+
+    Raises
+    ------
+    InputError
+
+    Notes
+    -----
+    The recipe of the ZTF forced photometry service (Masci et al. 2023, arXiv:2305.16279, §6), which works for any
+    difference photometry: a group shares a reference, and with it an offset.
+    """
+    name = flux or ("flux_ujy" if "flux_ujy" in lc else "flux")
+    if rescale is not None and rescale not in get_args(Rescale):
+        raise InputError(f"rescale is 'scatter', 'fit' or None; came {rescale!r}")
+    ordered = _lightcurve(lc, name).transpose("time", "source", ...)
+    group = _groups(ordered, by)
+    mjd = _mjd(ordered)
+    good = kept(ordered, name).values
+    values = np.where(good, ordered[name].values.astype(np.float64), np.nan)
+    errors = np.where(good, ordered[f"{name}_err"].values.astype(np.float64), np.nan)
+    chosen = _quiet(ordered, quiet, mjd)
+    rules = BaselineRules(window=window, n_sigma=n_sigma, padding=padding, min_epochs=min_epochs)
+    columns = _fit(mjd, values, errors, group, chosen, rules)
+    if rescale != "scatter":
+        columns["error_factor"] = _fit_factor(ordered, good, group) if rescale == "fit" else np.ones(values.shape)
+    return _apply(ordered, name, columns)
+
+
+def _fit(
+    mjd: NDArray[Any],
+    values: NDArray[Any],
+    errors: NDArray[Any],
+    group: NDArray[np.int64],
+    quiet: NDArray[np.bool_] | None,
+    rules: BaselineRules,
+) -> dict[str, NDArray[Any]]:
+    """Levels and what belongs to them, each (time, source)."""
+    names = {"baseline": "level", "baseline_err": "error", "error_factor": "factor", "n_baseline": "n"}
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*names, "quiet")}
+    for i in range(values.shape[1]):
+        known = None if quiet is None else quiet[:, i]
+        found = fit_baselines(mjd, values[:, i], errors[:, i], group, known, rules)
+        for name, field in names.items():
+            columns[name].append(getattr(found, field)[group])
+        columns["quiet"].append(found.used)
+    return {name: np.stack(parts, axis=1) if parts else np.zeros(values.shape) for name, parts in columns.items()}
+
+
+def _apply(lc: xr.Dataset, name: str, columns: dict[str, NDArray[Any]]) -> xr.Dataset:
+    dims = ("time", "source")
+    level = np.nan_to_num(columns["baseline"], nan=0.0)
+    factor = np.nan_to_num(columns["error_factor"], nan=1.0)
+    found = {k: (dims, v) for k, v in columns.items()} | {"error_factor": (dims, factor)}
+    unknown = np.isnan(columns["baseline"]) * np.uint16(planes_to_bits(["no_baseline"], CUT_PLANES))
+    cuts = lc["cuts"].values if "cuts" in lc else np.zeros(level.shape, dtype=np.uint16)
+    corrected = {
+        name: lc[name].copy(data=lc[name].values - level),
+        f"{name}_err": lc[f"{name}_err"].copy(data=lc[f"{name}_err"].values * factor),
+    }
+    out = lc.assign(corrected).assign(found).assign(cuts=(dims, (cuts | unknown).astype(np.uint16)))
+    out = annotate_all(out)
+    for part in ("baseline", "baseline_err"):
+        out[part].attrs["units"] = out[name].attrs.get("units", "")
+    out["quiet"].attrs["long_name"] = "True where the epoch was used for the level of its group"
+    return out
+
+
+def _lightcurve(lc: xr.Dataset, name: str) -> xr.Dataset:
+    if name not in lc or f"{name}_err" not in lc or set(lc[name].dims) != {"time", "source"}:
+        raise InputError(f"{name} and {name}_err are needed with dims (time, source); came {dict(lc.sizes)}")
+    return lc
+
+
+def _groups(lc: xr.Dataset, by: Sequence[str] | None) -> NDArray[np.int64]:
+    """The number of each epoch's group."""
+    names = [n for n in _GROUPS if n in lc.coords] if by is None else list(by)
+    missing = [n for n in names if n not in lc.coords]
+    if missing:
+        raise InputError(f"no coordinate {', '.join(missing)} to group by; there are {', '.join(map(str, lc.coords))}")
+    keys = [
+        np.broadcast_to(lc.coords[n].values, lc.sizes["time"]) for n in names if lc.coords[n].dims in ((), ("time",))
+    ]
+    number = np.zeros(lc.sizes["time"], dtype=np.int64)
+    for key in keys:
+        _, label = np.unique(key, return_inverse=True)
+        _, number = np.unique(number * (label.max(initial=0) + 1) + label, return_inverse=True)
+    return number
+
+
+def _mjd(lc: xr.Dataset) -> NDArray[np.float64]:
+    if "mjd" in lc.coords:
+        return np.asarray(lc.coords["mjd"].values, dtype=np.float64)
+    if "time" in lc.coords:
+        return _days(lc.coords["time"].values)
+    raise InputError("the light curve has neither mjd nor time, which tell when each epoch was")
+
+
+def _days(dates: Any) -> NDArray[np.float64]:
+    """Dates as MJD."""
+    origin = np.datetime64("1858-11-17", "ns")
+    return np.asarray((np.asarray(dates, dtype="datetime64[ns]") - origin) / np.timedelta64(1, "D"), dtype=np.float64)
+
+
+def _quiet(
+    lc: xr.Dataset, quiet: tuple[Any, Any] | xr.DataArray | None, mjd: NDArray[np.float64]
+) -> NDArray[np.bool_] | None:
+    """Which epochs the user declares quiet, (time, source)."""
+    if quiet is None:
+        return None
+    shape = (lc.sizes["time"], lc.sizes["source"])
+    if isinstance(quiet, xr.DataArray):
+        given = quiet.reset_coords(drop=True).transpose("time", ...).values.astype(bool)
+        return np.broadcast_to(given.reshape(len(given), -1), shape)
+    first, last = (float(v) if isinstance(v, int | float) else float(_days(v)) for v in quiet)
+    if not first < last:
+        raise InputError(f"quiet is (start, end) of the time in which the transient was seen; came {quiet}")
+    return np.broadcast_to(((mjd < first) | (mjd > last))[:, None], shape)
+
+
+def _fit_factor(lc: xr.Dataset, good: NDArray[np.bool_], group: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The root of each group's mean χ² of the PSF fits, at least 1."""
+    if "fit_chi2" not in lc:
+        raise InputError("rescale='fit' needs fit_chi2, the reduced chi-square of each PSF fit")
+    chi2 = np.where(good, lc["fit_chi2"].values, np.nan)
+    out = np.ones(chi2.shape)
+    for g in np.unique(group):
+        rows = chi2[group == g]
+        count = np.isfinite(rows).sum(axis=0)
+        mean = np.nansum(rows, axis=0) / np.maximum(count, 1)
+        out[group == g] = np.sqrt(np.maximum(mean, 1.0))
+    return out
+
+
+def total_flux(
+    lc: xr.Dataset,
+    *,
+    reference_mag: xr.DataArray | float | None = None,
+    reference_mag_err: xr.DataArray | float | None = None,
+    max_distance: float = 1.5,
+    reference_error: ReferenceNoise = "add",
+) -> xr.Dataset:
+    """Add the flux that a variable source has in the reference to its difference flux; lazy.
+
+    Parameters
+    ----------
+    lc
+        Light curves with `flux_ujy`, `flux_ujy_err`.
+    reference_mag, reference_mag_err
+        AB magnitude of the source in the reference; by default the variables of that name, which
+        `ztfxr.read_zfps` gives. They broadcast against (time, source).
+    max_distance
+        Where `reference_distance` (arcsec) is known and larger, the reference source is another one: NaN.
+    reference_error
+        How the reference's error enters: ``"add"`` adds it in quadrature to every epoch's; ``"common"`` leaves it out,
+        since it shifts all epochs of a reference alike; ``"cancel"`` takes it off in quadrature where it is the
+        smaller, else adds it: the noise of the reference is in the difference with the other sign.
+
+    Returns
+    -------
+    xarray.Dataset
+        `lc` with `total_ujy`, `total_ujy_err`, `reference_ujy`, `reference_ujy_err` on (time, source).
+
+    Raises
+    ------
+    InputError
+    """
+    if reference_error not in get_args(ReferenceNoise):
+        raise InputError(f"reference_error is 'add', 'common' or 'cancel'; came {reference_error!r}")
+    lc = _lightcurve(lc, "flux_ujy")
+    mag, err = (
+        lc[name] if given is None and name in lc else given
+        for name, given in (("reference_mag", reference_mag), ("reference_mag_err", reference_mag_err))
+    )
+    if mag is None or err is None:
+        raise InputError(
+            "the magnitude of the source in the reference is needed: give reference_mag, reference_mag_err"
+        )
+    difference, noise = lc["flux_ujy"], lc["flux_ujy_err"]
+    level = from_mag(mag, AB_MICROJANSKY) + 0.0 * difference
+    level_err = linear_error(level, err)
+    if "reference_distance" in lc:
+        near = lc["reference_distance"] <= max_distance
+        level, level_err = level.where(near), level_err.where(near)
+    sign = {"add": 1.0, "common": 0.0, "cancel": xr.where(level_err < noise, -1.0, 1.0)}[reference_error]
+    total_err = np.sqrt(noise**2 + sign * level_err.fillna(0.0) ** 2).where(np.isfinite(level))
+    found = {
+        "reference_ujy": level,
+        "reference_ujy_err": level_err,
+        "total_ujy": difference + level,
+        "total_ujy_err": total_err,
+    }
+    return annotate_all(lc.assign({k: v.transpose(*difference.dims) for k, v in found.items()}))
+
+
+def magnitudes(lc: xr.Dataset, *, flux: str | None = None, snt: float = 3.0, snu: float = 5.0) -> xr.Dataset:
+    """AB magnitudes of detections, and upper limits of the rest; lazy. For export: the flux itself knows more.
+
+    Parameters
+    ----------
+    lc
+        Light curves with a flux in µJy and its error.
+    flux
+        The variable to use; by default `total_ujy` where it is there, else `flux_ujy`.
+    snt
+        A flux of more than this many standard errors is a detection.
+    snu
+        The upper limit is this many standard errors.
+
+    Returns
+    -------
+    xarray.Dataset
+        `lc` with `mag`, `mag_err` (NaN where nothing was detected), `mag_limit` (NaN where something was), `detected`.
+        Measurements that were cut or flagged have neither.
+
+    Raises
+    ------
+    InputError
+    """
+    name = flux or ("total_ujy" if "total_ujy" in lc else "flux_ujy")
+    lc = _lightcurve(lc, name)
+    good = kept(lc, name)
+    value, error = lc[name].where(good), lc[f"{name}_err"].where(good)
+    detected = value > snt * error
+    mag, mag_err = flux_to_mag(value.where(detected), error.where(detected), unit="uJy")
+    limit = flux_to_mag((snu * error).where(good & ~detected).assign_attrs(units="uJy"))
+    found = {"mag": mag, "mag_err": mag_err, "mag_limit": limit, "detected": detected}
+    out = lc.assign({k: v.reset_coords(drop=True) for k, v in found.items()})
+    return annotate_all(out.assign_attrs(snt=float(snt), snu=float(snu)))
+
+
+def clean_zfps(
+    source: str | PathLike[str] | xr.Dataset,
+    *,
+    max_sky_noise: float | None = 25.0,
+    max_seeing: float | None = 4.0,
+    cuts: dict[str, Any] | None = None,
+    variable: bool = False,
+    **baseline: Any,
+) -> xr.Dataset:
+    """A light curve of the forced photometry service by its recipe: read, cut, calibrate, baseline, errors. Computes.
+
+    Parameters
+    ----------
+    source
+        The service's file, or what `ztfxr.read_zfps` made of it.
+    max_sky_noise, max_seeing
+        Limits of scisigpix (DN) and of the seeing (arcsec); None for none.
+    cuts
+        More options of `ztfxr.quality_cuts`.
+    variable
+        The source is a star that always varies: it has no baseline. Its errors are raised by the χ² of the PSF fits,
+        and the reference's flux is added (`ztfxr.total_flux`).
+    **baseline
+        Passed on to `ztfxr.correct_baseline`.
+
+    Returns
+    -------
+    xarray.Dataset
+        The light curve in µJy with every row: `cuts` says which are not to be used, `ztfxr.cut_counts` how many. Then
+        `ztfxr.total_flux` for variables, `ztfxr.magnitudes` for export.
+    """
+    lc = source if isinstance(source, xr.Dataset) else read_zfps(source)
+    marked = quality_cuts(lc, max_sky_noise=max_sky_noise, max_seeing=max_seeing, **(cuts or {}))
+    calibrated = calibrate_flux(marked)
+    if not variable:
+        return correct_baseline(calibrated, **baseline)
+    if baseline:
+        raise InputError(f"a variable has no baseline; {', '.join(baseline)} would have no effect")
+    return total_flux(rescale_errors(calibrated))
+
+
+def rescale_errors(lc: xr.Dataset, *, flux: str = "flux_ujy", by: Sequence[str] | None = None) -> xr.Dataset:
+    """Errors × the root of each group's mean χ² of the PSF fits (`fit_chi2`), where that is over 1. Computes.
+
+    For sources without a baseline; others are served by ``ztfxr.correct_baseline(rescale=...)``. `error_factor` on
+    (time, source) says by how much.
+
+    Raises
+    ------
+    InputError
+        There is no such flux, or no `fit_chi2`.
+    """
+    ordered = _lightcurve(lc, flux).transpose("time", "source", ...)
+    factor = _fit_factor(ordered, kept(ordered, flux).values, _groups(ordered, by))
+    error = ordered[f"{flux}_err"].copy(data=ordered[f"{flux}_err"].values * factor)
+    return annotate_all(ordered.assign({f"{flux}_err": error, "error_factor": (("time", "source"), factor)}))

@@ -1,0 +1,240 @@
+"""Put fluxes on one zero point: by the zero point of each epoch, and by stars that do not change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from ztfxr.arrays.photcal import AB_MICROJANSKY, linear_error, rescale
+from ztfxr.arrays.scales import ScaleFit, ScaleRules, fit_scales, polynomial_terms
+from ztfxr.errors import InputError
+from ztfxr.photometry.cuts import kept
+from ztfxr.schema import annotate_all
+
+__all__ = ["apply_scale", "calibrate_flux", "photometric_scale"]
+
+
+def calibrate_flux(
+    photometry: xr.Dataset,
+    *,
+    magzp: xr.DataArray | float | None = None,
+    color: xr.DataArray | float | None = None,
+    color_term: xr.DataArray | float | None = None,
+    zero_point_exptime: float | None = None,
+    zero_point_scatter: bool = False,
+) -> xr.Dataset:
+    """Add `flux_ujy` and `flux_ujy_err` by each epoch's zero point (AB magnitude of 1 DN); lazy.
+
+    Parameters
+    ----------
+    photometry
+        With `flux`, `flux_err` in DN.
+    magzp
+        By default the coordinate `magzp`.
+    color
+        Colour of each source in magnitudes, on `source`, in the bands of the colour term (PS1 g - r for ZTF's g and r,
+        r - i for its i). Without it no colour term is applied, and the flux is in ZTF's own band.
+    color_term
+        Magnitudes to add per magnitude of colour; by default the variable or coordinate `color_term` (CLRCOEFF).
+    zero_point_exptime
+        The exposure time (s) that the zero point is for, where that is not the epoch's own: 1 for counts per second.
+        ZTF's MAGZP is for the exposure as it is.
+    zero_point_scatter
+        Add the zero point's scatter (`magzprms`, mag) to the error of every flux. It is that of single stars about the
+        fit, all epochs alike in large part: right for comparing a star with others, too much for comparing epochs. The
+        formal MAGZPUNC of the headers, some 1e-5 mag, is never used.
+
+    Returns
+    -------
+    xarray.Dataset
+        `photometry` with ``flux_ujy = flux · 10**(−0.4 (magzp + color_term · color − 23.9))`` (Oke & Gunn 1983) and its
+        error; negative fluxes stay negative.
+
+    Raises
+    ------
+    InputError
+    """
+    zero: Any = _known(photometry, "magzp", magzp, "no zero point: the photometry has no coordinate 'magzp'; give magzp=")
+    if color is not None:
+        zero = zero + color * _known(photometry, "color_term", color_term, "color= needs a color_term= with it")
+    elif color_term is not None:
+        raise InputError("color_term= has no effect without the color= of the sources")
+    if zero_point_exptime is not None:
+        exptime = _known(
+            photometry, "exptime", None, "the photometry has no exptime to compare zero_point_exptime with"
+        )
+        zero = zero + 2.5 * np.log10(exptime / zero_point_exptime)
+    flux, error = (rescale(photometry[name], zero, AB_MICROJANSKY) for name in ("flux", "flux_err"))
+    if zero_point_scatter:
+        scatter = _known(photometry, "magzprms", None, "the photometry has no magzprms, the scatter of the zero point")
+        error = np.hypot(error, linear_error(flux, scatter))
+    dims = photometry["flux"].dims
+    found = {"flux_ujy": flux, "flux_ujy_err": error}
+    return annotate_all(photometry.assign({k: v.transpose(*dims) for k, v in found.items()}))
+
+
+def _known(
+    photometry: xr.Dataset, name: str, given: xr.DataArray | float | None, otherwise: str
+) -> xr.DataArray | float:
+    """The value given, else the dataset's own, in double precision and without coordinates."""
+    if given is not None:
+        return given
+    if name not in photometry.variables:
+        raise InputError(otherwise)
+    return photometry[name].astype(np.float64).reset_coords(drop=True)
+
+
+def photometric_scale(
+    lc: xr.Dataset,
+    *,
+    flux: str = "flux",
+    constant: xr.DataArray | None = None,
+    order: int = 0,
+    min_snr: float = 10.0,
+    min_stars: int = 5,
+    n_sigma: float = 4.0,
+    max_chi2: float = 4.0,
+) -> xr.Dataset:
+    """The photometric scale of each epoch, from stars that do not change. Computes.
+
+    Parameters
+    ----------
+    lc
+        Fluxes of many stars on (time, source), total ones, not differences; `x_pixel`, `y_pixel` on `source` where the
+        scale varies over the field.
+    flux
+        The variable to use, its error named with ``_err``.
+    constant
+        Boolean on `source`, True for stars that are known to be constant; by default all are tried, and those that vary
+        are found and left out.
+    order
+        Of the polynomial in position that the scale may follow over the field; 0 for one number per epoch.
+    min_snr
+        Stars whose median signal-to-noise ratio is lower have no say.
+    min_stars
+        Epochs with fewer stars have no scale (NaN).
+    n_sigma
+        Stars further off in an epoch than this many of their errors are clipped there.
+    max_chi2
+        Stars whose reduced χ² is over this many times the typical one are variable.
+
+    Returns
+    -------
+    xarray.Dataset
+        On `time`: `scale` (at the middle of the field, 1 at the median epoch), `scale_err`, `scale_scatter` (of stars
+        about it), `n_used`; `scale_coeff` on (time, scale_term). On `source`: `constant`, `mean_flux`. For
+        `ztfxr.apply_scale`.
+
+    Raises
+    ------
+    InputError
+
+    Notes
+    -----
+    ``flux = scale(time, x, y) · mean(source)``, solved in turns for scales and means, with an intrinsic scatter of each
+    star; see `ztfxr.arrays.scales.fit_scales`. This is how differential photometry of crowded fields is put on one
+    scale (Honeycutt 1992, PASP 104, 435).
+    """
+    if flux not in lc or set(lc[flux].dims) != {"time", "source"}:
+        raise InputError(f"photometric_scale needs {flux} with dims (time, source); came {dict(lc.sizes)}")
+    ordered = lc.transpose("time", "source", ...)
+    good = kept(ordered, flux).values
+    values = np.where(good, ordered[flux].values.astype(np.float64), np.nan)
+    errors = np.where(good, ordered[f"{flux}_err"].values.astype(np.float64), np.nan)
+    eligible = _bright(values, errors, min_snr)
+    if constant is not None:
+        eligible = eligible & np.asarray(constant.values, dtype=bool)
+    x, y, place = _field_coordinates(ordered, order)
+    rules = ScaleRules(n_sigma, np.inf if constant is not None else max_chi2, min_stars)
+    fit = fit_scales(values, errors, polynomial_terms(x, y, order), eligible, rules)
+    return annotate_all(_scale_dataset(ordered, fit).assign_attrs(order=order, flux=flux, **place))
+
+
+def _bright(values: NDArray[np.float64], errors: NDArray[np.float64], min_snr: float) -> NDArray[np.bool_]:
+    out = np.zeros(values.shape[1], dtype=bool)
+    known = np.isfinite(values).any(axis=0)
+    out[known] = np.nanmedian(values[:, known] / errors[:, known], axis=0) >= min_snr
+    return out
+
+
+def _field_coordinates(lc: xr.Dataset, order: int) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, float]]:
+    """Positions from -1 to 1 over the stars, and how they came about."""
+    n = lc.sizes["source"]
+    if order == 0:
+        return np.zeros(n), np.zeros(n), {}
+    if not {"x_pixel", "y_pixel"} <= set(lc.variables):
+        raise InputError("a scale that varies over the field needs x_pixel and y_pixel of the stars")
+    place: dict[str, float] = {}
+    out = []
+    for axis in ("x", "y"):
+        at = lc[f"{axis}_pixel"].values.astype(np.float64)
+        middle, half = (np.nanmax(at) + np.nanmin(at)) / 2, max(np.ptp(at[np.isfinite(at)]) / 2, 1.0)
+        place |= {f"{axis}_middle": float(middle), f"{axis}_half": float(half)}
+        out.append((at - middle) / half)
+    return out[0], out[1], place
+
+
+def _scale_dataset(lc: xr.Dataset, fit: ScaleFit) -> xr.Dataset:
+    found = {
+        "scale": ("time", fit.coefficients[:, 0]),
+        "scale_err": ("time", np.sqrt(fit.covariance[:, 0, 0])),
+        "scale_scatter": ("time", fit.scatter, {"long_name": "scatter of the stars about the scale"}),
+        "n_used": ("time", fit.n_used),
+        "scale_coeff": (("time", "scale_term"), fit.coefficients, {"long_name": "polynomial terms of the scale"}),
+        "constant": ("source", fit.constant, {"long_name": "True where the star is constant"}),
+        "mean_flux": ("source", fit.mean, {"long_name": "mean flux on the common scale"}),
+    }
+    coords = {k: v for k, v in lc.coords.items() if v.dims in (("time",), ("source",))}
+    return xr.Dataset(found, coords)
+
+
+def apply_scale(lc: xr.Dataset, scale: xr.Dataset, *, flux: str | None = None) -> xr.Dataset:
+    """Divide fluxes by the photometric scale of their epoch; lazy.
+
+    Parameters
+    ----------
+    lc
+        Fluxes on (time, source) of the same epochs, other sources or differences too.
+    scale
+        Of `ztfxr.photometric_scale`.
+    flux
+        The variable to divide, its error named with ``_err``; by default the one that the scale was found with.
+
+    Returns
+    -------
+    xarray.Dataset
+        `lc` with the flux and its error divided by the scale at each source; the error of the scale, times the flux, is
+        added in quadrature.
+
+    Raises
+    ------
+    InputError
+        The epochs are not the same, or the flux is not there.
+    """
+    name = flux or str(scale.attrs.get("flux", "flux"))
+    if name not in lc or f"{name}_err" not in lc:
+        raise InputError(f"no {name} and {name}_err to scale; there are {', '.join(map(str, lc.data_vars))}")
+    if lc.sizes.get("time") != scale.sizes["time"]:
+        raise InputError(f"the scale is of {scale.sizes['time']} epochs, the light curve has {lc.sizes.get('time')}")
+    bare = scale.reset_coords(drop=True).drop_indexes("time", errors="ignore").drop_vars("time", errors="ignore")
+    divisor = _scale_at(lc, scale, bare["scale_coeff"])
+    value = lc[name] / divisor
+    error: Any = np.hypot(lc[f"{name}_err"] / divisor, value * (bare["scale_err"] / bare["scale"]))
+    dims = lc[name].dims
+    return annotate_all(lc.assign({name: value.transpose(*dims), f"{name}_err": error.transpose(*dims)}))
+
+
+def _scale_at(lc: xr.Dataset, scale: xr.Dataset, coefficients: xr.DataArray) -> xr.DataArray:
+    """The scale on (time,) or, where it varies over the field, (time, source)."""
+    order = int(scale.attrs["order"])
+    if order == 0:
+        return coefficients.isel(scale_term=0)
+    x, y = (
+        (lc[f"{axis}_pixel"].values - scale.attrs[f"{axis}_middle"]) / scale.attrs[f"{axis}_half"]
+        for axis in ("x", "y")
+    )
+    terms = xr.DataArray(polynomial_terms(x, y, order), dims=("source", "scale_term"))
+    return (coefficients * terms).sum("scale_term", skipna=False)

@@ -1,0 +1,146 @@
+"""Which measurements of a light curve to keep, and why the others were cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from ztfxr.errors import InputError
+from ztfxr.schema import CUT_PLANES, STATUS_PLANES, annotate_all, planes_to_bits
+
+__all__ = ["cut_counts", "kept", "quality_cuts"]
+
+_PIXEL_SCALE = 1.012
+_BAD_BITS = 1 << 25
+_GOOD_PROCSTATUS = (0, 57, 58, 62, 63)
+
+
+def quality_cuts(
+    lc: xr.Dataset,
+    *,
+    status: Iterable[str] | None = None,
+    procstatus: Iterable[int] = _GOOD_PROCSTATUS,
+    infobits: int = _BAD_BITS,
+    max_sky_noise: float | None = None,
+    max_seeing: float | None = None,
+    max_magzprms: float | None = None,
+    min_calibrators: int | None = None,
+    max_fit_chi2: float | None = None,
+) -> xr.Dataset:
+    """Mark the measurements that are not to be trusted; lazy. Nothing is dropped: `ztfxr.cut_counts` says what was cut.
+
+    Parameters
+    ----------
+    lc
+        Light curves on (time, source), as `ztfxr.lightcurve` or `ztfxr.read_zfps` give them.
+    status
+        Planes of `status` that cut a measurement; by default all.
+    procstatus
+        Codes of the forced photometry service that are accepted (57 and 58: nothing in the reference to compare
+        with; 62, 63: dates outside the survey). 56 stands for bad pixels, 61 for a missing measurement.
+    infobits
+        Bits of the science image that condemn it; 33554432 is IPAC's "bad".
+    max_sky_noise
+        In DN, as `sky_noise` (IPAC's scisigpix).
+    max_seeing
+        FWHM in arcsec; a `seeing` in pixels is converted with 1.012 arcsec per pixel.
+    max_magzprms, min_calibrators, max_fit_chi2
+        Limits of the scatter of the zero point (mag), of the stars behind it, and of the reduced χ² of the PSF fit.
+
+    Returns
+    -------
+    xarray.Dataset
+        `lc` with `cuts` on (time, source): bit planes that name the reasons, 0 where the measurement is kept. Cuts that
+        were there already stay. A quantity that is NaN is not held against a measurement.
+
+    Raises
+    ------
+    InputError
+        A limit was given for something that the light curve does not have.
+    """
+    flux, error = _flux(lc)
+    unmeasured: xr.DataArray = ~((abs(flux) < np.inf) & (error > 0))
+    reasons = {"no_flux": unmeasured, **_by_status(lc, status, procstatus, infobits)}
+    limits = {
+        "sky_noise": max_sky_noise,
+        "seeing": max_seeing,
+        "magzprms": max_magzprms,
+        "calibrators": min_calibrators,
+        "fit_chi2": max_fit_chi2,
+    }
+    reasons |= {name: _beyond(lc, name, limit) for name, limit in limits.items() if limit is not None}
+    cuts = lc["cuts"] if "cuts" in lc else xr.zeros_like(flux, dtype=np.uint16)
+    for name, bad in reasons.items():
+        bit = np.uint16(planes_to_bits([name], CUT_PLANES))
+        cuts = cuts | (bad.reset_coords(drop=True).astype(np.uint16) * bit)
+    return annotate_all(lc.assign(cuts=cuts.transpose(*flux.dims).astype(np.uint16)))
+
+
+def kept(lc: xr.Dataset, flux: str, *, flagged: bool = False) -> xr.DataArray:
+    """True where a `flux` is finite, its error positive, and the measurement neither flagged nor cut; lazy."""
+    good: xr.DataArray = abs(lc[flux]) < np.inf
+    good = good & (lc[f"{flux}_err"] > 0)
+    for name in () if flagged else ("cuts", "status"):
+        if name in lc:
+            good = good & (lc[name] == 0)
+    return good.reset_coords(drop=True)
+
+
+def cut_counts(lc: xr.Dataset) -> xr.DataArray:
+    """How many measurements were kept, and how many were cut for which reason. Computes.
+
+    Returns
+    -------
+    xarray.DataArray
+        On `reason`: ``"kept"``, ``"cut"``, and every plane of `cuts`; a measurement may have several reasons.
+    """
+    if "cuts" not in lc:
+        raise InputError("the light curve has no cuts yet: call ztfxr.quality_cuts first")
+    cuts = np.asarray(lc["cuts"].values)
+    counts = {"kept": int((cuts == 0).sum()), "cut": int((cuts != 0).sum())}
+    counts |= {p.name: int((cuts & p.value != 0).sum()) for p in CUT_PLANES}
+    return xr.DataArray(list(counts.values()), {"reason": list(counts)}, "reason", name="measurements")
+
+
+def _flux(lc: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+    name = next((n for n in ("flux", "flux_ujy") if n in lc and f"{n}_err" in lc), None)
+    if name is None:
+        raise InputError(f"a light curve has flux and flux_err; came {', '.join(map(str, lc.data_vars))}")
+    return lc[name].reset_coords(drop=True), lc[f"{name}_err"].reset_coords(drop=True)
+
+
+def _by_status(
+    lc: xr.Dataset, status: Iterable[str] | None, procstatus: Iterable[int], infobits: int
+) -> dict[str, xr.DataArray]:
+    found: dict[str, xr.DataArray] = {}
+    names = [p.name for p in STATUS_PLANES] if status is None else list(status)
+    bits = planes_to_bits(names, STATUS_PLANES)
+    for name in ("status", "epoch_status"):
+        if name in lc:
+            bad = (lc[name] & bits) != 0
+            found["status"] = found["status"] | bad if "status" in found else bad
+    if "procstatus" in lc:
+        good = set(procstatus)
+        found["procstatus"] = lc["procstatus"].copy(data=_refused(lc["procstatus"].values, good))
+    if "infobits" in lc:
+        found["infobits"] = (lc["infobits"] & infobits) != 0
+    return found
+
+
+def _refused(codes: NDArray[Any], good: set[int]) -> NDArray[np.bool_]:
+    """Whether any of the codes, separated by commas, is not among the good ones."""
+    return np.array([bool({int(c) for c in str(entry).split(",")} - good) for entry in codes.tolist()])
+
+
+def _beyond(lc: xr.Dataset, reason: str, limit: float) -> xr.DataArray:
+    name = {"calibrators": "n_calibrators"}.get(reason, reason)
+    if name not in lc.variables:
+        raise InputError(f"a limit for {reason} was given, but the light curve has no {name}")
+    values = lc[name]
+    if reason == "seeing":
+        values = values * (1.0 if values.attrs.get("units") == "arcsec" else _PIXEL_SCALE)
+    return values < limit if reason == "calibrators" else values > limit

@@ -1,0 +1,316 @@
+"""Artificial stars: put them into images, measure them like any other, and see what came back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from ztfxr.arrays.injection import add_stamps, light_at, summarise
+from ztfxr.errors import InputError
+from ztfxr.ops._apply import IMAGE, apply_images
+from ztfxr.ops.background import get_image
+from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
+from ztfxr.photometry.cuts import kept
+from ztfxr.photometry.psf import psf_at
+from ztfxr.schema import annotate_all
+
+__all__ = ["inject", "inject_and_measure", "injection_report"]
+
+_STAMP = ("source", "psf_y", "psf_x")
+
+
+def inject(
+    obj: xr.Dataset,
+    positions: Positions,
+    flux: xr.DataArray | NDArray[Any] | Sequence[float],
+    psf: xr.Dataset | xr.DataArray,
+    *,
+    noise: bool = True,
+    gain: float | None = None,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Add point sources to science images, with their photon noise; lazy, one epoch a task.
+
+    Parameters
+    ----------
+    obj
+        Images with `sci` (..., y, x); a `variance` beside it grows by that of the new photons.
+    positions
+        As for `ztfxr.resolve_positions`.
+    flux
+        In the unit of the image: (source,), or (time, source) for a light curve; a fainter star may be a negative one.
+    psf
+        The PSF, of `ztfxr.build_psf` or `ztfxr.read_psf`; or stamps (..., source, psf_y, psf_x) around the pixels that
+        the positions fall on, the fractions of the light.
+    noise
+        Add the photon noise of the new light: Poisson for positive fluxes. Without it, what comes back has less noise
+        than its error says.
+    gain
+        In electrons per unit of the image; by default the coordinate `gain`. Not needed without noise.
+    seed
+        The noise of an epoch follows from it and from `mjd` (or the epoch's number), whatever the chunks.
+
+    Returns
+    -------
+    xarray.Dataset
+        `obj` with the stars in `sci`; the rest, flags included, is as it was: saturation is not modelled.
+
+    Raises
+    ------
+    InputError, ChunkError
+    """
+    image = get_image(obj)
+    where = resolve_positions(image, positions)
+    origin = pixel_origin(image)
+    stamps = _stamps(psf, where)
+    x, y = (xr.DataArray(where[f"{d}_pixel"].values - origin[d], dims="source") for d in ("x", "y"))
+    light = _light(flux, image, len(where["x_pixel"]))
+    gains = _gain(image, gain) if noise else xr.DataArray(1.0)
+    own_variance = obj.get("variance", xr.zeros_like(image.reset_coords(drop=True)))
+    found = apply_images(
+        add_stamps,
+        image,
+        own_variance,
+        light,
+        stamps,
+        x,
+        y,
+        gains,
+        _seeds(image, seed),
+        inputs=[IMAGE, IMAGE, ("source",), _STAMP, ("source",), ("source",), (), ()],
+        outputs={"sci": IMAGE, "variance": IMAGE},
+        kwargs={"noise": noise},
+    )
+    found = found if "variance" in obj and noise else {"sci": found["sci"]}
+    return annotate_all(obj.assign({k: obj[k].copy(data=v.transpose(*obj[k].dims).data) for k, v in found.items()}))
+
+
+def _stamps(psf: xr.Dataset | xr.DataArray, where: xr.Dataset) -> xr.DataArray:
+    """The PSF at every position."""
+    n = where.sizes["source"]
+    if isinstance(psf, xr.DataArray) and "source" in psf.dims:
+        if psf.sizes["source"] != n or not set(_STAMP) <= set(psf.dims):
+            raise InputError(
+                f"the PSF's stamps need dims (source, psf_y, psf_x) for {n} sources; came {dict(psf.sizes)}"
+            )
+        stamps = psf
+    else:
+        stamps = psf_at(psf, where["x_pixel"].values, where["y_pixel"].values)
+    bare = stamps.drop_vars(list(stamps.coords))
+    if bare.sizes["psf_y"] % 2 == 0 or bare.sizes["psf_y"] != bare.sizes["psf_x"]:
+        raise InputError(f"the PSF's stamps are odd by odd squares; came {bare.sizes['psf_y']} x {bare.sizes['psf_x']}")
+    return bare
+
+
+def _light(given: Any, image: xr.DataArray, n: int) -> xr.DataArray:
+    """The fluxes on (source,) or (time, source)."""
+    if isinstance(given, xr.DataArray):
+        flux: xr.DataArray = given.drop_vars(list(given.coords)).astype(np.float64)
+    else:
+        values = np.asarray(given, dtype=np.float64)
+        flux = xr.DataArray(values, dims=("time", "source")[2 - values.ndim :])
+    flux = flux if "source" in flux.dims else flux.expand_dims(source=n)
+    if flux.sizes.get("source") != n or not set(flux.dims) <= {*image.dims, "source"}:
+        raise InputError(f"flux needs the dims (source,) or (time, source) for {n} sources; came {dict(flux.sizes)}")
+    if "time" in flux.dims and flux.sizes["time"] != image.sizes["time"]:
+        raise InputError(f"flux has {flux.sizes['time']} epochs, the images have {image.sizes['time']}")
+    return flux
+
+
+def _gain(image: xr.DataArray, given: float | None) -> xr.DataArray:
+    if given is not None:
+        return xr.DataArray(float(given))
+    if "gain" not in image.coords:
+        raise InputError(
+            "photon noise needs the gain: give gain= (electron/DN), or a coordinate 'gain'; or noise=False"
+        )
+    gain: xr.DataArray = image.coords["gain"].astype(np.float64).reset_coords(drop=True)
+    return gain.drop_vars("time", errors="ignore")
+
+
+def _seeds(image: xr.DataArray, seed: int) -> xr.DataArray:
+    """A number per image, the same however the stack is cut."""
+    loop = [d for d in image.dims if d not in IMAGE]
+    if "mjd" in image.coords:
+        mjd = image.coords["mjd"].variable
+        return xr.DataArray(np.round(mjd.values * 86400.0).astype(np.int64) + (seed << 40), dims=mjd.dims)
+    shape = [image.sizes[d] for d in loop]
+    return xr.DataArray(np.arange(int(np.prod(shape))).reshape(shape) + (seed << 40), dims=loop)
+
+
+def inject_and_measure(
+    obj: xr.Dataset,
+    measure: Callable[[xr.Dataset, xr.Dataset], xr.Dataset],
+    psf: xr.Dataset | xr.DataArray,
+    *,
+    mag: tuple[float, float],
+    n_sources: int = 200,
+    margin: float = 15.0,
+    min_separation: float = 12.0,
+    subtract: bool = False,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Put artificial stars at random places into every epoch and measure them; lazy but for the places.
+
+    Parameters
+    ----------
+    obj
+        A stack (time, y, x) or a frame with `sci` and the coordinates `magzp` and, for the noise, `gain`.
+    measure
+        Called as ``measure(images, positions)``, it gives a Dataset with `flux`, `flux_err` (DN) on (time, source): the
+        job that is to be tried, from the images on.
+    psf
+        As for `ztfxr.inject`.
+    mag
+        Range of AB magnitudes, evenly filled; the stars keep theirs over all epochs.
+    n_sources
+        How many stars are put in at once.
+    margin
+        Distance (px) of the places from the edge.
+    min_separation
+        Least distance (px) of the places from one another.
+    subtract
+        Measure the images without the new stars too, and take that off: the stars and galaxies that the places happen
+        to lie on do not count as bias, but neither does the noise of the images as noise: the pulls are too narrow.
+    seed
+        Places, magnitudes and noise follow from it.
+
+    Returns
+    -------
+    xarray.Dataset
+        On (time, source): `flux_injected`, `flux`, `flux_err`, `status`, and `surface_brightness`, the image's own
+        light at the place (DN per pixel over its median); on `source`: `mag_injected`, `x_pixel`, `y_pixel`. For
+        `ztfxr.injection_report`.
+
+    Raises
+    ------
+    InputError
+        No zero point, or so many stars do not fit.
+    """
+    image = get_image(obj)
+    if "magzp" not in image.coords:
+        raise InputError("magnitudes need a zero point: the images have no coordinate 'magzp'")
+    rng = np.random.default_rng(seed)
+    places = _places(image, n_sources, margin, min_separation, rng)
+    magnitudes = xr.DataArray(rng.uniform(min(mag), max(mag), n_sources), dims="source")
+    magzp = image.coords["magzp"].reset_coords(drop=True).drop_vars("time", errors="ignore")
+    flux = 10.0 ** (0.4 * (magzp - magnitudes))
+    positions = xr.Dataset({"x": ("source", places[:, 0]), "y": ("source", places[:, 1])})
+    measured = measure(inject(obj, positions, flux, psf, seed=seed), positions)
+    value = measured["flux"]
+    if subtract:
+        value = value - measure(obj, positions)["flux"]
+    out = measured.assign(flux=value)[[v for v in ("flux", "flux_err", "status") if v in measured]]
+    light = _local_light(image, places)["surface_brightness"]
+    out = out.assign(flux_injected=flux.transpose(*[d for d in value.dims if d in flux.dims]), surface_brightness=light)
+    out = out.assign_coords(mag_injected=magnitudes, x_pixel=("source", places[:, 0]), y_pixel=("source", places[:, 1]))
+    return annotate_all(out)
+
+
+def _places(
+    image: xr.DataArray, n: int, margin: float, separation: float, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Random places in absolute pixels that keep their distance: a jittered lattice, drawn from."""
+    origin, size = pixel_origin(image), {d: image.sizes[d] for d in IMAGE}
+    step = separation * 1.5
+    counts = {d: int((size[d] - 1 - 2 * margin) // step) for d in IMAGE}
+    if counts["x"] < 1 or counts["y"] < 1 or counts["x"] * counts["y"] < n:
+        raise InputError(
+            f"{n} stars {separation} px apart do not fit into {size['y']} x {size['x']} px; give fewer, and run again "
+            "with another seed"
+        )
+    chosen = rng.choice(counts["x"] * counts["y"], n, replace=False)
+    cell = np.stack([chosen % counts["x"], chosen // counts["x"]], axis=-1)
+    first = np.array([origin["x"], origin["y"]]) + margin
+    return np.asarray(first + (cell + 0.5) * step + rng.uniform(-separation / 4, separation / 4, (n, 2)))
+
+
+def _local_light(image: xr.DataArray, places: NDArray[np.float64]) -> dict[str, xr.DataArray]:
+    """Light over the image's median around the places."""
+    origin = pixel_origin(image)
+    x, y = (xr.DataArray(places[:, i] - origin[d], dims="source") for i, d in enumerate(("x", "y")))
+    return apply_images(
+        light_at, image, x, y, inputs=[IMAGE, ("source",), ("source",)], outputs={"surface_brightness": ("source",)}
+    )
+
+
+def injection_report(
+    injected: xr.Dataset,
+    *,
+    snt: float = 5.0,
+    bins: Mapping[str, int | Sequence[float]] | None = None,
+) -> xr.Dataset:
+    """Efficiency, bias and pulls of measured artificial stars, by what they depend on. Computes.
+
+    Parameters
+    ----------
+    injected
+        Of `ztfxr.inject_and_measure`; or any Dataset with `flux`, `flux_err`, `flux_injected` on (time, source).
+    snt
+        A star is found where its flux is more than this many standard errors.
+    bins
+        For each quantity the number of bins with equally many stars, or their edges; by default ``mag`` 8,
+        ``surface_brightness`` 5 and ``seeing`` 4, where they are known.
+
+    Returns
+    -------
+    xarray.Dataset
+        For each quantity q, on dimension ``q_bin`` (its coordinate is the median of q): ``q_low``, ``q_high``, and
+        ``q_`` with `n`, `efficiency` (found over injected; lost and flagged ones count as not found), `bias` and
+        `bias_err` (relative, of the measured flux, by the slope against the injected with weights 1/σ²), `pull_mean`,
+        `pull_width` (standard deviation of (measured − injected) / error), `pull_mad` (the same from the median
+        absolute deviation). ``all_`` with the same is over all.
+
+    Raises
+    ------
+    InputError
+    """
+    missing = {"flux", "flux_err", "flux_injected"} - {str(v) for v in injected.data_vars}
+    if missing:
+        raise InputError(f"a report needs flux, flux_err and flux_injected; {', '.join(sorted(missing))} is missing")
+    shape = injected["flux"].dims
+    good = kept(injected, "flux").values.ravel()
+    value, error, truth = (
+        injected[k].broadcast_like(injected["flux"]).transpose(*shape).values.ravel()
+        for k in ("flux", "flux_err", "flux_injected")
+    )
+    every = summarise(value, error, truth, good, np.zeros(len(value), int), 1, snt)
+    found: dict[str, Any] = {f"all_{k}": v[0] for k, v in every.items()}
+    coords: dict[str, Any] = {}
+    for name, wanted in (bins or {"mag": 8, "surface_brightness": 5, "seeing": 4}).items():
+        quantity = _quantity(injected, name)
+        if quantity is None and bins is not None:
+            raise InputError(f"no {name} to bin by")
+        if quantity is None:
+            continue
+        q = quantity.broadcast_like(injected["flux"]).transpose(*shape).values.ravel()
+        edges = _edges(q, wanted)
+        number = np.clip(np.searchsorted(edges, q, "right") - 1, 0, len(edges) - 2)
+        number = np.where((q >= edges[0]) & (q <= edges[-1]), number, -1)
+        dim = f"{name}_bin"
+        columns = summarise(value, error, truth, good, number, len(edges) - 1, snt)
+        found |= {f"{name}_{k}": (dim, v) for k, v in columns.items()}
+        found |= {f"{name}_low": (dim, edges[:-1]), f"{name}_high": (dim, edges[1:])}
+        middles = [np.median(q[number == b]) if (number == b).any() else np.nan for b in range(len(edges) - 1)]
+        coords[dim] = (dim, np.array(middles), {"units": str(quantity.attrs.get("units", ""))})
+    return xr.Dataset(found, coords, attrs={"snt": float(snt)})
+
+
+def _quantity(injected: xr.Dataset, name: str) -> xr.DataArray | None:
+    own = {"mag": "mag_injected"}.get(name, name)
+    return injected[own].reset_coords(drop=True) if own in injected.variables else None
+
+
+def _edges(q: NDArray[np.float64], wanted: int | Sequence[float]) -> NDArray[np.float64]:
+    if isinstance(wanted, int):
+        finite = q[np.isfinite(q)]
+        edges = np.unique(np.quantile(finite, np.linspace(0, 1, wanted + 1))) if finite.size else np.array([0.0, 1.0])
+        return edges if len(edges) > 1 else np.array([edges[0] - 0.5, edges[0] + 0.5])
+    edges = np.asarray(wanted, dtype=np.float64)
+    if edges.ndim != 1 or len(edges) < 2 or np.any(np.diff(edges) <= 0):
+        raise InputError(f"the edges of bins ascend, at least two; came {wanted}")
+    return edges

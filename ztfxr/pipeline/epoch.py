@@ -1,0 +1,255 @@
+"""One epoch: from a path to its row of numbers, whatever happens to it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from ztfxr.arrays.threads import task
+from ztfxr.dia.difference import difference
+from ztfxr.errors import (
+    ChunkError,
+    FrameError,
+    InputError,
+    MatchFailedError,
+    MissingDependencyError,
+    MissingWCSError,
+    OutsideFrameError,
+    ShapeError,
+    StoreError,
+)
+from ztfxr.io.fits import inspect
+from ztfxr.io.frames import epoch_coords
+from ztfxr.ops.align import align
+from ztfxr.ops.background import variance as noise_model
+from ztfxr.ops.stamps import stamp, stamps
+from ztfxr.photometry.forced import forced_photometry
+from ztfxr.photometry.lightcurve import calibrate_flux, lightcurve
+from ztfxr.pipeline.job import Job, frame_name
+from ztfxr.pipeline.prepare import FRAME_SHAPE, Shared
+from ztfxr.schema import SPECS, STATUS_PLANES, planes_to_bits
+from ztfxr.wcs import has_wcs, pixel_to_sky, sky_to_pixel
+
+__all__ = ["HEADER", "QUALITY", "Epoch", "file_checksum", "measure", "products", "read_header", "unknown"]
+
+HEADER = (
+    "time",
+    "mjd",
+    "filter",
+    "exptime",
+    "field",
+    "ccdid",
+    "qid",
+    "rcid",
+    "filefracday",
+    "magzp",
+    "magzprms",
+    "gain",
+    "readnoise",
+    "saturate",
+    "seeing",
+)
+"""What is known of an epoch before it is measured."""
+QUALITY = (
+    "kernel_sum",
+    "kernel_sum_err",
+    "kernel_order",
+    "chi2",
+    "noise_ratio",
+    "lost_fraction",
+    "n_pixels",
+    "n_cutouts",
+    "n_rejected",
+    "condition",
+    "science_convolved",
+    "epoch_status",
+)
+"""What is known of an epoch afterwards."""
+KERNELS = ("kernel", "kernel_err")
+STAMPS = ("difference", "difference_variance")
+
+# An error of these says that the job or the machine is at fault, not the frame.
+_NOT_THE_FRAME = (InputError, ChunkError, StoreError, MissingDependencyError, MemoryError)
+_MARGIN = 16
+_SAMPLE_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The row of one epoch: a few numbers, and arrays by group and name."""
+
+    quality: dict[str, Any]
+    message: str = ""
+    checksum: str = ""
+    arrays: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def status(self) -> int:
+        """Bit planes of `STATUS_PLANES`; 0 is good."""
+        return int(self.quality["epoch_status"])
+
+
+def read_header(path: str) -> dict[str, Any]:
+    """What a frame's header says of the exposure; of an unusable one its status and why. Reads no pixel."""
+    out: dict[str, Any] = {"path": path, "frame": frame_name(path), "epoch_status": 0, "message": ""}
+    try:
+        found = epoch_coords(inspect(path).header, path)
+    except _NOT_THE_FRAME:
+        raise
+    except Exception as error:
+        status, message = _verdict(error)
+        return out | {name: unknown(name) for name in HEADER} | {"epoch_status": status, "message": message}
+    out["seeing_units"] = found["seeing"].attrs.get("units", "")
+    return out | {name: found[name].values[()] for name in HEADER}
+
+
+def unknown(name: str) -> Any:
+    """What stands for a value of the schema's `name` that is not known."""
+    kind = np.dtype(SPECS[name].dtype).kind
+    return {"f": np.nan, "M": np.datetime64("NaT", "ns"), "i": -1}.get(kind, "")
+
+
+def measure(path: str, job: Job, shared: Shared) -> Epoch:
+    """Open, cut, difference and measure one frame; what is wrong with the frame becomes its status. Computes.
+
+    Runs with one BLAS thread, since other epochs run beside it.
+    """
+    checksum = file_checksum(path)
+    try:
+        with task():
+            frame = _on_grid(_opened(path, job), job, shared)
+            return _measured(frame, job, shared, checksum)
+    except _NOT_THE_FRAME:
+        raise
+    except Exception as error:
+        status, message = _verdict(error)
+        return Epoch({"epoch_status": status}, message, checksum)
+
+
+def _verdict(error: Exception) -> tuple[int, str]:
+    """Status bits and message for what went wrong with a frame."""
+    expected = isinstance(error, FrameError | MatchFailedError | OutsideFrameError | OSError)
+    message = str(error) if expected else f"unexpected {type(error).__name__}: {error}"
+    plane = getattr(error, "status", "unreadable")
+    if isinstance(error, MatchFailedError):
+        plane = "solve_failed"
+    elif isinstance(error, OutsideFrameError):
+        plane = "outside"
+    return planes_to_bits([plane], STATUS_PLANES), message
+
+
+def file_checksum(path: str) -> str:
+    """A hash of a file's size, first and last 64 KiB, to tell files apart by a part of them; "" without a file."""
+    try:
+        with Path(path).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+            for start in (0, max(0, size - _SAMPLE_BYTES)):
+                file.seek(start)
+                digest.update(file.read(_SAMPLE_BYTES))
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
+def _opened(path: str, job: Job) -> xr.Dataset:
+    """The frame, its pixels unread and without dask: the epoch is one task already."""
+    return xr.open_dataset(path, engine="ztf", mask=None if job.mask else False, cache=False)
+
+
+def _on_grid(frame: xr.Dataset, job: Job, shared: Shared) -> xr.Dataset:
+    """The pixels of the reference's grid, with their noise, in memory."""
+    reference = shared.reference
+    if has_wcs(reference) and not has_wcs(frame):
+        raise MissingWCSError("the frame has no celestial WCS, so nothing says where it lies on the reference")
+    if job.align is not None:
+        window = {} if job.align == "stars" else _enclosing(frame, reference)
+        return align(_with_noise(frame.isel(window).load(), job), to=reference, method=job.align).load()
+    found, wanted = (frame.sizes["y"], frame.sizes["x"]), tuple(reference.attrs[FRAME_SHAPE])
+    if found != wanted:
+        raise ShapeError(f"the frame is {found} pixels (y, x), the reference's frame {wanted}")
+    sides = (reference.sizes["y"], reference.sizes["x"])
+    first = {d: int(reference[d][0]) for d in ("y", "x")}
+    if sides != found:
+        frame = stamp(frame, y=first["y"] + sides[0] // 2, x=first["x"] + sides[1] // 2, size=sides)
+    return _with_noise(frame.load(), job)
+
+
+def _enclosing(frame: xr.Dataset, reference: xr.Dataset) -> dict[str, slice]:
+    """Rows and columns of the frame that see the reference, with a margin."""
+    y, x = (reference[d].values[[0, -1]] for d in ("y", "x"))
+    rows, columns = (np.linspace(float(ends[0]), float(ends[1]), 5) for ends in (y, x))
+    grid = np.meshgrid(columns, rows)
+    px, py = sky_to_pixel(frame, pixel_to_sky(reference, grid[0].ravel(), grid[1].ravel()))
+    window = {}
+    for dim, values in (("y", py), ("x", px)):
+        low, high = np.nanmin(values) - _MARGIN, np.nanmax(values) + _MARGIN
+        window[dim] = slice(max(0, int(low)), max(0, min(frame.sizes[dim], int(high) + 1)))
+        if window[dim].stop <= window[dim].start:
+            raise OutsideFrameError("the frame does not overlap with the reference")
+    return window
+
+
+def _with_noise(frame: xr.Dataset, job: Job) -> xr.Dataset:
+    gain = float(frame.coords["gain"])
+    if job.noise == "measured" or not np.isfinite(gain):
+        return frame
+    if job.noise == "photon" and not np.isfinite(float(frame.coords["readnoise"])):
+        return frame
+    return frame.assign(variance=noise_model(frame, method=job.noise))
+
+
+def products(frame: xr.Dataset, job: Job, shared: Shared) -> dict[tuple[str, str], xr.DataArray]:
+    """All that is stored of an epoch, by group and name; lazy where the frame is."""
+    diff = difference(frame, shared.reference, **_difference_options(job))
+    photometry = _photometry(diff, job, shared)
+    out = {("epochs", name): diff[name] for name in QUALITY}
+    out |= {("lightcurve", str(k)): v for k, v in photometry.data_vars.items() if v.dims == ("source",)}
+    if job.kernels:
+        out |= {("kernels", name): diff[name] for name in KERNELS}
+    if job.stamps is not None:
+        cut = stamps(diff[list(STAMPS)], _places(shared.positions), job.stamps)
+        out |= {("stamps", name): cut[name] for name in STAMPS}
+    return out
+
+
+def _measured(frame: xr.Dataset, job: Job, shared: Shared, checksum: str) -> Epoch:
+    found = {key: array.values for key, array in products(frame, job, shared).items()}
+    quality = {name: found.pop(("epochs", name))[()] for name in QUALITY}
+    status = int(quality["epoch_status"])
+    reason = "; ".join(p.meaning for p in STATUS_PLANES if status & p.value)
+    return Epoch(quality, reason, checksum, found)
+
+
+def _difference_options(job: Job) -> dict[str, Any]:
+    options = dict(job.difference)
+    exclude = options.get("exclude")
+    if exclude is not None and not isinstance(exclude, Mapping):
+        options["exclude"] = np.asarray(exclude, dtype=float)
+    return options
+
+
+def _places(positions: xr.Dataset) -> dict[str, NDArray[Any]]:
+    """The positions by pixel: the frame is on the reference's grid."""
+    return {"x": positions["x_pixel"].values, "y": positions["y_pixel"].values}
+
+
+def _photometry(diff: xr.Dataset, job: Job, shared: Shared) -> xr.Dataset:
+    options: dict[str, Any] = {k: v for k, v in job.photometry.items() if k != "method"}
+    if job.photometry["method"] == "aperture":
+        return lightcurve(diff, _places(shared.positions), **options)
+    found = forced_photometry(diff, _places(shared.positions), reference_psf=shared.psf, **_tuples(options))
+    return calibrate_flux(found)
+
+
+def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the tuples that JSON made lists."""
+    return {k: tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in options.items()}

@@ -1,0 +1,256 @@
+"""What to do, as data: a job is written down once and runs anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from glob import glob
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
+
+from ztfxr.dia.difference import difference
+from ztfxr.errors import InputError
+
+__all__ = ["Job", "frame_name"]
+
+Noise = Literal["photon", "background", "measured"]
+Align = Literal["wcs", "stars", "auto"]
+Method = Literal["aperture", "psf"]
+
+_FORMAT = 1
+_FORMAT_KEY = "ztfxr_job"
+_NOT_NUMBERS = ("frames", "positions")
+_COLUMNS = ("ra", "dec", "x", "y", "source_id")
+_NOT_IN_JSON = ("science", "reference", "variance", "reference_variance", "mask", "reference_mask")
+_PHOTOMETRY: Mapping[str, tuple[str, ...]] = {
+    "aperture": ("method", "radius", "masked"),
+    "psf": ("method", "radius", "background", "annulus", "group_radius", "weights", "max_masked_fraction"),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Frames to light curves, as plain data that JSON can hold.
+
+    Parameters
+    ----------
+    frames
+        Paths of ZTF science images, or one glob pattern (``"night/*_sciimg.fits*"``), looked up when the job runs.
+        Relative paths start at the working directory. A file name is a frame's identity: it must be unique.
+    positions
+        Where to measure: columns `ra`, `dec` (deg, ICRS) or `x`, `y` (absolute 0-based FITS pixels of the
+        reference), and a `source_id` if wanted; (x, y) pairs; a `SkyCoord`; or the path of a table with such columns
+        (CSV, ECSV, FITS, VOTable), read when the job is made.
+    reference
+        The path of a FITS image (its mask beside it) or of a zarr store of `ztfxr.build_reference`; or
+        ``{"build": {...}}`` with options of `ztfxr.build_reference` and `n_frames` (default 20), the number of frames
+        of the best seeing that it may choose from. It is built once, and kept in the store.
+    cutout
+        ``{"ra": deg, "dec": deg, "size": pixels}`` or ``{"x": …, "y": …, "size": …}`` on the reference; None for whole
+        frames.
+    align
+        None where frames share the reference's pixel grid; else how `ztfxr.align` registers them: ``"wcs"``,
+        ``"stars"``, ``"auto"``.
+    mask
+        Whether frames have a mask image beside them.
+    noise
+        Of the frames: ``"photon"`` or ``"background"`` as in `ztfxr.variance`; ``"measured"`` on the residuals of the
+        difference, which is also what happens where no gain is known.
+    difference
+        Options of `ztfxr.difference`.
+    photometry
+        ``{"method": "aperture", "radius": 5.0, …}`` with options of `ztfxr.aperture_photometry`, or ``{"method":
+        "psf", …}`` with options of `ztfxr.forced_photometry`; the PSF is built once from the reference.
+    stamps
+        Side in pixels of the stamps of every source's difference to keep; None for none.
+    kernels
+        Whether to keep the matching kernels.
+
+    Raises
+    ------
+    InputError
+        An option that does not exist, or that JSON cannot hold.
+    """
+
+    frames: tuple[str, ...] | str
+    positions: Mapping[str, Any]
+    reference: str | Mapping[str, Any] = field(default_factory=lambda: {"build": {}})
+    cutout: Mapping[str, Any] | None = None
+    align: Align | None = None
+    mask: bool = True
+    noise: Noise = "photon"
+    difference: Mapping[str, Any] = field(default_factory=dict)
+    photometry: Mapping[str, Any] = field(default_factory=lambda: {"method": "aperture", "radius": 5.0})
+    stamps: int | None = None
+    kernels: bool = False
+
+    def __post_init__(self) -> None:
+        plain: dict[str, Any] = {"frames": _frames(self.frames), "positions": _positions(self.positions)}
+        for each in fields(self):
+            if each.name not in plain:
+                plain[each.name] = _plain(getattr(self, each.name), each.name)
+        if self.reference == "build":
+            plain["reference"] = {"build": {}}
+        plain["photometry"] = {"method": "aperture"} | plain["photometry"]
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+        _check(self)
+
+    def to_json(self, path: str | PathLike[str] | None = None) -> str:
+        """The job as JSON text, also written to `path`."""
+        text = json.dumps({_FORMAT_KEY: _FORMAT} | {f.name: getattr(self, f.name) for f in fields(self)}, indent=1)
+        if path is not None:
+            Path(path).write_text(text + "\n")
+        return text
+
+    @classmethod
+    def from_json(cls, source: str | PathLike[str]) -> Job:
+        """The job of a JSON file, or of JSON text.
+
+        Raises
+        ------
+        InputError
+            It is no job, or names what this version does not know.
+        """
+        text = source if isinstance(source, str) and source.lstrip().startswith("{") else Path(source).read_text()
+        try:
+            found = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"the job is not JSON ({error})") from error
+        if not isinstance(found, dict) or found.pop(_FORMAT_KEY, _FORMAT) != _FORMAT:
+            raise InputError(f"not a job of format {_FORMAT}; write one with Job(...).to_json(path)")
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(found) - known)
+        missing = sorted({"frames", "positions"} - set(found))
+        if unknown or missing:
+            raise InputError(f"a job has {', '.join(sorted(known))}; unknown: {unknown}, missing: {missing}")
+        return cls(**found)
+
+    def options(self) -> dict[str, Any]:
+        """All that the numbers of one epoch depend on, but the contents of files; positions by their digest."""
+        out = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_NUMBERS}
+        return out | {"positions": _digest(self.positions)}
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of `options`: jobs with equal fingerprints give equal numbers for a frame."""
+        return _digest(self.options())
+
+    def paths(self) -> list[str]:
+        """The frames that are there now, by name.
+
+        Raises
+        ------
+        InputError
+            There are none, or two have one name.
+        """
+        # Not Path.glob, which refuses absolute patterns.
+        found = sorted(glob(self.frames, recursive=True)) if isinstance(self.frames, str) else list(self.frames)  # noqa: PTH207
+        if not found:
+            raise InputError(f"no frames: nothing matches {self.frames!r}" if self.frames else "no frames are given")
+        names: dict[str, str] = {}
+        for path in found:
+            other = names.setdefault(frame_name(path), path)
+            if other != path:
+                raise InputError(f"two frames are named {frame_name(path)}: {other} and {path}; rename one")
+        return list(names.values())
+
+    def with_frames(self, frames: Iterable[str]) -> Job:
+        """The same job on other frames."""
+        return replace(self, frames=tuple(frames))
+
+
+def frame_name(path: str) -> str:
+    """The name of a frame: its file's, up to ``.fits``."""
+    return Path(path).name.split(".fits")[0]
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _frames(frames: Any) -> tuple[str, ...] | str:
+    if isinstance(frames, PathLike):
+        return (str(frames),)
+    return frames if isinstance(frames, str) else tuple(str(path) for path in frames)
+
+
+def _positions(positions: Any) -> dict[str, list[Any]]:
+    """Columns of plain lists, all of one length."""
+    if isinstance(positions, SkyCoord):
+        raw: Any = {"ra": np.atleast_1d(positions.icrs.ra.deg), "dec": np.atleast_1d(positions.icrs.dec.deg)}
+    elif isinstance(positions, str | PathLike):
+        raw = _table(Path(positions))
+    elif hasattr(positions, "keys"):
+        raw = positions
+    else:
+        pairs = np.asarray(positions, dtype=float)
+        if pairs.ndim != 2 or pairs.shape[1] != 2:
+            raise InputError(f"positions are (x, y) pairs of shape (n, 2); came shape {pairs.shape}")
+        raw = {"x": pairs[:, 0], "y": pairs[:, 1]}
+    out = {name: np.asarray(raw[name]).tolist() for name in _COLUMNS if name in raw.keys()}  # noqa: SIM118
+    pairs_found = [pair for pair in (("ra", "dec"), ("x", "y")) if out.keys() >= set(pair)]
+    lengths = {name: len(values) if isinstance(values, list) else 0 for name, values in out.items()}
+    if not pairs_found or len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise InputError(f"positions need columns ra and dec, or x and y, of one length; came {lengths}")
+    return out
+
+
+def _table(path: Path) -> Table:
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file of positions: {path}")
+    try:
+        return Table.read(path, format="ascii.csv" if path.suffix == ".csv" else None)
+    except Exception as error:
+        raise InputError(f"{path}: no table of positions can be read ({type(error).__name__}: {error})") from error
+
+
+def _plain(value: Any, name: str) -> Any:
+    """`value` in JSON's types."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, PathLike):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v, name) for k, v in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(v, name) for v in value]
+    raise InputError(
+        f"{name} holds a {type(value).__name__}, which a job cannot write down; give plain numbers or text"
+    )
+
+
+def _check(job: Job) -> None:
+    method = job.photometry["method"]
+    if method not in _PHOTOMETRY:
+        raise InputError(f"photometry's method is {' or '.join(map(repr, _PHOTOMETRY))}; came {method!r}")
+    allowed = [name for name in inspect.signature(difference).parameters if name not in _NOT_IN_JSON]
+    _only("difference", job.difference, allowed)
+    _only(f"photometry by {method}", job.photometry, _PHOTOMETRY[method])
+    if job.noise not in get_args(Noise):
+        raise InputError(f"noise is one of {get_args(Noise)}; came {job.noise!r}")
+    if job.align not in (None, *get_args(Align)):
+        raise InputError(f"align is None or one of {get_args(Align)}; came {job.align!r}")
+    if job.cutout is not None and set(job.cutout) not in ({"ra", "dec", "size"}, {"x", "y", "size"}):
+        raise InputError(f"cutout has ra, dec, size or x, y, size; came {', '.join(job.cutout)}")
+    if isinstance(job.reference, Mapping) and set(job.reference) != {"build"}:
+        raise InputError(f"reference is a path or {{'build': {{...}}}}; came {dict(job.reference)}")
+    if job.stamps is not None and job.stamps < 1:
+        raise InputError(f"stamps is the side of the stamps in pixels, at least 1; came {job.stamps}")
+
+
+def _only(what: str, given: Mapping[str, Any], allowed: Iterable[str]) -> None:
+    unknown = sorted(set(given) - set(allowed))
+    if unknown:
+        raise InputError(f"{what} has no option {', '.join(unknown)}; its options are {', '.join(allowed)}")

@@ -1,0 +1,123 @@
+"""Where epochs run: in this process, in processes of this machine, or on a dask cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Protocol, TypeVar
+
+from ztfxr.errors import InputError, ZtfxrError
+
+__all__ = ["Pool", "WorkersDiedError", "open_pool"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_RETRIES = 2
+_AHEAD = 3
+_REFRESH_S = 5.0
+
+
+class WorkersDiedError(ZtfxrError):
+    """Every worker that was given an item died over it."""
+
+
+class Pool(Protocol):
+    """Something that maps a function over items, as they finish, without ever holding all of them."""
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R | WorkersDiedError]]:
+        """Pairs of item and result in the order they finish; an error of the function is raised."""
+        ...
+
+
+class Here:
+    """One item after the other, in this process."""
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R | WorkersDiedError]]:
+        """Pairs of item and result, in order."""
+        for item in items:
+            yield item, function(item)
+
+
+class Cluster:
+    """The workers of a `distributed.Client`; a few items per worker are in flight, one task each."""
+
+    def __init__(self, client: Any) -> None:
+        if getattr(client, "asynchronous", False):
+            raise InputError("the client is asynchronous; give a plain distributed.Client(...)")
+        self._client = client
+        self._limit, self._seen = 0, -_REFRESH_S
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R | WorkersDiedError]]:
+        """Pairs of item and result as they finish; dask runs an item again whose worker died."""
+        from distributed import KilledWorker, as_completed
+
+        remaining = iter(items)
+        flying: dict[Any, T] = {}
+        finished = as_completed()  # type: ignore[no-untyped-call]
+        try:
+            while True:
+                for item in islice(remaining, max(0, self._in_flight() - len(flying))):
+                    future = self._client.submit(function, item, pure=False, retries=_RETRIES)
+                    flying[future] = item
+                    finished.add(future)  # type: ignore[no-untyped-call]
+                if not flying:
+                    return
+                future = next(finished)
+                item = flying.pop(future)
+                try:
+                    result: R | WorkersDiedError = future.result()
+                except KilledWorker as error:
+                    result = WorkersDiedError(f"every worker that took it died ({error})")
+                future.release()
+                yield item, result
+        finally:
+            if flying:
+                self._client.cancel(list(flying))
+
+    def _in_flight(self) -> int:
+        """A few tasks a thread: none waits for the next, and the scheduler never holds many."""
+        now = time.monotonic()
+        if now - self._seen > _REFRESH_S:
+            threads = sum(self._client.nthreads().values())
+            self._limit, self._seen = max(2, _AHEAD * threads), now
+        return self._limit
+
+
+@contextmanager
+def open_pool(client: Any, workers: int | None, n_items: int) -> Iterator[Pool]:
+    """The pool for `n_items`: the client's cluster, or else processes of this machine.
+
+    Processes and not threads: an epoch of a cut-out spends half of its time in Python, and two threads were slower
+    than one. They are dask's, so that they end with this process and one that dies is replaced.
+    """
+    if client is not None:
+        if workers is not None:
+            raise InputError("give workers= or client=: the client's cluster has its own number of workers")
+        yield Cluster(client)
+        return
+    count = _count(workers)
+    if min(count, n_items) <= 1:
+        yield Here()
+        return
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=logging.CRITICAL
+        ) as cluster,
+        Client(cluster) as own,  # type: ignore[no-untyped-call]
+    ):
+        yield Cluster(own)
+
+
+def _count(workers: int | None) -> int:
+    if workers is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    if workers < 1:
+        raise InputError(f"workers is at least 1; came {workers}")
+    return workers

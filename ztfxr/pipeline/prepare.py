@@ -1,0 +1,116 @@
+"""What all epochs share: the reference on its grid, where to measure on it, and the PSF."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ztfxr.errors import InputError, StoreError
+from ztfxr.io.backend import open_epochs, open_quadrant
+from ztfxr.ops.align import align
+from ztfxr.ops.background import get_mask
+from ztfxr.ops.background import variance as noise_model
+from ztfxr.ops.coadd import build_reference
+from ztfxr.ops.positions import resolve_positions
+from ztfxr.ops.stack import stack
+from ztfxr.ops.stamps import stamp
+from ztfxr.photometry.psf import build_psf
+from ztfxr.pipeline.job import Job
+from ztfxr.store.zarr import open_zarr
+
+__all__ = ["FRAME_SHAPE", "Shared", "prepare"]
+
+FRAME_SHAPE = "frame_shape"
+_CANDIDATES = 20
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What every epoch is measured with; all in memory."""
+
+    reference: xr.Dataset
+    """`sci`, `mask`, and `variance` where it is known."""
+    positions: xr.Dataset
+    psf: xr.Dataset | None
+
+
+def prepare(job: Job, headers: Sequence[Mapping[str, Any]]) -> Shared:
+    """Read or build what the epochs share. Computes."""
+    reference = _reference(job, headers).load()
+    positions = resolve_positions(reference, _columns(job))
+    psf = build_psf(reference).load() if job.photometry["method"] == "psf" else None
+    if psf is not None and not bool(np.isfinite(psf["fwhm"])):
+        raise InputError("no PSF can be built from the reference: too few bright stars; use method 'aperture'")
+    return Shared(reference, positions, psf)
+
+
+def _columns(job: Job) -> dict[str, np.ndarray[Any, Any]]:
+    return {name: np.asarray(values) for name, values in job.positions.items()}
+
+
+def _reference(job: Job, headers: Sequence[Mapping[str, Any]]) -> xr.Dataset:
+    if isinstance(job.reference, str):
+        whole = _opened(job, job.reference)
+    else:
+        whole = _built(job, dict(job.reference["build"]), headers)
+    shape = [whole.sizes["y"], whole.sizes["x"]]
+    cut = _cut(whole, job).load()
+    kept = xr.Dataset({"sci": cut["sci"].astype(np.float32), "mask": get_mask(cut, None)}, cut.coords)
+    found = cut["variance"] if "variance" in cut else _photon(cut)
+    if found is not None:
+        kept["variance"] = found.astype(np.float32)
+    kept = kept.drop_vars([c for c in kept.coords if "frame" in kept.coords[c].dims], errors="ignore")
+    kept.attrs = {k: v for k, v in cut.attrs.items() if k == "wcs_header"}
+    return kept.assign_attrs({FRAME_SHAPE: whole.attrs.get(FRAME_SHAPE, shape)})
+
+
+def _photon(image: xr.Dataset) -> xr.DataArray | None:
+    gain = image.coords.get("gain")
+    known = gain is not None and bool(np.isfinite(gain).all()) and "readnoise" in image.coords
+    return noise_model(image, method="photon") if known else None
+
+
+def _cut(whole: xr.Dataset, job: Job) -> xr.Dataset:
+    return whole if job.cutout is None else stamp(whole, boundary="trim", **job.cutout)
+
+
+def _opened(job: Job, path: str) -> xr.Dataset:
+    if not Path(path).exists():
+        raise FileNotFoundError(f"the reference does not exist: {path}")
+    if Path(path).is_file():
+        return open_quadrant(path, mask=None if job.mask else False)
+    found = open_zarr(path)
+    image = found["reference"].to_dataset() if isinstance(found, xr.DataTree) and "reference" in found else found
+    if not isinstance(image, xr.Dataset) or not {"y", "x"} <= set(image.get("sci", xr.DataArray()).dims):
+        raise StoreError(f"{path} holds no reference: an image 'sci' (y, x), as ztfxr.build_reference makes it")
+    return image
+
+
+def _built(job: Job, options: dict[str, Any], headers: Sequence[Mapping[str, Any]]) -> xr.Dataset:
+    """A reference of the frames with the best seeing, on the grid of the first of them."""
+    candidates = sorted((h for h in headers if not h["epoch_status"]), key=_by_seeing)
+    chosen = [h["path"] for h in candidates[: int(options.pop("n_frames", _CANDIDATES))]]
+    if not chosen:
+        raise InputError(f"no reference can be built: none of the {len(headers)} frames can be read")
+    tree = open_epochs(chosen, mask=None if job.mask else False)
+    nodes = {name: node.to_dataset() for name, node in tree.children.items()}
+    grid = next((ds for ds in nodes.values() if "sci" in ds), None)
+    if grid is None:
+        raise InputError(f"no reference can be built; {chosen[0]}: {next(iter(nodes.values())).attrs['message']}")
+    shape, grid = [grid.sizes["y"], grid.sizes["x"]], _cut(grid, job)
+    if job.align is None:
+        tree = xr.DataTree.from_dict({n: _cut(ds, job) if "sci" in ds else ds for n, ds in nodes.items()})
+        frames = stack(tree, like=grid)
+    else:
+        frames = align(tree, to=grid, method=job.align)
+    return build_reference(frames, **options).assign_attrs({FRAME_SHAPE: shape})
+
+
+def _by_seeing(header: Mapping[str, Any]) -> tuple[float, str]:
+    seeing = float(header["seeing"])
+    return (seeing if np.isfinite(seeing) else np.inf), str(header["frame"])

@@ -1,0 +1,82 @@
+"""What runs on a worker: an epoch measured and written, from nothing but a path and a row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from ztfxr.errors import StoreError
+from ztfxr.pipeline.epoch import Epoch, measure, read_header
+from ztfxr.pipeline.job import Job
+from ztfxr.pipeline.prepare import Shared
+from ztfxr.pipeline.results import ROOT, growing, storage_errors
+from ztfxr.store.zarr import open_zarr
+
+__all__ = ["read_headers", "run_epoch"]
+
+
+def read_headers(paths: tuple[str, ...]) -> list[dict[str, Any]]:
+    """`read_header` of several frames."""
+    return [read_header(path) for path in paths]
+
+
+def run_epoch(item: tuple[int, str], *, store: str, token: str) -> Epoch:
+    """Measure the frame ``item = (row, path)`` and write its arrays; the rest of its row is returned.
+
+    Writing is idempotent, file by file whole or not at all: a worker that dies leaves nothing that a second try does
+    not replace. The status of the sources, which says `not_run` until then, comes last.
+    """
+    row, path = item
+    bench = _bench(store, token)
+    epoch = measure(path, bench.job, bench.shared)
+    with storage_errors(store):
+        bench.write(row, epoch)
+    return replace(epoch, arrays={})
+
+
+class _Bench:
+    """What a process keeps between epochs: the job, what its epochs share, and the arrays to write to."""
+
+    def __init__(self, store: str) -> None:
+        import zarr
+
+        root = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
+        self.job = Job.from_json(str(root.attrs[ROOT["job"]]))
+        self.shared = _shared(Path(store), self.job)
+        self.arrays = {key: array for key, array in growing(root).items() if array.chunks[:1] == (1,)}
+
+    def write(self, row: int, epoch: Epoch) -> None:
+        status = ("lightcurve", "status")
+        for key, array in self.arrays.items():
+            if key != status:
+                self._write(array, row, epoch.arrays.get(key))
+        found = epoch.arrays.get(status)
+        self.arrays[status][row] = epoch.status if found is None else found
+
+    @staticmethod
+    def _write(array: Any, row: int, values: Any) -> None:
+        array[row] = array.fill_value if values is None else values
+
+
+@lru_cache(maxsize=2)
+def _bench(store: str, token: str) -> _Bench:  # noqa: ARG001
+    """The bench of one state of a store; the token names it, so that a store that grew is opened anew."""
+    return _Bench(store)
+
+
+def _shared(store: Path, job: Job) -> Shared:
+    positions = open_zarr(store)["lightcurve"]
+    coords = {k: v.variable.load() for k, v in positions.coords.items() if v.dims == ("source",)}
+    psf = _loaded(store / "psf") if job.photometry["method"] == "psf" else None
+    return Shared(_loaded(store / "reference"), xr.Dataset(coords=coords), psf)
+
+
+def _loaded(store: Path) -> xr.Dataset:
+    found = open_zarr(store)
+    if not isinstance(found, xr.Dataset):
+        raise StoreError(f"{store} should hold a Dataset; it holds a tree: lay out a new store")
+    return found.load()

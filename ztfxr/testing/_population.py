@@ -1,0 +1,232 @@
+"""Which sources a simulated scene has, where, and how bright at every epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from ztfxr.arrays.photcal import from_mag, to_mag
+from ztfxr.errors import InputError
+
+__all__ = ["Population", "Stars", "make_sources"]
+
+Floats = NDArray[np.float64]
+
+_TRIES = 200
+_LIGHT_HALF = 40
+
+
+class Stars(NamedTuple):
+    """How many sources, how bright, and how far apart."""
+
+    n_stars: int
+    n_galaxies: int
+    n_variables: int
+    n_transients: int
+    magnitudes: tuple[float, float]
+    slope: float
+    min_separation: float
+    margin: float
+
+
+@dataclass(frozen=True)
+class Population:
+    """Sources (source,), their flux (time, source) in DN at transparency 1, and the light of galaxies by index."""
+
+    x: Floats
+    y: Floats
+    kind: NDArray[np.str_]
+    mag: Floats
+    half_light_radius: Floats
+    axis_ratio: Floats
+    orientation: Floats
+    host: NDArray[np.int64]
+    flux: Floats
+    quiescent: Floats
+    light: dict[int, Floats]
+
+
+def make_sources(
+    shape: tuple[int, int],
+    counts: Stars,
+    given: xr.Dataset | None,
+    days: Floats,
+    magzp: float,
+    rng: np.random.Generator,
+) -> Population:
+    """The sources of a scene: given ones, stars, variables, galaxies and transients, in that order."""
+    own = _given(given, len(days))
+    n_point = counts.n_stars + counts.n_variables
+    x, y = _places(shape, counts, own[0], rng)
+    host_of = np.where(np.arange(counts.n_transients) % 2 == 0, rng.integers(0, 1 << 30, counts.n_transients), -1)
+    shapes = _galaxy_shapes(counts.n_galaxies, rng)
+    offset = len(own[0]) + n_point
+    host = _attach(x, y, host_of, offset - len(own[0]), offset, counts, shapes, rng)
+    point_mag = _power_law(n_point, counts.magnitudes, counts.slope, rng)
+    extended_mag = rng.uniform(counts.magnitudes[0] + 1.5, counts.magnitudes[1] - 1.0, counts.n_galaxies)
+    peak_mag = rng.uniform(counts.magnitudes[0] + 1.5, counts.magnitudes[1] - 1.0, counts.n_transients)
+    mag = np.concatenate([point_mag, extended_mag, peak_mag])
+    relative, quiet = _light_curves(counts, days, rng)
+    level = from_mag(mag, magzp)
+    n_own = len(own[0])
+    names = ("star", "variable", "galaxy", "transient")
+    numbers = (counts.n_stars, counts.n_variables, counts.n_galaxies, counts.n_transients)
+    kind = np.repeat(np.array(["given", *names]), [n_own, *numbers])
+    extended = np.flatnonzero(kind == "galaxy")
+    radius, ratio, angle = (
+        _spread(v, extended, len(kind), f) for v, f in zip(shapes[:3], (0.0, 1.0, 0.0), strict=True)
+    )
+    flux = np.concatenate([own[1], level * relative], axis=1)
+    own_level = own[1].mean(axis=0) if n_own else np.zeros(0)
+    return Population(
+        x=np.concatenate([own[0][:, 0], x]),
+        y=np.concatenate([own[0][:, 1], y]),
+        kind=kind,
+        mag=np.concatenate([to_mag(own_level, magzp), mag]),
+        half_light_radius=radius,
+        axis_ratio=ratio,
+        orientation=np.degrees(angle),
+        host=np.concatenate([np.full(n_own, -1), host]).astype(np.int64),
+        flux=flux,
+        quiescent=np.concatenate([own_level, level * quiet]),
+        light={int(i): _galaxy(*(float(v[k]) for v in shapes)) for k, i in enumerate(extended)},
+    )
+
+
+def _given(given: xr.Dataset | None, n_epochs: int) -> tuple[Floats, Floats]:
+    """Positions (source, 2) and flux (time, source) of the user's own sources."""
+    if given is None:
+        return np.zeros((0, 2)), np.zeros((n_epochs, 0))
+    missing = {"x", "y", "flux"} - {str(v) for v in given.variables}
+    if missing or "source" not in given.dims:
+        raise InputError(
+            f"sources needs x, y and flux on 'source'; {', '.join(sorted(missing)) or 'source'} is missing"
+        )
+    flux = given["flux"].values.astype(np.float64)
+    if "time" in given["flux"].dims:
+        flux = given["flux"].transpose("time", "source").values.astype(np.float64)
+        if len(flux) != n_epochs:
+            raise InputError(f"sources has {len(flux)} epochs of flux for {n_epochs} epochs; give n_epochs={len(flux)}")
+    positions = np.stack([given[d].values for d in ("x", "y")], axis=-1).astype(np.float64)
+    return positions, np.broadcast_to(flux, (n_epochs, len(positions)))
+
+
+def _places(
+    shape: tuple[int, int], counts: Stars, taken: Floats, rng: np.random.Generator
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Random places for all but the given sources, transients too, that keep their distance."""
+    n_apart = counts.n_stars + counts.n_variables + counts.n_galaxies
+    low = counts.margin
+    high = np.array([shape[1] - 1 - counts.margin, shape[0] - 1 - counts.margin])
+    if min(high) <= low:
+        raise InputError(f"a margin of {counts.margin} px leaves no room in a frame of {shape} px")
+    found = np.zeros((0, 2))
+    for _ in range(_TRIES):
+        fresh = rng.uniform(low, high, (n_apart - len(found), 2))
+        found = np.concatenate([found, fresh])
+        if counts.min_separation > 0:
+            found = _thin(found, taken, counts.min_separation)
+        if len(found) == n_apart:
+            break
+    else:
+        raise InputError(
+            f"{n_apart} sources do not fit into {shape} px at min_separation={counts.min_separation}: "
+            f"{len(found)} do; ask for fewer, or nearer ones"
+        )
+    every = np.concatenate([found, rng.uniform(low, high, (counts.n_transients, 2))])
+    return every[:, 0].copy(), every[:, 1].copy()
+
+
+def _thin(found: Floats, taken: Floats, separation: float) -> Floats:
+    """The places that keep their distance from all earlier ones and from those taken."""
+    both = np.concatenate([taken, found])
+    kept = np.ones(len(both), dtype=bool)
+    pairs = cKDTree(both).query_pairs(separation, output_type="ndarray")
+    for i, j in pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]:
+        if kept[i] and j >= len(taken):
+            kept[j] = False
+    return np.asarray(found[kept[len(taken) :]])
+
+
+def _power_law(n: int, limits: tuple[float, float], slope: float, rng: np.random.Generator) -> Floats:
+    """Magnitudes with log10 N ∝ slope · m between the limits."""
+    share = rng.uniform(0, 1, n)
+    if slope == 0:
+        return np.asarray(limits[0] + share * (limits[1] - limits[0]))
+    ends = [10.0 ** (slope * (m - limits[0])) for m in limits]
+    return np.asarray(limits[0] + np.log10(ends[0] + share * (ends[1] - ends[0])) / slope)
+
+
+def _galaxy_shapes(n: int, rng: np.random.Generator) -> tuple[Floats, Floats, Floats, Floats]:
+    """Half-light radius (px), axis ratio, orientation (rad), Sérsic index."""
+    return (
+        rng.uniform(1.5, 5.0, n),
+        rng.uniform(0.35, 1.0, n),
+        rng.uniform(0, np.pi, n),
+        np.where(rng.uniform(size=n) < 0.7, 1.0, 4.0),
+    )
+
+
+def _galaxy(radius: float, ratio: float, angle: float, index: float) -> Floats:
+    """A Sérsic profile of unit sum as points half a pixel apart; its cusp is softened by a quarter of a pixel."""
+    steps = np.arange(-_LIGHT_HALF, _LIGHT_HALF + 1) / 2
+    u = steps[None, :] * np.cos(angle) + steps[:, None] * np.sin(angle)
+    v = -steps[None, :] * np.sin(angle) + steps[:, None] * np.cos(angle)
+    distance = np.sqrt(ratio * u**2 + v**2 / ratio + 0.0625) / radius
+    # Ciotti & Bertin (1999, A&A 352, 447), eq. 18.
+    scale = 2 * index - 1 / 3 + 4 / (405 * index)
+    light = np.where(
+        np.hypot(steps[:, None], steps[None, :]) <= steps[-1], np.exp(-scale * distance ** (1 / index)), 0.0
+    )
+    return np.asarray(light / light.sum())
+
+
+def _attach(
+    x: Floats,
+    y: Floats,
+    host_of: NDArray[np.int64],
+    first_galaxy: int,
+    offset: int,
+    counts: Stars,
+    shapes: tuple[Floats, ...],
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Move transients onto their galaxies, in place; the index of each source's host."""
+    host = np.full(len(x), -1, dtype=np.int64)
+    first = len(x) - counts.n_transients
+    for k, lot in enumerate(host_of):
+        distance, angle = rng.uniform(0.1, 1.2), rng.uniform(0, 2 * np.pi)
+        if lot < 0 or counts.n_galaxies == 0:
+            continue
+        galaxy = int(lot) % counts.n_galaxies
+        x[first + k] = x[first_galaxy + galaxy] + distance * shapes[0][galaxy] * np.cos(angle)
+        y[first + k] = y[first_galaxy + galaxy] + distance * shapes[0][galaxy] * np.sin(angle)
+        host[first + k] = offset + galaxy
+    return host
+
+
+def _light_curves(counts: Stars, days: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Flux over mean (of transients: over peak) at every epoch, (time, source), and before any transient."""
+    constant = np.ones((len(days), counts.n_stars))
+    extended = np.ones((len(days), counts.n_galaxies))
+    n = counts.n_variables
+    amplitude, period, phase = rng.uniform(0.05, 0.4, n), rng.uniform(0.3, 20.0, n), rng.uniform(0, 2 * np.pi, n)
+    wave = 1 + amplitude * np.sin(2 * np.pi * days[:, None] / period + phase)
+    start = rng.uniform(0.1, 0.6, counts.n_transients) * max(float(days[-1] - days[0]), 1.0)
+    after = days[:, None] - start
+    rise, fall = rng.uniform(1.0, 3.0, counts.n_transients), rng.uniform(5.0, 15.0, counts.n_transients)
+    flash = np.where(after < 0, 0.0, (1 - np.exp(-np.maximum(after, 0) / rise)) * np.exp(-np.maximum(after, 0) / fall))
+    quiet = np.concatenate([np.ones(counts.n_stars + n + counts.n_galaxies), np.zeros(counts.n_transients)])
+    return np.concatenate([constant, wave, extended, flash], axis=1), quiet
+
+
+def _spread(values: Floats, index: NDArray[np.int64], size: int, fill: float) -> Floats:
+    """`values` at `index` of an array of `size`, `fill` elsewhere."""
+    out = np.full(size, fill)
+    out[index] = values
+    return out
