@@ -10,6 +10,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import xarray as xr
 
 import ztfxr
 from benchmarks._data import quadrant_path
-from benchmarks.peers.clean import labels, labels_by_hand
+from benchmarks.peers.clean import METHODS, labels, labels_by_hand
 
 ROOT, WORKER = Path(__file__).parents[1], Path(__file__).parent / "peers" / "clean.py"
 CLEAN = ("by hand", "by hand, in place", "ztfxr", "ztfxr, loaded", "ztfxr, no dask")
@@ -69,7 +70,41 @@ class Steps:
         self.run(self.frame)
 
 
-class Worker:
+class Clean:
+    """From two files to a background-subtracted image, NaN where bad."""
+
+    params = (list(CLEAN),)
+    param_names = ("method",)
+
+    def setup(self, method: str) -> None:
+        self.run = METHODS[method](str(quadrant_path()))
+        self.run()
+
+    def time_clean(self, *_: object) -> None:
+        self.run()
+
+    def peakmem_clean(self, *_: object) -> None:
+        self.run()
+
+
+class SkyLabels:
+    """The sky position of every pixel."""
+
+    params = (list(LABELS),)
+    param_names = ("method",)
+    timeout = 120
+
+    def setup(self, method: str) -> None:
+        self.run = METHODS[method](str(quadrant_path()))
+
+    def time_labels(self, *_: object) -> None:
+        self.run()
+
+    def peakmem_labels(self, *_: object) -> None:
+        self.run()
+
+
+class _Worker:
     """A process that runs methods when it is asked to; see `benchmarks/peers/clean.py`."""
 
     def __init__(self, path: Path, python: str = sys.executable) -> None:
@@ -86,7 +121,7 @@ class Worker:
         except (OSError, ValueError) as error:
             raise RuntimeError(f"{method} failed; its process said why above") from error
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> _Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -99,11 +134,13 @@ def compare(
 ) -> dict[str, dict[str, float]]:
     """Best seconds and least memory of every method, the methods taking turns."""
     found: dict[str, dict[str, float]] = {method: {} for method in methods}
-    with Worker(path) as ours, Worker(path, peers_python) as peers:
+    python = {method: peers_python if method == "ztfimg" else sys.executable for method in methods}
+    with ExitStack() as stack:
+        workers = {p: stack.enter_context(_Worker(path, p)) for p in sorted(set(python.values()))}
         for measure, times in (("time", repeats), ("memory", 2)):
             for _, method in product(range(times), methods):
-                worker = peers if method == "ztfimg" else ours
-                found[method][measure] = min(worker.ask(measure, method), found[method].get(measure, np.inf))
+                value = workers[python[method]].ask(measure, method)
+                found[method][measure] = min(value, found[method].get(measure, np.inf))
     return found
 
 

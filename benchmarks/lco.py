@@ -76,8 +76,8 @@ def our_difference(science: Images, reference: Images) -> tuple[Floats, Floats]:
 def stack_difference(stack: Images, reference: Images, noise: str, workers: int = 2) -> xr.Dataset:
     """Kernels and differences of a stack by the public function on threads.
 
-    `noise` is "constant": one variance for all pixels, and no rejection, as in the dense algebra; "measured" from the residuals, the weights following it; or
-    "measured, uniform weights".
+    `noise` is "constant": one variance for all pixels, and no rejection, as in the dense algebra; "measured" from the
+    residuals, the weights following it; or "measured, uniform weights".
     """
     science = xr.DataArray(stack, dims=("time", "y", "x")).chunk(time=1)
     template = xr.DataArray(reference, dims=("y", "x"))

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from photutils.aperture import CircularAperture
 
-from benchmarks import _scenes, apertures, frame, lco, reading
+from benchmarks import _scenes, apertures, image, lco, reading
+from benchmarks.peers import clean
 
-MODULES = ("apertures", "difference", "frame", "lco", "pipeline", "reading")
+MODULES = ("apertures", "difference", "image", "lco", "pipeline", "reading")
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -104,16 +105,6 @@ def test_aperture_sums_agree() -> None:
     np.testing.assert_allclose(sums[whole], benchmark.photutils()[whole], rtol=1e-4, atol=0.1)
 
 
-def test_clean_frames_agree() -> None:
-    try:
-        path = frame.quadrant_path()
-    except NotImplementedError as missing:
-        pytest.skip(str(missing))
-    ours, by_hand = frame.our_clean(path), frame.clean_by_hand(path)
-    np.testing.assert_array_equal(np.isnan(ours), np.isnan(by_hand))
-    np.testing.assert_allclose(ours, by_hand, atol=0.05)
-
-
 def test_stamps_agree() -> None:
     try:
         expected = reading.astropy_stamp("plain")
@@ -125,7 +116,7 @@ def test_stamps_agree() -> None:
 
 def _quadrant() -> Path:
     try:
-        return frame.quadrant_path()
+        return image.quadrant_path()
     except NotImplementedError as missing:
         pytest.skip(str(missing))
 
@@ -142,13 +133,14 @@ def test_labels_are_astropys() -> None:
     assert image.label_error(_quadrant()) < 1e-3
 
 
+@pytest.mark.slow
 def test_workers_take_turns() -> None:
     """A process answers for every method that it is asked for, and says when it cannot."""
     path = _quadrant()
     found = image.compare(("by hand", "ztfxr, no dask"), path, repeats=1)
     assert list(found) == ["by hand", "ztfxr, no dask"]
     assert all(values["time"] > 0 and values["memory"] >= 0 for values in found.values())
-    with image.Worker(path) as worker, pytest.raises(RuntimeError, match="nothing failed"):
+    with image._Worker(path) as worker, pytest.raises(RuntimeError, match="nothing failed"):
         worker.ask("time", "nothing")
 
 

@@ -23,7 +23,22 @@ from ztfxr.schema import (
     planes_to_bits,
 )
 
-UNITS = ("", "DN", "DN2", "uJy", "pixel", "pixel2", "deg", "d", "s", "mag", "electron", "electron/DN", "erg/s/cm2/A", "arcsec")
+UNITS = (
+    "",
+    "DN",
+    "DN2",
+    "uJy",
+    "pixel",
+    "pixel2",
+    "deg",
+    "d",
+    "s",
+    "mag",
+    "electron",
+    "electron/DN",
+    "erg/s/cm2/A",
+    "arcsec",
+)
 
 
 def test_recommended_planes_are_ipacs_template() -> None:

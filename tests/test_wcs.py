@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 import ztfxr.wcs as module
 from tests.conftest import MakeHeader
+from ztfxr.arrays.chebyshev import GridExpansion
 from ztfxr.errors import AlignmentError, InputError, MissingWCSError, OutsideFrameError
 from ztfxr.io.backend import open_quadrant
 from ztfxr.wcs import (
@@ -786,6 +787,41 @@ def test_near_the_pole_every_pixel_is_evaluated(wcs_header: MakeHeader, evaluate
 def test_small_grids_are_exact(frame: xr.DataArray, evaluated: list[int]) -> None:
     frame["ra"].values  # noqa: B018
     assert evaluated == [frame.size]
+
+
+def test_loading_an_image_leaves_its_labels_lazy(wcs_header: MakeHeader, evaluated: list[int]) -> None:
+    """Two planes of float64 that few look at would take four times the image's memory."""
+    large = image(wcs_header(BIG), BIG)
+    loaded = [
+        large.chunk().compute(),
+        large.copy().load(),
+        large.to_dataset(name="sci").compute()["sci"],
+        large[3:, 4:].load(),
+    ]
+    assert evaluated == []
+    for one in loaded:
+        assert has_wcs(one)
+    np.testing.assert_array_equal(loaded[0]["ra"].values, large["ra"].values)
+    np.testing.assert_allclose(loaded[-1]["dec"].values, large["dec"].values[3:, 4:], rtol=0, atol=1e-8)
+    thinned = large[::2].load()
+    assert isinstance(thinned.variable._data, np.ndarray)
+
+
+def test_only_the_plane_that_is_asked_for(wcs_header: MakeHeader, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    original = GridExpansion.plane
+
+    def counted(self: GridExpansion, which: int, y: Any, x: Any) -> Any:
+        if y.size * x.size > 1e5:
+            asked.append(which)
+        return original(self, which, y, x)
+
+    monkeypatch.setattr(GridExpansion, "plane", counted)
+    large = image(wcs_header(BIG), BIG)
+    dec, ra = large["dec"].values, large.transpose("x", "y")["ra"].values
+    assert asked == [1, 0]
+    assert dec.shape == BIG
+    assert ra.shape == BIG[::-1]
 
 
 def test_strided_large_grid(wcs_header: MakeHeader) -> None:

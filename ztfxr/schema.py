@@ -376,6 +376,7 @@ def planes_to_bits(names: Iterable[str], planes: Iterable[Plane] = MASK_PLANES) 
 
 
 _FLAG_PLANES = {
+    "fit_flags": FIT_PLANES,
     "flags": MASK_PLANES,
     "status": STATUS_PLANES,
     "epoch_status": STATUS_PLANES,

@@ -146,7 +146,7 @@ def test_two_frames_of_one_quadrant_are_refused(write: WriteQuadrant, tmp_path: 
 def test_other_exposures_are_refused(write: WriteQuadrant, other: dict[str, Any], cards: dict[str, Any]) -> None:
     paths = [write(5, 1), write(5, 2, cards=cards, **other)]
     for opened in (open_ccd, open_exposure):
-        with pytest.raises(InputError, match="the frames are of 2 exposures .*: open one exposure at a time"):
+        with pytest.raises(InputError, match=r"the frames are of 2 exposures .*: open one exposure at a time"):
             opened(paths)
 
 

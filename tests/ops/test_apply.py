@@ -194,6 +194,52 @@ def test_same_call_has_the_same_name() -> None:
     assert tokenize(one) != tokenize(other)
 
 
+# copies
+
+
+def _double(image: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """A result of the schema's dtype, and one that is not."""
+    return np.float32(2) * image.astype(np.float32), 3 * image.astype(np.float64)
+
+
+@pytest.mark.parametrize("chunks", [None, (6,), (1, 5), (1, 1, 1, 1, 1, 1)])
+@pytest.mark.parametrize("fresh", [False, True])
+def test_fresh_results_are_the_same(chunks: tuple[int, ...] | None, fresh: bool) -> None:
+    cube = CUBE if chunks is None else CUBE.chunk(time=chunks)
+    outputs = {"background": ("y", "x"), "background_rms": ("y", "x")}
+    for image in (cube, cube[0], cube[:1]):
+        found = apply_images(_double, image, outputs=outputs, fresh=fresh)
+        for name, expected in zip(outputs, _double(image.values), strict=True):
+            assert found[name].dtype == np.float32
+            np.testing.assert_array_equal(found[name].values, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_only_a_fresh_result_is_handed_on(fresh: bool) -> None:
+    made = []
+
+    def keep(image: NDArray[Any]) -> NDArray[np.float32]:
+        made.append(np.ones(image.shape, np.float32))
+        return made[-1]
+
+    found = apply_images(keep, PLATE, outputs={"background": ("y", "x")}, fresh=fresh)["background"]
+    assert np.shares_memory(found.values, made[0]) == fresh
+
+
+def test_chunks_reach_the_function_without_a_copy() -> None:
+    pixels = RNG.normal(size=(NY, NX))
+    shared = []
+
+    def look(image: NDArray[Any]) -> float:
+        shared.append(np.shares_memory(image, pixels))
+        return 0.0
+
+    read = da.from_delayed(dask.delayed(lambda: pixels)(), pixels.shape, pixels.dtype)
+    lazy = xr.DataArray(read, dims=("y", "x"))
+    apply_images(look, lazy, outputs={"chi2": ()})["chi2"].compute(scheduler="synchronous")
+    assert shared == [True]
+
+
 # BLAS threads
 
 

@@ -427,6 +427,7 @@ def stars_on_a_sky(n_epochs: int = 2) -> tuple[xr.Dataset, xr.Dataset]:
         n_variables=0,
         n_transients=0,
         magnitudes=(15.5, 20.5),
+        slope=0.05,
         min_separation=21.0,
         margin=18,
         detector=clean,

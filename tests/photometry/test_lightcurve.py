@@ -7,7 +7,8 @@ import pytest
 import xarray as xr
 
 import ztfxr
-from ztfxr.testing import make_epochs
+from ztfxr.errors import InputError
+from ztfxr.testing import make_epochs, make_scene
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +112,18 @@ def test_a_tree_goes_straight_to_a_light_curve(made, reference, position):
     out = ztfxr.open_epochs(made.paths).ztf.lightcurve(position, reference=reference, exclude=position)
     assert out.flux.chunks is not None
     assert np.isfinite(out.flux.compute()).all()
+
+
+def test_forced_fits_and_apertures_see_the_same_transients():
+    scene = make_scene((192, 192), n_epochs=4, n_stars=120, n_galaxies=0, magnitudes=(15.5, 20.0), seed=11)
+    here = scene.truth.isel(source=(scene.truth["kind"] == "transient").values)
+    psf = ztfxr.build_psf(ztfxr.clean(scene.images))
+    fitted = ztfxr.lightcurve(scene.images, here, reference=scene.reference, psf=psf)
+    summed = ztfxr.lightcurve(scene.images, here, reference=scene.reference)
+    assert fitted["flux_ujy"].dims == summed["flux_ujy"].dims == ("time", "source")
+    assert (fitted["flux_err"] < summed["flux_err"]).mean() > 0.9
+    pull = (fitted["flux"] - here["flux"]) / fitted["flux_err"]
+    assert abs(float(pull.median())) < 1.0
+    assert float(abs(pull).median()) < 1.5
+    with pytest.raises(InputError, match="no effect"):
+        ztfxr.lightcurve(scene.images, here, reference=scene.reference, psf=psf, radius=5)

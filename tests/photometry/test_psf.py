@@ -48,11 +48,17 @@ def stack(sigmas: tuple[float, ...] = (0.9, 1.1, 1.3)) -> xr.Dataset:
     return xr.concat(frames, dim="time").chunk(time=1)
 
 
+@lru_cache
+def built() -> xr.Dataset:
+    """The PSF of a frame."""
+    return ztfxr.build_psf(frame())
+
+
 # building
 
 
 def test_a_frame_gives_its_psf() -> None:
-    psf = ztfxr.build_psf(frame())
+    psf = built()
     assert psf["psf_coeff"].dims == ("psf_term", "psf_dy", "psf_dx")
     assert psf["psf_coeff"].dtype == np.float32
     assert int(psf["epoch_status"]) == 0
@@ -102,7 +108,7 @@ def test_chosen_stars_and_options() -> None:
 def test_saturated_stars_are_left_out() -> None:
     with_level = frame().assign_coords(saturate=6000.0)
     few = ztfxr.build_psf(with_level)
-    assert int(few["n_stars"] + few["n_stars_rejected"]) < int(ztfxr.build_psf(frame())["n_stars"]) - 5
+    assert int(few["n_stars"] + few["n_stars_rejected"]) < int(built()["n_stars"]) - 5
 
 
 def test_without_a_gain_the_sky_is_the_noise() -> None:
@@ -185,7 +191,7 @@ def test_what_is_no_psf(psf: object, message: str) -> None:
 
 
 def test_a_thinned_grid_is_refused() -> None:
-    psf = ztfxr.build_psf(frame()).isel(psf_dx=slice(None, None, 3))
+    psf = built().isel(psf_dx=slice(None, None, 3))
     with pytest.raises(InputError, match="psf_dx must count in equal parts of a pixel"):
         ztfxr.psf_at(psf, 1, 2)
 
@@ -247,5 +253,5 @@ def test_psf_of_a_whitened_difference(pair: dict[str, xr.Dataset]) -> None:
 
 
 def test_what_is_no_difference(gaussian_psf: xr.DataArray) -> None:
-    with pytest.raises(InputError, match="a difference is the Dataset that ztfxr.difference returns"):
+    with pytest.raises(InputError, match=r"a difference is the Dataset that ztfxr\.difference returns"):
         ztfxr.psf_at(gaussian_psf, 1, 2, difference=frame())

@@ -91,3 +91,50 @@ def test_excess_variance_is_recovered():
 def test_a_dataset_without_light_curves_is_refused():
     with pytest.raises(ztfxr.InputError, match="needs flux with dims"):
         ztfxr.variability(curves().isel(source=0))
+
+
+def test_fractional_excess_finds_the_variation_that_was_put_in():
+    """Vaughan et al. (2003): the error is that of the scatter over realisations, without intrinsic scatter."""
+    rng = np.random.default_rng(4)
+    error = np.full((80, 3000), 10.0)
+    flux = 100 * (1 + 0.2 * rng.normal(size=error.shape)) + rng.normal(size=error.shape) * error
+    value, _ = stats.fractional_excess(flux, error)
+    assert float(np.median(value)) == pytest.approx(0.2, rel=0.02)
+    quiet = 100 + rng.normal(size=error.shape) * error
+    value, _ = stats.fractional_excess(quiet, error)
+    assert abs(float(np.median(value))) < 0.02
+    assert np.isnan(stats.fractional_excess(-flux, error)[0]).all()
+
+
+def test_gaps_do_not_part_consecutive_measurements():
+    """Statistics of successive measurements are those of the measurements without their gaps."""
+    rng = np.random.default_rng(6)
+    flux, error = rng.normal(50, 9, (40, 6)), rng.uniform(2, 5, (40, 6))
+    flux[rng.random(flux.shape) < 0.3] = np.nan
+    for function in (stats.von_neumann, stats.stetson_j, stats.consecutive_excess):
+        together = function(flux, error)
+        for i in range(6):
+            good = np.isfinite(flux[:, i])
+            alone = function(flux[good, i : i + 1], error[good, i : i + 1])
+            np.testing.assert_allclose(together[i], alone[0], rtol=1e-12)
+
+
+def test_successive_statistics_by_their_formulae():
+    rng = np.random.default_rng(7)
+    flux, error = rng.normal(50, 9, 30), rng.uniform(2, 5, 30)
+    r = (flux - np.average(flux, weights=error**-2.0)) / error
+    neumann = (np.diff(r) ** 2).sum() / 29 / r.var()
+    product = 30 / 29 * r[1:] * r[:-1]
+    stetson = np.mean(np.sign(product) * np.sqrt(np.abs(product)))
+    assert stats.von_neumann(flux[:, None], error[:, None])[0] == pytest.approx(neumann)
+    assert stats.stetson_j(flux[:, None], error[:, None])[0] == pytest.approx(stetson)
+
+
+def test_cut_measurements_are_left_out():
+    lc = curves(n_source=5)
+    cut = lc.assign(cuts=xr.zeros_like(lc.status))
+    cut.flux[3] = 1e6
+    cut.cuts[3] = 8
+    xr.testing.assert_allclose(
+        ztfxr.variability(cut).drop_vars("rank"), ztfxr.variability(lc.drop_isel(time=3)).drop_vars("rank")
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, signal
+from scipy import fft
 
 from ztfxr.arrays.apply import background_image, footprint_mask, varying_convolution
 from ztfxr.arrays.basis import n_terms, polynomial_terms
@@ -62,6 +62,8 @@ def whitening_kernel(kernel: NDArray[Any], ratio: float, size: int) -> Floats:
 
 def effective_psf(psf: NDArray[Any], *kernels: NDArray[Any]) -> Floats:
     """A PSF stamp convolved with kernels in turn, cut to its own size; flux beyond the stamp is lost."""
+    from scipy import signal
+
     out = np.asarray(psf, dtype=np.float64)
     for kernel in kernels:
         margin = kernel.shape[0] // 2
@@ -111,6 +113,8 @@ def _covariances(values: Floats, used: Bools) -> tuple[Floats, float]:
 
 def _autocorrelation(kernel: NDArray[Any]) -> Floats:
     """``Σ K(u) K(u + l)`` at the lags of `_covariances`."""
+    from scipy import signal
+
     padded = np.pad(kernel, _LAGS)
     full = signal.correlate(padded, kernel, mode="valid")
     return np.asarray(full[_LAGS:])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from scipy import ndimage, signal
+from scipy import ndimage
 
 from ztfxr.arrays.basis import n_terms, polynomial_terms
 
@@ -311,6 +311,8 @@ def psf_fwhm(model: PSFModel, y: float, x: float, *, kernel: Floats | None = Non
 
     `kernel` is one that the PSF is convolved with before.
     """
+    from scipy import signal
+
     fine = 8
     shifts = (np.arange(fine) + 0.5) / fine - 0.5
     dy, dx = (shift.ravel() for shift in np.meshgrid(shifts, shifts, indexing="ij"))

@@ -83,8 +83,8 @@ def profile_basis(fwhm: float, radius: float, order: int) -> ProfileBasis:
     """The basis for a PSF that looks as wide as `fwhm` on the pixels, out to `radius`, both in pixels.
 
     Widths grow by 1.5 from a third of the PSF's, without the pixel's part in it, to a third of the radius. Those within
-    twice the PSF's width have the harmonics 1 to 6; those within three times vary over the frame up to `order`, the wings
-    linearly.
+    twice the PSF's width have the harmonics 1 to 6; those within three times vary over the frame up to `order`, the
+    wings linearly.
     """
     core = np.sqrt(max((fwhm / 2.3548) ** 2 - _PIXEL_VARIANCE, _LEAST_CORE**2))
     steps = np.log(max(radius / 3.0, 2 * core) / (_NARROWEST * core)) / np.log(_RATIO)

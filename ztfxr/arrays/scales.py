@@ -66,8 +66,8 @@ def fit_scales(flux: Floats, error: Floats, design: Floats, eligible: Bools, rul
     The model is ``flux = scale(time, position) · mean(source)``. In turns, the scale of every epoch is fitted to the
     ratios flux / mean by weighted least squares, clipped, and the means to flux / scale. The relative variance of a
     ratio is that of the flux plus an intrinsic one of the star, which its own scatter over the epochs shows; stars
-    whose reduced χ² is over `max_chi2` times the typical one are taken for variable, and left out. The scales are normalised
-    so that the median over epochs, at the middle of the field, is 1.
+    whose reduced χ² is over `max_chi2` times the typical one are taken for variable, and left out. The scales are
+    normalised so that the median over epochs, at the middle of the field, is 1.
     """
     good = np.isfinite(flux) & (error > 0) & eligible
     mean = _row_medians(np.where(good, flux, np.nan))

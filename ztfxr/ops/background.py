@@ -174,9 +174,10 @@ def _elementwise(function: Callable[..., NDArray[np.float32]], *arrays: Any) -> 
 
 def _minus(image: NDArray[Any], level: NDArray[Any] | float, bad: NDArray[np.bool_]) -> NDArray[np.float32]:
     difference = np.subtract(image, level).astype(np.float32, copy=False)
-    out = difference if difference.shape == bad.shape else difference + np.zeros(bad.shape, dtype=np.float32)
+    shape = np.broadcast_shapes(difference.shape, bad.shape)
+    out = difference if difference.shape == shape else np.broadcast_to(difference, shape).copy()
     np.copyto(out, np.nan, where=bad | ~np.isfinite(out))
-    return out
+    return np.asarray(out)
 
 
 _background = background

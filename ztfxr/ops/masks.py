@@ -136,7 +136,7 @@ def _in_use(flags: xr.DataArray, chosen: int) -> xr.DataArray:
     if mjd is None or (mjd.chunks is None and not bool(np.isfinite(mjd).all())):
         raise InputError("by_epoch=True needs the time of every exposure: give a coordinate 'mjd' (MJD, UTC)")
     times = mjd.reset_coords(drop=True)
-    wanted = xr.full_like(times, chosen, dtype=np.int64)
+    wanted: xr.DataArray = xr.full_like(times, chosen, dtype=np.int64)
     for plane in (p for p in MASK_PLANES if np.isfinite(p.until_mjd)):
         wanted = wanted.where(times <= plane.until_mjd, wanted & ~plane.value)
     return wanted

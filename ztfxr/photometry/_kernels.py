@@ -8,11 +8,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy import signal
 
 from ztfxr.arrays.basis import n_terms, polynomial_terms
+from ztfxr.arrays.correlation import autocorrelation
 from ztfxr.arrays.cutouts import unit_position
-from ztfxr.arrays.decorrelate import noise_ratio
 from ztfxr.arrays.psf_fit import ConvolvedNoise
 from ztfxr.errors import InputError
 from ztfxr.ops.positions import pixel_origin
@@ -24,6 +23,7 @@ Side: TypeAlias = Literal["science", "reference"]
 
 _KERNEL = ("kterm", "ky", "kx")
 _PHI = ("phi_y", "phi_x")
+_LAGS = 4
 
 
 def bare(array: xr.DataArray) -> xr.DataArray:
@@ -77,6 +77,8 @@ def spread_kernels(kernel: NDArray[Any], swapped: NDArray[np.bool_], phi: NDArra
 
     None where the difference has no kernel.
     """
+    from scipy import signal
+
     if kernel.ndim == 0:
         return np.zeros((0, 0, 0))
     if not (np.isfinite(kernel).all() and (phi.ndim == 0 or np.isfinite(phi).all())):
@@ -126,7 +128,25 @@ def convolved_noise(
     if known.ndim == 0 and np.isfinite(known):
         known = np.full(image.shape, float(known))
     if known.ndim == 0:
-        square = float((plain[0] ** 2).sum())
-        ratio = noise_ratio(image, bad | ~np.isfinite(image), plain[0])
-        known = variance * (ratio / (1 + ratio * square)) if np.isfinite(ratio) else np.zeros((0, 0))
+        known = _convolved_share(image, variance, bad, plain[0]) * variance
     return ConvolvedNoise(spread, plain, np.where(np.isfinite(known), known, 0.0), terms)
+
+
+def _convolved_share(image: NDArray[Any], variance: NDArray[Any], bad: NDArray[np.bool_], kernel: Floats) -> float:
+    """Variance of the convolved image, before that, over that of the difference.
+
+    Pixels l apart have the covariance ``t² Σ K(u) K(u + l)``; t² is its least-squares fit to the correlation that the
+    noise shows over lags of up to four pixels.
+    """
+    from scipy import signal
+
+    found = autocorrelation(image, variance, bad, reach=_LAGS)
+    padded = np.pad(kernel, _LAGS)
+    shape = signal.correlate(padded, kernel, mode="valid")
+    found[_LAGS, _LAGS] = 0.0
+    others = shape.copy()
+    others[_LAGS, _LAGS] = 0.0
+    strength = float((others**2).sum())
+    if strength <= 1e-6 * float(shape[_LAGS, _LAGS]) ** 2:
+        return 0.0
+    return float(np.clip((found * others).sum() / strength, 0.0, 1.0 / shape[_LAGS, _LAGS]))

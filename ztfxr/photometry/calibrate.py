@@ -57,7 +57,9 @@ def calibrate_flux(
     ------
     InputError
     """
-    zero: Any = _known(photometry, "magzp", magzp, "no zero point: the photometry has no coordinate 'magzp'; give magzp=")
+    zero: Any = _known(
+        photometry, "magzp", magzp, "no zero point: the photometry has no coordinate 'magzp'; give magzp="
+    )
     if color is not None:
         zero = zero + color * _known(photometry, "color_term", color_term, "color= needs a color_term= with it")
     elif color_term is not None:

@@ -461,8 +461,8 @@ def _over_frames(
         own = psf[name].to_dataset() if isinstance(psf, xr.DataTree) else psf
         parts.append(forced_photometry(frame, positions, own, **options))
     shared = [c for c in ("ra", "dec", "source_id") if c in parts[0].coords]
-    known = parts[0].coords.to_dataset()[shared]
+    known = {c: parts[0][c].variable for c in shared}
     rows = [p.drop_vars(shared).expand_dims("time") for p in parts]
     rows = [r.assign_coords({c: r[c].expand_dims("time") for c in r.coords if "time" not in r[c].dims}) for r in rows]
     joined = xr.concat(rows, dim="time", combine_attrs="override", coords="minimal", compat="override", join="override")
-    return annotate_all(joined.assign_coords(known.coords))
+    return annotate_all(joined.assign_coords(known))

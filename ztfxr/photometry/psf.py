@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
-from scipy import signal
 
 from ztfxr.arrays.basis import n_terms
 from ztfxr.arrays.match import MatchError
@@ -394,6 +393,8 @@ def _stamps(
     frame: KernelFrame | None,
 ) -> Floats:
     """Stamps of one image at some positions."""
+    from scipy import signal
+
     model = psf_model(coefficients, origin, scale, oversampling)
     kernels = spread_kernels(kernel, swapped, phi, of)
     if model is None or kernels is None:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from scipy import signal
 
 __all__ = ["PSFShape", "add_galaxy", "add_stars", "make_stamps"]
 
@@ -161,6 +160,8 @@ def add_galaxy(image: Floats, x: float, y: float, light: Floats, shape: PSFShape
     `light` (v, u) is the galaxy before the PSF, as points half a pixel apart around its centre; odd by odd. What every
     epoch sees is the exact convolution of these points with its PSF, which is that at the centre.
     """
+    from scipy import signal
+
     ix, iy = int(np.floor(x + 0.5)), int(np.floor(y + 0.5))
     n = _OVERSAMPLING
     steps = np.arange(n) / n

@@ -1,0 +1,376 @@
+"""Forced PSF photometry of labelled images: stacks, differences, frames of their own."""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from astropy.coordinates import SkyCoord
+from numpy.typing import NDArray
+
+import ztfxr
+from tests.arrays._psf_scenes import draw, gaussian_pixels
+from ztfxr.errors import ChunkError, InputError
+from ztfxr.schema import FIT_PLANES, STATUS_PLANES, planes_to_bits
+
+SKY, GAIN, SHAPE, ORIGIN = 5.0, 6.0, (300, 280), (700, 400)
+
+
+def bit(name: str) -> int:
+    return planes_to_bits([name], STATUS_PLANES)
+
+
+@lru_cache
+def stars() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Array positions and fluxes of stars 25 pixels apart."""
+    rng = np.random.default_rng(0)
+    y, x = (p.ravel() for p in np.mgrid[20:290:25, 20:270:25].astype(float))
+    y, x = y + rng.uniform(-2, 2, y.size), x + rng.uniform(-2, 2, x.size)
+    return y, x, np.exp(rng.uniform(np.log(1e3), np.log(5e4), y.size))
+
+
+def positions() -> NDArray[np.float64]:
+    """The same in absolute pixels, (x, y)."""
+    y, x, _ = stars()
+    return np.column_stack([x + ORIGIN[1], y + ORIGIN[0]])
+
+
+def psf(sigma: float = 1.1) -> xr.Dataset:
+    """The exact PSF of the stars."""
+    offset = np.arange(-48, 49) / 4
+    values = gaussian_pixels(offset, offset, sigma)[None]
+    coords = {"psf_dy": offset, "psf_dx": offset, "psf_origin": ("axis", [0.0, 0.0]), "psf_scale": ("axis", [1.0, 1.0])}
+    return xr.Dataset({"psf_coeff": (("psf_term", "psf_dy", "psf_dx"), values)}, coords)
+
+
+@lru_cache
+def _truth(sigma: float) -> NDArray[np.float64]:
+    return draw(SHAPE, *stars(), partial(gaussian_pixels, sigma=sigma))
+
+
+def frame(sigma: float = 1.1, seed: int = 0, sky: float = 0.0, scale: float = 1.0) -> xr.Dataset:
+    rng = np.random.default_rng(seed)
+    truth = scale * _truth(sigma)
+    image = truth + sky + rng.normal(size=SHAPE) * np.sqrt(SKY**2 + truth / GAIN)
+    variance = SKY**2 + np.maximum(image - sky, 0) / GAIN
+    coords = {"y": ORIGIN[0] + np.arange(SHAPE[0]), "x": ORIGIN[1] + np.arange(SHAPE[1]), "gain": GAIN}
+    dims = ("y", "x")
+    return xr.Dataset({"sci": (dims, image.astype("f4")), "variance": (dims, variance.astype("f4"))}, coords)
+
+
+def stack(n: int = 4) -> xr.Dataset:
+    times = np.datetime64("2020-01-01", "ns") + np.arange(n) * np.timedelta64(1, "D")
+    return xr.concat([frame(seed=i).expand_dims(time=[t]) for i, t in enumerate(times)], dim="time")
+
+
+def pulls(out: xr.Dataset, flux: NDArray[np.float64]) -> NDArray[np.float64]:
+    return ((out["flux"] - flux) / out["flux_err"]).values
+
+
+# what comes out
+
+
+def test_fluxes_of_a_frame() -> None:
+    out = ztfxr.forced_photometry(frame(), positions(), psf(), background="none", bound=True)
+    flux = stars()[2]
+    pull = pulls(out, flux)
+    assert abs(pull.mean()) < 0.3
+    assert pull.std() == pytest.approx(1.0, abs=0.2)
+    assert np.all(out["status"] == 0)
+    assert np.all(out["fit_flags"] == 0)
+    assert float(out["fit_chi2"].median()) == pytest.approx(1.0, abs=0.1)
+    np.testing.assert_allclose(out["flux_err"], out["flux_err_bound"], rtol=0.02)
+    assert np.all(out["flux_err"] >= out["flux_err_bound"] * 0.999)
+    assert np.all(out["masked_fraction"] == 0)
+    assert {v: out[v].dims for v in out.data_vars} == dict.fromkeys(out.data_vars, ("source",))
+    assert out["flux"].attrs["units"] == out["local_background"].attrs["units"] == "DN"
+    assert out["fit_flags"].attrs["flag_meanings"] == "saturated blended"
+    assert "x_pixel" in out.coords
+
+
+@pytest.mark.parametrize("chunks", [None, {"time": 1}, {"time": 3}])
+def test_stacks_give_the_same_whatever_the_chunks(chunks: dict | None) -> None:
+    images = stack()
+    expected = [ztfxr.forced_photometry(images.isel(time=i), positions(), psf())["flux"].values for i in range(4)]
+    lazy = images if chunks is None else images.chunk(chunks)
+    out = ztfxr.forced_photometry(lazy, positions(), psf())
+    assert out["flux"].dims == ("time", "source")
+    assert (out["flux"].chunks is not None) == (chunks is not None)
+    np.testing.assert_array_equal(out["flux"].values, expected)
+
+
+def test_it_stays_lazy(raising_scheduler) -> None:
+    images = stack().chunk(time=1)
+    out = ztfxr.forced_photometry(
+        images, positions(), ztfxr.build_psf(images), bound=True, refine=2, correlation="measure"
+    )
+    assert out["flux"].chunks == ((1, 1, 1, 1), (len(positions()),))
+    with dask.config.set(scheduler="threads"):
+        assert np.isfinite(out["flux"].values).all()
+
+
+def test_one_task_an_epoch() -> None:
+    """The graph grows with epochs alone, not with sources."""
+    images, own = stack().chunk(time=1), psf()
+    few, many = (
+        len(ztfxr.forced_photometry(images, positions()[:n], own, background="none")["flux"].__dask_graph__())
+        for n in (3, 100)
+    )
+    assert few == many < 60
+
+
+def test_psfs_by_epoch() -> None:
+    images = xr.concat([frame(s, i).expand_dims(time=[i]) for i, s in enumerate((1.0, 1.4))], dim="time")
+    psfs = psf().drop_vars("psf_coeff")
+    psfs["psf_coeff"] = xr.concat(
+        [psf(s)["psf_coeff"].expand_dims(time=[i]) for i, s in enumerate((1.0, 1.4))], dim="time"
+    )
+    out = ztfxr.forced_photometry(images.chunk(time=1), positions(), psfs, background="none")
+    assert np.abs(pulls(out, stars()[2]).mean(axis=1)).max() < 0.4
+
+
+def test_a_psf_is_built_where_none_is_given() -> None:
+    out = ztfxr.forced_photometry(frame(sky=200.0), positions())
+    flux = stars()[2]
+    bright = flux > 1e4
+    assert abs(np.median((out["flux"].values / flux - 1)[bright])) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("background", "sky"), [(None, 200.0), ("global", 200.0), ("annulus", 200.0), ("fit", 200.0), ("none", 0.0)]
+)
+def test_backgrounds(background: str | None, sky: float) -> None:
+    out = ztfxr.forced_photometry(frame(sky=sky), positions(), psf(), background=background)
+    pull = pulls(out, stars()[2])
+    assert abs(np.median(pull)) < 0.5
+    assert out.attrs["background"] == (background or "global")
+    if background in ("annulus", "fit"):
+        np.testing.assert_allclose(out["local_background"], sky, atol=6.0)
+
+
+def test_native_stamps_are_psfs_too() -> None:
+    offset = np.arange(-12, 13) * 1.0
+    stamp = xr.DataArray(gaussian_pixels(offset, offset, 1.6), dims=("psf_y", "psf_x"))
+    image = frame(1.6)
+    ours, theirs = (
+        ztfxr.forced_photometry(image, positions(), p, background="none")["flux"] for p in (psf(1.6), stamp)
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=2e-3)
+
+
+# bad pixels, edges, flags
+
+
+def test_masks_and_statuses() -> None:
+    image = frame()
+    y, x, flux = stars()
+    bad = xr.zeros_like(image["sci"], dtype=bool)
+    rows, columns = (np.rint(p).astype(int) for p in (y, x))
+    bad[rows[0], columns[0] + 2] = True
+    bad[rows[1] - 3 : rows[1] + 4, columns[1] - 3 : columns[1] + 4] = True
+    image["sci"] = image["sci"].where(~bad, 1e5)
+    places = np.vstack([positions()[:3], [[ORIGIN[1] + 2.0, ORIGIN[0] + 60.0], [0.0, 0.0], [np.nan, 3.0]]])
+    out = ztfxr.forced_photometry(image, places, psf(), background="none", mask=bad)
+    assert out["status"].values.tolist() == [
+        bit("masked"), bit("masked") | bit("no_good_pixels"), 0, bit("edge"), bit("outside"), bit("outside"),
+    ]  # fmt: skip
+    assert abs(pulls(out.isel(source=[0, 2]), flux[[0, 2]])).max() < 4
+    assert np.isnan(out["flux"].values[[1, 4, 5]]).all()
+    assert 0 < float(out["masked_fraction"][0]) < 0.2
+    assert float(out["masked_fraction"][4]) == 1
+
+
+def test_flags() -> None:
+    image = frame()
+    image["flags"] = xr.zeros_like(image["sci"], dtype=np.uint16)
+    y, x, _ = stars()
+    image["flags"][int(y[0]), int(x[0])] = 1 << 8
+    places = np.vstack([positions()[:2], positions()[1] + [3.0, 0.0]])
+    out = ztfxr.forced_photometry(image, places, psf(), background="none", mask=False)
+    saturated, blended = (planes_to_bits([n], FIT_PLANES) for n in ("saturated", "blended"))
+    assert out["fit_flags"].values.tolist() == [saturated, blended, blended]
+    by_level = ztfxr.forced_photometry(frame().assign_coords(saturate=500.0), positions(), psf(), background="none")
+    assert 0 < (by_level["fit_flags"] == saturated).mean() < 1
+
+
+def test_status_of_an_epoch_is_that_of_its_sources() -> None:
+    images = stack(2).assign_coords(epoch_status=("time", np.array([0, bit("no_wcs")], np.uint16)))
+    out = ztfxr.forced_photometry(images, positions()[:3], psf())
+    assert out["status"].values.tolist() == [[0, 0, 0], [bit("no_wcs")] * 3]
+    empty = stack(2).assign_coords()
+    empty["sci"][1] = np.nan
+    out = ztfxr.forced_photometry(empty, positions()[:3], psf())
+    assert np.isnan(out["flux"][1]).all()
+    assert np.all(out["status"][1] & bit("no_good_pixels"))
+
+
+def test_no_psf_no_flux() -> None:
+    images = stack(2)
+    images["sci"][1] = np.random.default_rng(0).normal(0, SKY, SHAPE)
+    own = ztfxr.build_psf(images)
+    out = ztfxr.forced_photometry(images, positions()[:3], own)
+    assert np.isfinite(out["flux"][0]).all()
+    assert np.isnan(out["flux"][1]).all()
+    assert np.all(out["status"][1] == bit("solve_failed") | bit("too_few_pixels"))
+
+
+# positions
+
+
+def test_refined_once_over_the_stack() -> None:
+    """Positions that are off by a third of a pixel come home, the same for all epochs; faint sources stay."""
+    flux, rng = stars()[2], np.random.default_rng(3)
+    off = rng.uniform(-0.3, 0.3, (len(flux), 2))
+    images = stack()
+    start = np.vstack([positions() + off, [[ORIGIN[1] + 33.0, ORIGIN[0] + 34.0]]])
+    rough = ztfxr.forced_photometry(images, start, psf(), background="none")
+    out = ztfxr.forced_photometry(images.chunk(time=1), start, psf(), background="none", refine=3).compute()
+    assert out["x_refined"].dims == ("source",)
+    bright = np.flatnonzero(flux > 5e3)
+    assert np.abs(out["x_refined"].values[bright] - positions()[bright, 0]).max() < 0.03
+    assert np.abs(out["y_refined"].values[bright] - positions()[bright, 1]).max() < 0.03
+    assert out["x_refined"].values[-1] == start[-1, 0]
+    before, after = ((o["flux"].values[:, :-1] / flux - 1)[:, bright].mean() for o in (rough, out))
+    assert before < -0.003
+    assert abs(after) < 0.001
+
+
+# differences
+
+
+@pytest.fixture(scope="module")
+def difference() -> xr.Dataset:
+    """A science image with transients, less a sharper reference of the same depth."""
+    rng = np.random.default_rng(7)
+    science, reference = frame(1.4, 20), frame(1.0, 21)
+    y, x = transients()
+    added = draw(SHAPE, y, x, np.full(len(y), 800.0), partial(gaussian_pixels, sigma=1.4))
+    science["sci"] = science["sci"] + (added + rng.normal(size=SHAPE) * np.sqrt(added / GAIN)).astype("f4")
+    science["variance"] = science["variance"] + (added / GAIN).astype("f4")
+    return ztfxr.difference(
+        science, reference, kernel_size=11, kernel_order=0, background_order=0, solve_on="stars", convolve="reference"
+    )
+
+
+def transients() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    y, x, _ = stars()
+    return y[:80] + 12.4, x[:80] + 12.3
+
+
+def places() -> NDArray[np.float64]:
+    y, x = transients()
+    return np.column_stack([x + ORIGIN[1], y + ORIGIN[0]])
+
+
+@pytest.mark.parametrize("given", ["psf", "reference_psf"])
+def test_transients_in_a_difference(difference: xr.Dataset, given: str) -> None:
+    """The science PSF, or the reference's through the kernel, give the flux on the science scale."""
+    which = {"psf": psf(1.4)} if given == "psf" else {"reference_psf": psf(1.0)}
+    out = ztfxr.forced_photometry(difference, places(), **which)
+    pull = pulls(out, np.full(80, 800.0))
+    assert out.attrs["background"] == "none"
+    assert abs(pull.mean()) < 0.4
+    assert pull.std() == pytest.approx(1.0, abs=0.25)
+
+
+def test_errors_know_of_the_kernel(difference: xr.Dataset) -> None:
+    """The covariance of the reference's noise, told or measured, makes the errors larger than independent pixels."""
+    told = ztfxr.forced_photometry(difference, places(), psf(1.4), reference_variance=SKY**2)
+    mapped = ztfxr.forced_photometry(
+        difference, places(), psf(1.4), reference_variance=xr.full_like(difference["difference"], SKY**2)
+    )
+    measured = ztfxr.forced_photometry(difference, places(), psf(1.4))
+    bound = ztfxr.forced_photometry(difference, places(), psf(1.4), bound=True)["flux_err_bound"]
+    np.testing.assert_array_equal(told["flux_err"], mapped["flux_err"])
+    assert float((told["flux_err"] / bound).median()) > 1.1
+    assert float((measured["flux_err"] / told["flux_err"]).median()) == pytest.approx(1.0, abs=0.06)
+
+
+def test_whitened_differences(difference: xr.Dataset) -> None:
+    white = ztfxr.decorrelate(difference, size=11, science_variance=SKY**2, reference_variance=SKY**2)
+    out = ztfxr.forced_photometry(white, places(), psf(1.4))
+    pull = pulls(out, np.full(80, 800.0))
+    assert np.nanstd(pull) == pytest.approx(1.0, abs=0.25)
+    assert abs(np.nanmean(pull)) < 0.5
+
+
+def test_an_epoch_without_a_kernel(difference: xr.Dataset) -> None:
+    lost = difference.copy()
+    lost["kernel_coeff"] = lost["kernel_coeff"] * np.nan
+    out = ztfxr.forced_photometry(lost, places(), reference_psf=psf(1.0))
+    assert np.isnan(out["flux"]).all()
+    assert np.all(out["status"] & bit("solve_failed"))
+
+
+# frames of their own
+
+
+def test_frames_on_their_own_pixels(write_frame_in, wcs_header, tmp_path) -> None:
+    """Two pointings of one field: each frame's WCS says where a source is in it."""
+    tree = {}
+    sky = SkyCoord([150.300, 150.305], [20.700, 20.697], unit="deg")
+    for n, crval in enumerate(((150.3, 20.7), (150.302, 20.701))):
+        header = wcs_header((120, 110), crval=crval)
+        blank = write_frame_in(
+            tmp_path, name=f"ztf_2020092443170{n}_000655_zr_c13_o_q3_sciimg", shape=(120, 110), wcs=header, mask=False
+        )
+        opened = ztfxr.open_quadrant(blank, mask=False).load()
+        x, y = ztfxr.sky_to_pixel(opened, sky)
+        image = draw(
+            (120, 110), np.asarray(y), np.asarray(x), np.array([5e3, 2e4]), partial(gaussian_pixels, sigma=1.1)
+        )
+        image += np.random.default_rng(n).normal(0, SKY, image.shape) + 100.0
+        opened["sci"] = opened["sci"].copy(data=image.astype("f4"))
+        tree[f"e{n}"] = opened
+    out = ztfxr.forced_photometry(xr.DataTree.from_dict(tree), sky, psf())
+    assert out["flux"].dims == ("time", "source")
+    assert out["x_pixel"].dims == ("time", "source")
+    assert out.sizes == {"time": 2, "source": 2}
+    np.testing.assert_allclose(out["flux"], [[5e3, 2e4]] * 2, rtol=0.05)
+    np.testing.assert_allclose(out["ra"], sky.ra.deg)
+    assert out["mjd"].dims == ("time",)
+
+
+# bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"background": "sky"}, "background is 'none', 'global', 'annulus' or 'fit'; came 'sky'"),
+        ({"weights": "flat"}, "weights is 'model' or 'variance'; came 'flat'"),
+        ({"annulus": (5, 3)}, "annulus is an inner and a larger outer radius"),
+        ({"radius": 0.2}, "radius must be at least 1 pixel"),
+        ({"group_radius": -1.0}, "group_radius must not be negative"),
+        ({"max_masked_fraction": 1.0}, "a fraction from 0 to below 1; came 1.0"),
+        ({"refine": 99}, "refine is a number of steps from 0 to 10; came 99"),
+        ({"correlation": xr.DataArray(np.ones((3, 3)), dims=("a", "b"))}, "correlation is 'measure' or a DataArray"),
+        ({"correlation": xr.DataArray(np.ones((2, 3)), dims=("lag_y", "lag_x"))}, "correlation has odd lengths"),
+        ({"reference_psf": psf()}, "reference_psf is for difference images, in place of psf"),
+    ],
+)
+def test_bad_options(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ztfxr.forced_photometry(frame(), positions(), psf(), **options)
+
+
+def test_differences_need_a_psf(difference: xr.Dataset) -> None:
+    with pytest.raises(InputError, match="give psf= of the science image, or reference_psf="):
+        ztfxr.forced_photometry(difference, places())
+
+
+def test_images_in_chunks_are_refused() -> None:
+    with pytest.raises(ChunkError, match="needs whole"):
+        ztfxr.forced_photometry(frame().chunk(y=100), positions(), psf(), background="none").compute()
+
+
+def test_trees_need_frames() -> None:
+    with pytest.raises(InputError, match="no child with sci or difference"):
+        ztfxr.forced_photometry(xr.DataTree(), positions(), psf())
+    with pytest.raises(InputError, match="a DataTree of PSFs goes with a DataTree of frames"):
+        ztfxr.forced_photometry(frame(), positions(), xr.DataTree())
+    with pytest.raises(InputError, match="stack or align the frames first"):
+        ztfxr.forced_photometry(xr.DataTree.from_dict({"a": frame()}), positions(), psf(), refine=1)
