@@ -863,3 +863,15 @@ def test_threads(wcs_header: MakeHeader, shape: tuple[int, int]) -> None:
         np.testing.assert_array_equal(ra, labelled["ra"].values)
         np.testing.assert_array_equal(dec, labelled["dec"].values)
         np.testing.assert_allclose(pixels, (np.arange(40.0), np.arange(40.0)), rtol=0, atol=1e-6)
+
+
+def test_numpy_numbers_in_a_header_are_numbers() -> None:
+    header = fits.Header()
+    for key, value in (("CTYPE1", "RA---TAN"), ("CTYPE2", "DEC--TAN"), ("CRPIX1", 20), ("CRPIX2", 30.5)):
+        header[key] = value
+    for key, number in (("CRVAL1", 150.25), ("CRVAL2", 2.0), ("CD1_1", -3e-4), ("CD2_2", 3e-4)):
+        header[key] = np.float64(number)
+    cards = wcs_cards(header)
+    assert cards is not None
+    assert "NP" not in cards
+    assert fits.Header.fromstring(cards, sep="\n")["CRVAL1"] == 150.25

@@ -76,6 +76,7 @@ def wcs_cards(header: fits.Header) -> str | None:
 
 def _card(key: str, value: Any) -> str:
     """A header card as text; `fits.Card` takes ten times as long over a number, and cuts it to 20 characters."""
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{key:8}= {repr(value).upper():>20}"
     return str(fits.Card(key, value)).rstrip()
