@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from photutils.aperture import CircularAperture
 
-from benchmarks import _scenes, apertures, image, lco, reading
+from benchmarks import _scenes, apertures, image, lco, psf, reading
 from benchmarks.peers import clean
 
-MODULES = ("apertures", "difference", "image", "lco", "pipeline", "reading")
+MODULES = ("apertures", "difference", "image", "lco", "pipeline", "reading", "psf")
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -103,6 +103,24 @@ def test_aperture_sums_agree() -> None:
     whole = clear[0] == 0
     assert whole.sum() > 50
     np.testing.assert_allclose(sums[whole], benchmark.photutils()[whole], rtol=1e-4, atol=0.1)
+
+
+def test_psf_fits_agree() -> None:
+    fluxes = {}
+    for method in ("ztfxr", "photutils"):
+        benchmark = psf.ForcedPhotometry()
+        benchmark.setup(method, 100)
+        fluxes[method] = benchmark.run()
+    np.testing.assert_allclose(fluxes["ztfxr"], fluxes["photutils"], rtol=5e-3)
+    np.testing.assert_allclose(fluxes["ztfxr"], benchmark.stars.flux, rtol=0.15)
+
+
+def test_built_psfs_give_the_true_fluxes() -> None:
+    for method, bias in (("ztfxr", 0.005), ("photutils", 0.02)):
+        benchmark = psf.BuildPSF()
+        benchmark.setup(method, 100)
+        bright = benchmark.stars.flux > 5e3
+        assert abs(np.nanmedian(benchmark.run()[bright]) - 1) < bias
 
 
 def test_stamps_agree() -> None:

@@ -96,6 +96,13 @@ def by_ztfimg(path: str) -> Run:
     return run
 
 
+def large_boxes(path: str) -> Run:
+    """ztfxr with dask and the boxes of ztfimg."""
+    import ztfxr
+
+    return lambda: ztfxr.open_quadrant(path).ztf.clean(box_size=192).compute().values
+
+
 def like_ztfimg(path: str) -> Run:
     """ztfxr with dask, the background measured as ztfimg does."""
     import ztfxr
@@ -140,6 +147,7 @@ METHODS: dict[str, Callable[[str], Run]] = {
     "ztfxr, loaded": loaded,
     "ztfxr, no dask": without_dask,
     "ztfimg": by_ztfimg,
+    "ztfxr, boxes of 192": large_boxes,
     "ztfxr like ztfimg": like_ztfimg,
     "labels": labels,
     "labels by hand": labels_by_hand,

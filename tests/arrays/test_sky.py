@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.conftest import make_flags, make_sky
-from ztfxr.arrays.sky import SkyOptions, sky_maps, sky_scatter, without_sky
+from ztfxr.arrays.sky import SkyOptions, deferred_maps, sky_maps, sky_scatter, without_sky
 
 SHAPE = (150, 130)
 IMAGE = make_sky(SHAPE) + np.arange(SHAPE[1], dtype=np.float32)
@@ -134,6 +135,20 @@ def test_results_are_new_arrays() -> None:
                 assert found.flags.owndata
                 assert found.flags.writeable
                 assert not np.shares_memory(found, image)
+
+
+@pytest.mark.parametrize("method", ["sep", "median", "none"])
+def test_deferred_maps_travel(method: str) -> None:
+    """To another process, which a mesh of sep's cannot; each call gives a new array."""
+    options = SkyOptions(method=method)
+    for deferred, expected in zip(
+        deferred_maps(IMAGE, BAD, options=options), sky_maps(IMAGE, BAD, options=options), strict=True
+    ):
+        there = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(deferred))))
+        for found in (deferred, there):
+            np.testing.assert_array_equal(found(), expected)
+            assert not np.shares_memory(found(), found())
+            assert found().flags.owndata
 
 
 @given(st.floats(-50, 50), st.sampled_from(["sep", "median"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import dask
@@ -224,6 +225,26 @@ def test_only_a_fresh_result_is_handed_on(fresh: bool) -> None:
 
     found = apply_images(keep, PLATE, outputs={"background": ("y", "x")}, fresh=fresh)["background"]
     assert np.shares_memory(found.values, made[0]) == fresh
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 4])
+def test_a_deferred_result_is_made_where_it_is_asked_for(chunk: int | None) -> None:
+    made = []
+
+    def defer(image: NDArray[Any]) -> tuple[Any, Any]:
+        return tuple(partial(make, name, image) for name in ("background", "background_rms"))  # type: ignore[return-value]
+
+    def make(name: str, image: NDArray[Any]) -> NDArray[np.float32]:
+        made.append(name)
+        return image.astype(np.float32) + len(name)
+
+    cube = CUBE if chunk is None else CUBE.chunk(time=chunk)
+    found = apply_images(defer, cube, outputs={"background": ("y", "x"), "background_rms": ("y", "x")}, fresh=True)
+    level = found["background"].compute(scheduler="synchronous")
+    np.testing.assert_array_equal(level.values, CUBE.values.astype("f4") + 10)
+    if chunk is not None:
+        assert made == ["background"] * NT
+    np.testing.assert_array_equal(found["background_rms"].values, CUBE.values.astype("f4") + 14)
 
 
 def test_chunks_reach_the_function_without_a_copy() -> None:

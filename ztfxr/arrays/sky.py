@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,12 @@ from numpy.typing import NDArray
 from ztfxr.arrays.bits import any_bit
 from ztfxr.arrays.noise import mad_std
 
-__all__ = ["METHODS", "STATISTICS", "SkyOptions", "sky_maps", "sky_scatter", "without_sky"]
+__all__ = ["METHODS", "STATISTICS", "SkyOptions", "deferred_maps", "sky_maps", "sky_scatter", "without_sky"]
 
 METHODS = ("sep", "median", "none")
 STATISTICS = ("mad", "std", "rms")
 
-_ROWS = 128
+_ROWS = 256
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -36,21 +38,45 @@ class SkyOptions:
     planes: int = 0
 
 
+class DeferredMap:
+    """A map that is made when it is called; to another process it travels made, since a mesh cannot be pickled."""
+
+    def __init__(self, make: Callable[[], Image]) -> None:
+        self._make = make
+
+    def __call__(self) -> Image:
+        """The map, a new array at each call."""
+        return self._make()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DeferredMap, (self().copy,)
+
+
 def sky_maps(image: NDArray[Any], bad: NDArray[Any], *, options: SkyOptions) -> tuple[Image, Image]:
     """Level and scatter of the sky at each pixel of a (y, x) image.
 
     `bad` is boolean, or bit planes of which some count. Pixels that are not finite count as bad. An image without a
     good pixel gives NaN.
     """
+    level, rms = deferred_maps(image, bad, options=options)
+    return level(), rms()
+
+
+def deferred_maps(image: NDArray[Any], bad: NDArray[Any], *, options: SkyOptions) -> tuple[DeferredMap, DeferredMap]:
+    """`sky_maps`, measured but not yet spread over the pixels: a fifth of the time goes into each map."""
     pixels, unusable = _prepared(image, bad, options.planes)
+    shape = pixels.shape
     if unusable.all():
-        return np.full_like(pixels, np.nan), np.full_like(pixels, np.nan)
+        return _flat(shape, np.nan), _flat(shape, np.nan)
     if options.method == "sep":
         mesh = _mesh(pixels, unusable, options)
-        del pixels, unusable
-        return mesh.back(dtype=np.float32), mesh.rms(dtype=np.float32)
+        return DeferredMap(partial(mesh.back, dtype=np.float32)), DeferredMap(partial(mesh.rms, dtype=np.float32))
     good = pixels[~unusable]
-    return np.full_like(pixels, _level(good, options)), np.full_like(pixels, mad_std(good))
+    return _flat(shape, _level(good, options)), _flat(shape, mad_std(good))
+
+
+def _flat(shape: tuple[int, ...], value: float | np.float32) -> DeferredMap:
+    return DeferredMap(partial(np.full, shape, value, dtype=np.float32))
 
 
 def without_sky(image: NDArray[Any], bad: NDArray[Any], *, options: SkyOptions) -> Image:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-from astropy.io import fits
 from numpy.typing import NDArray
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
@@ -33,7 +32,7 @@ class FITSArray(BackendArray):
 
     def __init__(self, image: ImageFile, dtype: str) -> None:
         # Without the header, which would travel with every task.
-        self.image = replace(image, dtype=np.dtype(dtype), header=fits.Header(), text=None)
+        self.image = replace(image, dtype=np.dtype(dtype), cards="")
         self.shape = image.shape
         self.dtype = np.dtype(dtype)
 

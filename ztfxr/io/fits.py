@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import BufferedReader
 from math import prod
 from os import PathLike
@@ -31,6 +32,7 @@ _SIGNATURE = b"SIMPLE  ="
 _READ_ERRORS = (OSError, EOFError, ValueError, TypeError, IndexError, zlib.error, struct.error)
 _CARD, _RECORD = 80, 2880
 _END = "END".ljust(_CARD)
+_STRUCTURE = ("SIMPLE", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "BZERO", "BSCALE", "BLANK")
 _MAX_HEADER_BYTES = 1 << 22
 _BLOCK_BYTES = 1 << 20
 _REMOTE_BLOCK_BYTES = 1 << 23
@@ -55,10 +57,18 @@ class ImageFile:
     hdu: int
     shape: tuple[int, int]
     dtype: np.dtype[Any]
-    header: fits.Header
     gzipped: bool = False
     raw: RawPixels | None = None
-    text: str | None = field(default=None, repr=False)
+    cards: fits.Header | str = field(default="", repr=False)
+    """The header, or its text as it stands in the file, one card a line."""
+
+    @cached_property
+    def header(self) -> fits.Header:
+        """The header; text is taken apart here, where somebody asks."""
+        if isinstance(self.cards, fits.Header):
+            return self.cards
+        with quiet(AstropyUserWarning):
+            return fits.Header.fromstring(self.cards, sep="\n")
 
 
 def inspect(path: str | PathLike[str], extension: str | None = None) -> ImageFile:
@@ -84,7 +94,9 @@ def inspect(path: str | PathLike[str], extension: str | None = None) -> ImageFil
 
 def header_text(image: ImageFile) -> str:
     """The cards of the header, one a line."""
-    return image.text or str(image.header.tostring(sep="\n", endcard=False, padding=False))
+    if isinstance(image.cards, str):
+        return image.cards
+    return str(image.cards.tostring(sep="\n", endcard=False, padding=False))
 
 
 def _primary_image(place: Location, file: BufferedReader, gzipped: bool) -> ImageFile | None:
@@ -97,8 +109,10 @@ def _primary_image(place: Location, file: BufferedReader, gzipped: bool) -> Imag
         block = _header_block(Unpacked(file) if gzipped else file).decode("ascii")
     except (EOFError, UnicodeDecodeError, zlib.error):
         return None
+    cards = [block[i : i + _CARD] for i in range(0, len(block), _CARD)]
+    cards = cards[: cards.index(_END)]
     with quiet(AstropyUserWarning):
-        header = fits.Header.fromstring(block)
+        header = fits.Header.fromstring("".join(c for c in cards if c[:8].rstrip() in _STRUCTURE))
     shape = (header.get("NAXIS2"), header.get("NAXIS1"))
     standard = header.get("SIMPLE") is True and header.get("NAXIS") == 2 and header.get("BITPIX") in _STORED
     if not standard or not all(isinstance(n, int) and n > 0 for n in shape):
@@ -107,9 +121,7 @@ def _primary_image(place: Location, file: BufferedReader, gzipped: bool) -> Imag
     end = len(block) + prod(shape) * stored.itemsize
     _require_length(place, _length(file, gzipped, end), end)
     raw = RawPixels(len(block), stored.str, size_of(file)) if _as_it_stands(header, dtype) else None
-    cards = [block[i : i + _CARD] for i in range(0, len(block), _CARD)]
-    text = "\n".join(cards[: cards.index(_END)])
-    return ImageFile(str(place), 0, shape, dtype, header, gzipped, raw, text)
+    return ImageFile(str(place), 0, shape, dtype, gzipped, raw, "\n".join(cards))
 
 
 def _header_block(source: BinaryFile) -> bytes:
@@ -144,7 +156,7 @@ def _image_by_astropy(place: Location, file: BufferedReader, gzipped: bool, exte
     raw = None
     if info is not None and not packed and _as_it_stands(header, dtype):
         raw = RawPixels(int(info["datLoc"]), _STORED[int(header["BITPIX"])], size)
-    return ImageFile(str(place), number, shape, dtype, header, gzipped, raw)
+    return ImageFile(str(place), number, shape, dtype, gzipped, raw, header)
 
 
 def read_window(image: ImageFile, rows: slice, columns: slice) -> NDArray[Any]:

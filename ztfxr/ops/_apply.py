@@ -59,7 +59,8 @@ def apply_images(
     Parameters
     ----------
     function
-        Array code: one array per input, a tuple of arrays (or one array) as result.
+        Array code: one array per input, a tuple of arrays (or one array) as result. A result may be a function of
+        nothing that gives the array, and is not called where nobody asks for that result.
     *arrays
         The inputs, with numpy or dask inside.
     outputs
@@ -185,10 +186,14 @@ def _per_image(*arrays: NDArray[Any], function: Callable[..., Any], n_core: Sequ
 def _unbundle(bundle: NDArray[Any], *, position: int, spec: _Output) -> NDArray[Any]:
     """Result number `position` of every image, stacked over the leading dimensions."""
     if spec.fresh and bundle.size == 1:
-        only = np.asarray(bundle.item()[position])
+        only = np.asarray(_result(bundle.item()[position]))
         if only.dtype == spec.dtype and only.shape == spec.shape:
             return only.reshape((*bundle.shape, *spec.shape))
     out = np.empty((*bundle.shape, *spec.shape), dtype=spec.dtype)
     for index in np.ndindex(bundle.shape):
-        out[index] = bundle[index][position]
+        out[index] = _result(bundle[index][position])
     return out
+
+
+def _result(given: Any) -> Any:
+    return given() if callable(given) else given

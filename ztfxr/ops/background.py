@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.arrays.noise import photon_variance, sky_variance
-from ztfxr.arrays.sky import METHODS, STATISTICS, SkyOptions, sky_maps, sky_scatter, without_sky
+from ztfxr.arrays.sky import METHODS, STATISTICS, SkyOptions, deferred_maps, sky_maps, sky_scatter, without_sky
 from ztfxr.errors import InputError
 from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.masks import get_flags, resolve_planes, source_mask
@@ -110,7 +110,7 @@ def background(
     """
     image, bad = get_image(obj), _bad_pixels(obj, mask)
     maps = apply_images(
-        sky_maps,
+        deferred_maps,
         image,
         bad,
         outputs={"background": IMAGE, "background_rms": IMAGE},
