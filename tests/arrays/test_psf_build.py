@@ -74,7 +74,7 @@ def test_constant_psf(fwhm: float) -> None:
     assert abs(ratios.mean()) < 3e-3
     assert ratios.std() < 4e-3
     assert found.n_stars > 50
-    assert found.chi2 == pytest.approx(1.0, abs=0.3)
+    assert 0.5 < found.chi2 < 1.2
     assert psf_stamps(model, np.array([450.0]), np.array([450.0])).sum() == pytest.approx(1.0)
 
 

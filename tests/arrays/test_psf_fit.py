@@ -297,6 +297,23 @@ def test_positions_that_cannot_be_measured(model: PSFModel) -> None:
     np.testing.assert_array_equal(fits.outside[:4], 1.0)
 
 
+def test_a_position_given_twice_is_one_source(model: PSFModel) -> None:
+    y, x = np.array([20.3, 26.0, 20.3, np.nan, 20.3]), np.array([20.1, 21.0, 20.1, 1.0, 20.1])
+    image = draw((50, 50), y[:2], x[:2], np.array([1000.0, 300.0]), gaussian())
+    fits = fit(image, np.ones_like(image), y, x, model)
+    np.testing.assert_allclose(fits.flux, [1000.0, 300.0, 1000.0, np.nan, 1000.0], rtol=1e-3)
+    assert fits.flux[0] == fits.flux[2] == fits.flux[4]
+    assert fits.blended.tolist() == [True, True, True, False, True]
+
+
+def test_positions_that_no_pixel_tells_apart_give_nan(model: PSFModel) -> None:
+    y, x = np.array([20.0, 20.0, 60.0]), np.array([20.0, 20.0 + 1e-9, 20.0])
+    image = draw((80, 40), y[[0, 2]], x[[0, 2]], np.array([1000.0, 500.0]), gaussian())
+    fits = fit(image, np.ones_like(image), y, x, model)
+    assert np.isnan(fits.flux[:2]).all()
+    assert fits.flux[2] == pytest.approx(500.0, rel=1e-3)
+
+
 def test_no_sources(model: PSFModel) -> None:
     fits = fit(np.ones((30, 30)), np.ones((30, 30)), np.empty(0), np.empty(0), model)
     assert fits.flux.shape == fits.blended.shape == (0,)

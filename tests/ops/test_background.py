@@ -11,6 +11,7 @@ import pytest
 import sep
 import xarray as xr
 from astropy.io import fits
+from distributed import Client, LocalCluster
 from numpy.typing import NDArray
 
 from tests.conftest import make_flags, make_sky
@@ -312,6 +313,15 @@ def test_schedulers_agree(stack: xr.Dataset, scheduler: str) -> None:
     lazy = xr.merge([background(stack.chunk(time=1)), clean(stack.chunk(time=1)), noise(stack.chunk(time=1))])
     expected = xr.merge([background(stack), clean(stack), noise(stack)])
     with dask.config.set(scheduler=scheduler, num_workers=2):
+        xr.testing.assert_identical(lazy.compute(), expected)
+
+
+@pytest.mark.slow
+def test_distributed_agrees(stack: xr.Dataset) -> None:
+    """On two worker processes: a mesh of sep's cannot travel, its maps can."""
+    lazy = xr.merge([background(stack.chunk(time=1)), variance(stack.chunk(time=1))])
+    expected = xr.merge([background(stack), variance(stack)])
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
         xr.testing.assert_identical(lazy.compute(), expected)
 
 

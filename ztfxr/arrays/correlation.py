@@ -11,7 +11,7 @@ from ztfxr.arrays.bits import grow
 
 __all__ = ["autocorrelation"]
 
-_CLIP, _GROWN, _SAMPLE, _LEAST = 3.5, 3.0, 1_000_000, 1000
+_CLIP, _GROWN, _SAMPLE, _LEAST = 3.0, 3.0, 1_000_000, 1000
 
 
 def autocorrelation(
@@ -19,7 +19,7 @@ def autocorrelation(
 ) -> NDArray[np.float64]:
     """Correlation of the noise between pixels up to `reach` apart, (2 reach + 1, 2 reach + 1), 1 in the middle.
 
-    Measured on what is left of the image (y, x), in units of its standard deviation, once pixels beyond 3.5 robust
+    Measured on what is left of the image (y, x), in units of its standard deviation, once pixels beyond 3 robust
     deviations, and those within 3 pixels of them, are gone: sources that are fainter than that count as correlation.
     Of large images every so many rows are used. Zero for independent pixels; with less than a thousand good pixels too.
     """

@@ -16,9 +16,8 @@ __all__ = ["ProfileBasis", "profile_basis"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_NARROWEST, _RATIO = 0.35, 1.5
+_NARROWEST, _RATIO = 0.35, 1.35
 _WIDEST_HARMONIC, _WIDEST_VARYING, _WING_ORDER = 2.0, 3.0, 1
-_HARMONICS = 6
 _PIXEL_VARIANCE, _LEAST_CORE = 1 / 12, 0.25
 
 
@@ -79,19 +78,19 @@ def _integrated_derivatives(offset: Floats, sigma: float, highest: int) -> list[
     return out
 
 
-def profile_basis(fwhm: float, radius: float, order: int) -> ProfileBasis:
+def profile_basis(fwhm: float, radius: float, order: int, harmonics: int = 6) -> ProfileBasis:
     """The basis for a PSF that looks as wide as `fwhm` on the pixels, out to `radius`, both in pixels.
 
-    Widths grow by 1.5 from a third of the PSF's, without the pixel's part in it, to a third of the radius. Those within
-    twice the PSF's width have the harmonics 1 to 6; those within three times vary over the frame up to `order`, the
-    wings linearly.
+    Widths grow by 1.35 (with 1.5, a Gaussian between two of them came out with 0.2 % more light) from a third of the
+    PSF's, without the pixel's part in it, to a third of the radius. Those within twice the PSF's width have the
+    harmonics 1 to `harmonics`; those within three times vary over the frame up to `order`, the wings linearly.
     """
     core = np.sqrt(max((fwhm / 2.3548) ** 2 - _PIXEL_VARIANCE, _LEAST_CORE**2))
     steps = np.log(max(radius / 3.0, 2 * core) / (_NARROWEST * core)) / np.log(_RATIO)
     sigma = core * _NARROWEST * _RATIO ** np.arange(int(np.ceil(steps)) + 1)
     near = sigma[sigma <= _WIDEST_HARMONIC * core]
     rows = [(s, 0, False) for s in sigma]
-    rows += [(s, m, sine) for m in range(1, _HARMONICS + 1) for s in near for sine in (False, True)]
-    widths, harmonics, sines = (np.array(c) for c in zip(*rows, strict=True))
+    rows += [(s, m, sine) for m in range(1, harmonics + 1) for s in near for sine in (False, True)]
+    widths, numbers, sines = (np.array(c) for c in zip(*rows, strict=True))
     orders = np.where(widths <= _WIDEST_VARYING * core, order, min(_WING_ORDER, order))
-    return ProfileBasis(widths, harmonics.astype(np.int64), sines, orders.astype(np.int64))
+    return ProfileBasis(widths, numbers.astype(np.int64), sines, orders.astype(np.int64))

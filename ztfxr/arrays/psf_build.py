@@ -25,9 +25,9 @@ Bools = NDArray[np.bool_]
 _SKY_RING, _MARGIN = 4, 3
 _RADIUS_FWHM, _RADII = 5.5, (10, 20)
 _MIN_STARS, _STARS_FOR_ORDER = 3, (0, 15, 40, 120)
-_ROUNDS, _STEPS = 6, 2
+_ROUGH_ROUNDS, _STEPS = 3, 2
 _CORE_FWHM, _MAX_STEP, _MAX_SHIFT = 1.5, 0.4, 1.5
-_MODEL_ERROR = (0.05, 0.02, 0.01, 0.005)
+_MODEL_ERROR = (0.05, 0.03, 0.02, 0.02, 0.01, 0.005)
 _PIXEL_CLIP, _STAR_CLIP = 5.0, 5.0
 _RIDGE, _SIGNIFICANT = 1e-8, 5.0
 _BATCH = 10
@@ -123,18 +123,26 @@ def build_psf(
     ------
     MatchError
         ``too_few_pixels``: fewer than three usable stars. ``solve_failed``: no PSF came out.
+
+    Notes
+    -----
+    Why not `photutils.psf.EPSFBuilder` (3.1.1): it gives one PSF for the whole image; from 100 stars its fluxes of
+    bright stars scattered by 1.3 %, ours by 0.3 %, which is their noise; and 300 stars took it 11 s, ours 1 s.
     """
     windows, fwhm, radius = _choose(image, variance, bad, options, stars)
     v, u = (np.asarray(p - o) / s for p, o, s in zip((windows.y, windows.x), origin, scale, strict=True))
     fit = _Fit.of(windows, v, u)
     order = _highest_order(len(windows), options)
-    basis = profile_basis(fwhm, radius, order)
+    bases = profile_basis(fwhm, radius, min(order, 1), harmonics=2), profile_basis(fwhm, radius, order)
     model, centre = _first_guess(fwhm, windows.half, options.oversampling), np.zeros((2, len(windows)))
-    for number in range(_ROUNDS):
-        _refit(fit, model, fwhm, _MODEL_ERROR[min(number, len(_MODEL_ERROR) - 1)], steps=_STEPS + 2 * (number == 0))
+    for number, error in enumerate(_MODEL_ERROR):
+        rough = number < _ROUGH_ROUNDS
+        basis = bases[0] if rough else bases[1]
+        _refit(fit, model, fwhm, error, steps=_STEPS + 2 * (number == 0))
         chi2 = _reject(fit, model, fwhm, pixels=number > 1)
         fit.dy, fit.dx = fit.dy + centre[0], fit.dx + centre[1]
-        coefficients, used = _solve(fit, basis, radius, order, fixed=options.order is not None)
+        highest = min(order, 1) if rough else order
+        coefficients, used = _solve(fit, basis, radius, highest, fixed=rough or options.order is not None)
         model, centre = _tabulated(fit, coefficients, basis, fwhm, options.oversampling)
     size = 2 * radius * options.oversampling + 1
     values = np.einsum("tf,fyx->tyx", coefficients, _on_grid(basis, size, options.oversampling))
@@ -154,25 +162,22 @@ def _choose(
     if min(image.shape) < 2 * half + 1:
         raise MatchError("too_few_pixels")
     peaks = find_peaks(image, bad, noise)
+    limits: dict[str, Any] = {k: getattr(options, k) for k in ("min_snr", "saturation", "maximum")}
     if stars is None:
-        y, x = select_stars(
-            peaks,
-            bad,
-            noise=noise,
-            fwhm=fwhm,
-            radius=half,
-            min_snr=options.min_snr,
-            saturation=options.saturation,
-            maximum=options.maximum,
-        )
+        y, x = select_stars(peaks, bad, noise=noise, fwhm=fwhm, radius=half, **limits)
     else:
-        y, x = (np.floor(p + 0.5).astype(np.int64) for p in stars)
-        inside = (np.minimum(y, image.shape[0] - 1 - y) >= half) & (np.minimum(x, image.shape[1] - 1 - x) >= half)
-        y, x = y[inside], x[inside]
+        y, x = _inside(stars, (image.shape[0], image.shape[1]), half)
     windows = star_windows(image, variance, bad, y, x, peaks=peaks, half=half, noise=noise, fwhm=fwhm)
     if len(windows) < _MIN_STARS:
         raise MatchError("too_few_pixels")
     return windows, fwhm, radius
+
+
+def _inside(stars: tuple[Floats, Floats], shape: tuple[int, int], half: int) -> tuple[Ints, Ints]:
+    """Central pixels of the stars whose windows lie in the image."""
+    rows, columns = (np.floor(p + 0.5) for p in stars)
+    inside = (rows >= half) & (rows < shape[0] - half) & (columns >= half) & (columns < shape[1] - half)
+    return rows[inside].astype(np.int64), columns[inside].astype(np.int64)
 
 
 def _highest_order(n_stars: int, options: PSFOptions) -> int:

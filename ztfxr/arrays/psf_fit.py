@@ -148,18 +148,17 @@ def fit_sources(
         image, variance, bad, y, x, model, options, origin, saturated, convolved, correlation
     )
     n = len(y)
-    known = np.flatnonzero(np.isfinite(y) & np.isfinite(x))
+    known, place = _distinct(y, x)
     distance = options.group_radius
     if distance is None:
         distance = rules.radius * (1 + 1 / _RADIUS_FWHM)
     members, starts, keep = group_sources(y[known], x[known], distance)
     out = np.full((n, len(COLUMNS)), np.nan)
     fit_groups(frame, spread, sources, rules, known[members], starts, keep, out)
-    column = dict(zip(COLUMNS, out.T, strict=True))
     blended = np.zeros(n, dtype=bool)
-    sizes = np.diff(starts)
     first = np.repeat(starts[:-1], keep) + _counts(keep)
-    blended[known[members[first]]] = np.repeat(sizes > 1, keep)
+    blended[known[members[first]]] = np.repeat(np.diff(starts) > 1, keep)
+    column = dict(zip(COLUMNS, out[place].T, strict=True))
     return SourceFits(
         flux=column["flux"],
         flux_err=np.sqrt(np.maximum(column["variance"], 0.0)),
@@ -169,8 +168,17 @@ def fit_sources(
         lost=np.where(np.isfinite(column["lost"]), column["lost"], 1.0),
         outside=np.where(np.isfinite(column["outside"]), column["outside"], 1.0),
         saturated=np.nan_to_num(column["saturated"]) > 0,
-        blended=blended,
+        blended=blended[place],
     )
+
+
+def _distinct(y: Floats, x: Floats) -> tuple[Ints, Ints]:
+    """The sources to solve, each position once, and for every source the one that stands for it."""
+    known = np.flatnonzero(np.isfinite(y) & np.isfinite(x))
+    _, first, which = np.unique(np.column_stack([y[known], x[known]]), axis=0, return_index=True, return_inverse=True)
+    place = np.arange(len(y))
+    place[known] = known[first][which.ravel()]
+    return np.sort(known[first]), place
 
 
 def _counts(lengths: Ints) -> Ints:

@@ -13,10 +13,11 @@ from ztfxr.arrays.basis import n_terms, polynomial_terms
 from ztfxr.arrays.correlation import autocorrelation
 from ztfxr.arrays.cutouts import unit_position
 from ztfxr.arrays.psf_fit import ConvolvedNoise
+from ztfxr.dia._pair import bare
 from ztfxr.errors import InputError
 from ztfxr.ops.positions import pixel_origin
 
-__all__ = ["KernelFrame", "Side", "bare", "convolved_noise", "kernel_inputs", "kernel_terms", "spread_kernels"]
+__all__ = ["KernelFrame", "Side", "convolved_noise", "kernel_inputs", "kernel_terms", "spread_kernels"]
 
 Floats = NDArray[np.float64]
 Side: TypeAlias = Literal["science", "reference"]
@@ -24,11 +25,6 @@ Side: TypeAlias = Literal["science", "reference"]
 _KERNEL = ("kterm", "ky", "kx")
 _PHI = ("phi_y", "phi_x")
 _LAGS = 4
-
-
-def bare(array: xr.DataArray) -> xr.DataArray:
-    """Without coordinates but time, so that inputs of different origin meet without comparing them."""
-    return array.drop_vars([k for k in array.coords if k != "time" or "time" not in array.dims])
 
 
 @dataclass(frozen=True)
@@ -128,25 +124,27 @@ def convolved_noise(
     if known.ndim == 0 and np.isfinite(known):
         known = np.full(image.shape, float(known))
     if known.ndim == 0:
-        known = _convolved_share(image, variance, bad, plain[0]) * variance
+        known = np.full(image.shape, _convolved_variance(image, variance, bad, plain[0]))
     return ConvolvedNoise(spread, plain, np.where(np.isfinite(known), known, 0.0), terms)
 
 
-def _convolved_share(image: NDArray[Any], variance: NDArray[Any], bad: NDArray[np.bool_], kernel: Floats) -> float:
-    """Variance of the convolved image, before that, over that of the difference.
+def _convolved_variance(image: NDArray[Any], variance: NDArray[Any], bad: NDArray[np.bool_], kernel: Floats) -> float:
+    """Variance of the convolved image's sky, before that.
 
     Pixels l apart have the covariance ``t² Σ K(u) K(u + l)``; t² is its least-squares fit to the correlation that the
-    noise shows over lags of up to four pixels.
+    noise of the difference shows over lags of up to four pixels. It is the sky's alone: which of the two images a
+    source's photon noise is from the difference does not say, and that of a transient is not from the convolved one.
     """
     from scipy import signal
 
-    found = autocorrelation(image, variance, bad, reach=_LAGS)
-    padded = np.pad(kernel, _LAGS)
-    shape = signal.correlate(padded, kernel, mode="valid")
-    found[_LAGS, _LAGS] = 0.0
-    others = shape.copy()
-    others[_LAGS, _LAGS] = 0.0
-    strength = float((others**2).sum())
-    if strength <= 1e-6 * float(shape[_LAGS, _LAGS]) ** 2:
+    usable = ~bad & (variance > 0) & np.isfinite(variance)
+    if not usable.any():
         return 0.0
-    return float(np.clip((found * others).sum() / strength, 0.0, 1.0 / shape[_LAGS, _LAGS]))
+    found = autocorrelation(image, variance, bad, reach=_LAGS)
+    shape = signal.correlate(np.pad(kernel, _LAGS), kernel, mode="valid")
+    total, later = float(shape[_LAGS, _LAGS]), np.arange(shape.size) != shape.size // 2
+    strength = float((shape.ravel()[later] ** 2).sum())
+    if strength <= 1e-6 * total**2:
+        return 0.0
+    share = float((found * shape).ravel()[later].sum()) / strength
+    return float(np.clip(share, 0.0, 1.0 / total)) * float(np.median(variance[usable]))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ztfxr.arrays.correlation import autocorrelation
 from ztfxr.arrays.psf import PSFModel
 from ztfxr.arrays.psf_fit import FitOptions, SourceFits, fit_sources, position_equations
+from ztfxr.dia._pair import bare
 from ztfxr.errors import InputError
 from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import background as sky_background
@@ -20,7 +21,6 @@ from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.photometry._kernels import (
     KernelFrame,
     Side,
-    bare,
     convolved_noise,
     kernel_inputs,
     kernel_terms,
@@ -367,15 +367,16 @@ def _fit_one(*arrays: Any, bound: bool, **kwargs: Any) -> tuple[NDArray[Any], ..
         return (*lost, nan) if bound else lost
     inputs, extra = scene
     fits = fit_sources(*inputs, **extra)
-    results = _interpreted(fits)
+    results = _interpreted(fits, extra["options"].max_masked_fraction)
     return (*results, _bound(inputs, extra)) if bound else results
 
 
-def _interpreted(fits: SourceFits) -> tuple[NDArray[Any], ...]:
+def _interpreted(fits: SourceFits, limit: float) -> tuple[NDArray[Any], ...]:
     off, edge = fits.outside > 1 - 1e-9, (fits.outside > 1e-9) & (fits.outside <= 1 - 1e-9)
     hit = fits.lost - fits.outside > 1e-9
     hopeless = ~off & ~np.isfinite(fits.flux)
-    status = off * _OUTSIDE + edge * _EDGE + hit * _MASKED + hopeless * _NO_GOOD
+    dark = hopeless & ((fits.lost > limit) | (fits.n_pixels < 2))
+    status = off * _OUTSIDE + edge * _EDGE + hit * _MASKED + dark * _NO_GOOD + (hopeless & ~dark) * _FAILED
     flags = fits.saturated * _SATURATED + fits.blended * _BLENDED
     return (
         fits.flux,
