@@ -275,7 +275,7 @@ def test_missing_packages(stack: xr.Dataset, monkeypatch: pytest.MonkeyPatch, tm
     def refuse(*args: Any, **options: Any) -> None:
         raise ImportError("Install s3fs to access S3")
 
-    monkeypatch.setattr("ztfxr.store.urls.FsspecStore.from_url", refuse)
+    monkeypatch.setattr("zarr.storage.FsspecStore.from_url", refuse)
     monkeypatch.setattr("ztfxr.store.urls.find_spec", lambda name: None)
     monkeypatch.setattr("ztfxr.store.icechunk.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r'the package for s3:// .*pip install "ztfxr\[s3\]"'):
@@ -292,7 +292,7 @@ def test_obstore_stands_in_for_s3fs(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **options: Any) -> None:
         raise ImportError("Install s3fs to access S3")
 
-    monkeypatch.setattr("ztfxr.store.urls.FsspecStore.from_url", refuse)
+    monkeypatch.setattr("zarr.storage.FsspecStore.from_url", refuse)
     store = as_store("s3://bucket/s.zarr", read_only=True)
     assert type(store.store).__name__ == "S3Store"
 

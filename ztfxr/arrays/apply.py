@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ztfxr.arrays.basis import exponents, n_terms
+from ztfxr.arrays.basis import exponents, order_of
 from ztfxr.arrays.cutouts import unit_position
 from ztfxr.arrays.threads import in_parallel, workers
 
@@ -110,10 +110,7 @@ def varying_convolution(
     terms.
     """
     size = coefficients.shape[-1]
-    order = 0
-    while n_terms(order) < len(coefficients):
-        order += 1
-    pairs = exponents(order)
+    pairs = exponents(order_of(len(coefficients)))
     u, v = (
         unit_position(np.arange(image.shape[1]), image.shape[1]),
         unit_position(np.arange(image.shape[0]), image.shape[0]),
@@ -178,9 +175,7 @@ def background_image(shape: tuple[int, int], coefficients: NDArray[np.float64]) 
     """A polynomial background on an image of `shape`, float32; terms as in `exponents`."""
     if not len(coefficients):
         return np.zeros(shape, np.float32)
-    order = 0
-    while n_terms(order) < len(coefficients):
-        order += 1
+    order = order_of(len(coefficients))
     u, v = unit_position(np.arange(shape[1]), shape[1]), unit_position(np.arange(shape[0]), shape[0])
     grid = np.zeros((order + 1, order + 1))
     for c, (i, j) in zip(coefficients, exponents(order), strict=True):

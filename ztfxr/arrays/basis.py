@@ -7,7 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["KernelBasis", "degrees", "delta_basis", "exponents", "gaussian_basis", "n_terms", "polynomial_terms"]
+__all__ = [
+    "KernelBasis",
+    "degrees",
+    "delta_basis",
+    "exponents",
+    "gaussian_basis",
+    "n_terms",
+    "order_of",
+    "polynomial_terms",
+]
 
 Floats = NDArray[np.float64]
 
@@ -15,6 +24,14 @@ Floats = NDArray[np.float64]
 def n_terms(order: int) -> int:
     """Terms of a 2-D polynomial of total degree `order`; none for order -1."""
     return (order + 1) * (order + 2) // 2
+
+
+def order_of(terms: int) -> int:
+    """The lowest order, from 0 on, of a polynomial that has at least so many terms."""
+    order = 0
+    while n_terms(order) < terms:
+        order += 1
+    return order
 
 
 def exponents(order: int) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from ztfxr.arrays.apply import background_image, footprint_mask, varying_convolution
-from ztfxr.arrays.basis import n_terms, polynomial_terms
+from ztfxr.arrays.basis import order_of, polynomial_terms
 
 __all__ = ["Decorrelated", "decorrelated", "effective_psf", "noise_ratio", "whitening_kernel"]
 
@@ -180,7 +180,7 @@ def _whitening(coefficients: Floats, ratio: float, size: int) -> tuple[Floats, l
     constant = not np.any(coefficients[1:])
     places = np.zeros(1) if constant else np.linspace(-1, 1, _NODES)
     v, u = (p.ravel() for p in np.meshgrid(places, places, indexing="ij"))
-    order = next(o for o in range(99) if n_terms(o) == len(coefficients))
+    order = order_of(len(coefficients))
     kernels = np.tensordot(polynomial_terms(v, u, order), coefficients, axes=1)
     phis = np.stack([whitening_kernel(k, ratio, size) for k in kernels])
     difference = 1 + ratio * (kernels**2).sum(axis=(1, 2))

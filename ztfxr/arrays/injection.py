@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ztfxr.arrays.noise import mad_std
+
 __all__ = ["add_stamps", "light_at", "summarise"]
 
 Floats = NDArray[np.float64]
@@ -82,5 +84,5 @@ def summarise(
             out["bias_err"][b] = weight.sum() ** -0.5
         pull = (v - t) / e
         out["pull_mean"][b], out["pull_width"][b] = pull.mean(), pull.std(ddof=1)
-        out["pull_mad"][b] = 1.482602218505602 * np.median(np.abs(pull - np.median(pull)))
+        out["pull_mad"][b] = mad_std(pull)
     return {"n": counts, **out}

@@ -9,7 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ztfxr.arrays.basis import n_terms, polynomial_terms
+from ztfxr.arrays.basis import order_of, polynomial_terms
 
 __all__ = [
     "PSFModel",
@@ -86,7 +86,7 @@ class PSFModel:
     @property
     def order(self) -> int:
         """Order of the polynomials."""
-        return next(order for order in range(99) if n_terms(order) >= self.table.shape[2])
+        return order_of(self.table.shape[2])
 
     def terms(self, y: Floats, x: Floats) -> Floats:
         """The polynomial terms at absolute positions, (position, term)."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from ztfxr.arrays.basis import n_terms, polynomial_terms
+from ztfxr.arrays.basis import order_of, polynomial_terms
 from ztfxr.arrays.match import Image, MatchError, psf_width
 from ztfxr.arrays.psf import PSFModel, grid_offsets, psf_fwhm, window_stamps
 from ztfxr.arrays.psf_basis import ProfileBasis, profile_basis
@@ -341,7 +341,7 @@ def _tabulated(
     values = np.einsum("tf,fyx->tyx", coefficients, _on_grid(basis, size, oversampling))
     offset = grid_offsets(size, oversampling)
     window = np.exp(-0.5 * (offset / (fwhm / 2.3548)) ** 2)
-    terms = polynomial_terms(fit.v, fit.u, _order_of(len(values)))
+    terms = polynomial_terms(fit.v, fit.u, order_of(len(values)))
     total, along_y, along_x = (
         terms @ np.einsum("tyx,y,x->t", values, window * a, window * b)
         for a, b in ((1.0, 1.0), (offset, 1.0), (1.0, offset))
@@ -349,10 +349,6 @@ def _tabulated(
     if not np.all(total > 0):
         raise MatchError("solve_failed")
     return PSFModel.of(values, oversampling), 2 * np.stack([along_y, along_x]) / total
-
-
-def _order_of(terms: int) -> int:
-    return next(o for o in range(99) if n_terms(o) == terms)
 
 
 def _finished(values: Floats, oversampling: int, radius: int, order: int, fit: _Fit, chi2: Floats) -> BuiltPSF:

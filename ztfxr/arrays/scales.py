@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ScaleFit", "ScaleRules", "fit_scales", "polynomial_terms"]
+__all__ = ["ScaleFit", "ScaleRules", "fit_scales"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -39,12 +39,6 @@ class ScaleFit:
     constant: Bools
     mean: Floats
     intrinsic: Floats
-
-
-def polynomial_terms(x: Floats, y: Floats, order: int) -> Floats:
-    """Terms ``x^i y^j`` with ``i + j <= order``, shape (..., term); x, y from about -1 to 1."""
-    powers = [(i, j) for total in range(order + 1) for j in range(total + 1) for i in (total - j,)]
-    return np.stack([x**i * y**j for i, j in powers], axis=-1)
 
 
 def fit_scales(flux: Floats, error: Floats, design: Floats, eligible: Bools, rules: ScaleRules) -> ScaleFit:

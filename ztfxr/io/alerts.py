@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ztfxr._quiet import quiet
 from ztfxr.arrays.noise import photon_variance
 from ztfxr.errors import AlertError, InputError, MissingDependencyError
-from ztfxr.io.frames import mid_exposure, to_datetime
+from ztfxr.io.frames import JD_OF_MJD, mid_exposure, to_datetime
 from ztfxr.schema import FILTERS, annotate_all
 
 __all__ = ["open_alerts"]
@@ -54,7 +54,6 @@ _DIMS = ("time", "y", "x")
 _NOMINAL_GAIN = 6.2
 _NOMINAL_READNOISE = 10.0
 _NOMINAL_NFRAMES = 15.0
-_JD_TO_MJD = 2400000.5
 
 
 def open_alerts(
@@ -188,7 +187,7 @@ def _coordinates(
         return np.array([_value(c.get(key)) for c in candidates], dtype=float)
 
     exptime = np.nan_to_num(column("exptime"), nan=30.0)
-    mjd = np.array([mid_exposure(float(c["jd"]) - _JD_TO_MJD, e) for c, e in zip(candidates, exptime, strict=True)])
+    mjd = np.array([mid_exposure(float(c["jd"]) - JD_OF_MJD, e) for c, e in zip(candidates, exptime, strict=True)])
     on_time: dict[str, Any] = {
         "time": np.array([to_datetime(m) for m in mjd]),
         "mjd": mjd,

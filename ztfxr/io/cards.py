@@ -11,7 +11,7 @@ from astropy import units as u
 from astropy.io import fits
 
 from ztfxr.errors import InputError
-from ztfxr.io.frames import mid_exposure, to_datetime
+from ztfxr.io.frames import JD_OF_MJD, QUALITY_CARDS, filter_of, mid_exposure, seeing_unit, to_datetime, to_mjd
 from ztfxr.io.names import parse_name
 from ztfxr.schema import FILTERS, MASK_PLANES, SPECS
 from ztfxr.wcs import WCSIndex, wcs_cards
@@ -38,18 +38,8 @@ TYPE_CARD = "ZXR_TYPE"
 _START = {"x": "ZXR_X0", "y": "ZXR_Y0"}
 _PHYSICAL = {"x": "LTV1", "y": "LTV2"}
 _INTEGERS = {"field": "FIELDID", "ccdid": "CCDID", "qid": "QID", "rcid": "RCID", "filefracday": "FILEFRAC"}
-_NUMBERS = {
-    "exptime": "EXPTIME",
-    "magzp": "MAGZP",
-    "magzprms": "MAGZPRMS",
-    "gain": "GAIN",
-    "readnoise": "READNOI",
-    "saturate": "SATURATE",
-    "seeing": "SEEING",
-}
+_NUMBERS = {"exptime": "EXPTIME", **QUALITY_CARDS}
 _MID_EXPOSURE = "MJD-AVG"
-_JD_OF_MJD = 2400000.5
-_UNIX_EPOCH_MJD = 40587.0
 _COMMENT_LENGTH = 47
 _OF_THE_ARRAY = ("EXTNAME", "EXTVER", "EXTLEVEL", "INHERIT", "BUNIT", "BLANK", "CHECKSUM", "DATASUM", TYPE_CARD)
 # The WCS text carries these too, but they tell of the exposure, and stay where the image has lost its WCS.
@@ -158,7 +148,7 @@ def _mjd(obj: xr.Dataset | xr.DataArray) -> float | None:
     time = obj.coords.get("time")
     if "mjd" in obj.coords or time is None or time.ndim or time.dtype.kind != "M":
         return _scalar(obj, "mjd")
-    return _UNIX_EPOCH_MJD + float((time.values - np.datetime64(0, "ns")) / np.timedelta64(1, "D"))
+    return to_mjd(time.values)
 
 
 def _scalar(obj: xr.Dataset | xr.DataArray, name: str) -> int | float | None:
@@ -218,8 +208,8 @@ def exposure_coords(header: fits.Header) -> dict[str, xr.Variable]:
     if _filter(header):
         values["filter"] = _filter(header)
     out = {name: xr.Variable((), value, SPECS[name].attrs) for name, value in values.items()}
-    if "seeing" in out and "arcsec" in header.comments["SEEING"].lower():
-        out["seeing"].attrs["units"] = "arcsec"
+    if "seeing" in out:
+        out["seeing"].attrs["units"] = seeing_unit(header)
     return out
 
 
@@ -236,18 +226,14 @@ def _mid_exposure(header: fits.Header, exptime: float | None) -> float | None:
         return float(middle)
     start = _number(header, "OBSMJD")
     if start is None and (jd := _number(header, "OBSJD")) is not None:
-        start = jd - _JD_OF_MJD
+        start = jd - JD_OF_MJD
     start = _number(header, "MJD-OBS") if start is None else start
     return None if start is None or exptime is None else mid_exposure(float(start), float(exptime))
 
 
 def _filter(header: fits.Header) -> str:
-    number = header.get("FILTERID")
-    if number in FILTERS:
-        return FILTERS[int(number)]
-    text = str(header.get("FILTER", "")).strip()
-    short = text.lower().replace("_", "")
-    return short if short in FILTERS.values() else text
+    """ZTF's name of the filter, or what the header calls it."""
+    return filter_of(header) or str(header.get("FILTER", "")).strip()
 
 
 def window_start(header: fits.Header) -> dict[str, int]:

@@ -13,7 +13,7 @@ import xarray as xr
 
 from ztfxr.errors import InputError
 from ztfxr.io.backend import open_epochs
-from ztfxr.io.names import parse_name
+from ztfxr.io.names import SUFFIXES, parse_name, suffix_of
 
 __all__ = ["open_ccd", "open_exposure"]
 
@@ -24,7 +24,6 @@ Place: TypeAlias = tuple[int, int]
 
 _CCDS, _QUADRANTS = tuple(range(1, 17)), tuple(range(1, 5))
 _KEY = ("filefracday", "field", "filter")
-_SUFFIXES = (".fits", ".fits.gz", ".fits.fz")
 _IN_NAME = re.compile(r"_c\d{2}_([a-z])_q[1-4]")
 
 
@@ -124,7 +123,7 @@ def _files(paths: Path_ | Iterable[Path_], ccds: Iterable[int]) -> list[Path]:
         return [Path(path) for path in paths]
     one = Path(paths)
     if one.is_dir():
-        return sorted(path for path in one.glob("ztf_*sciimg.fits*") if path.name.endswith(_SUFFIXES))
+        return sorted(path for path in one.glob("ztf_*sciimg.fits*") if path.name.endswith(SUFFIXES))
     if not one.is_file():
         raise FileNotFoundError(f"no such file: {one}")
     name = parse_name(one.name)
@@ -138,8 +137,8 @@ def _files(paths: Path_ | Iterable[Path_], ccds: Iterable[int]) -> list[Path]:
 def _companion(path: Path, place: Place) -> Path | None:
     """The file of another quadrant in the same folder, compressed the same way or not."""
     name = _IN_NAME.sub(rf"_c{place[0]:02d}_\1_q{place[1]}", path.name)
-    own = max((s for s in _SUFFIXES if name.endswith(s)), key=len, default="")
-    candidates = (path.with_name(name.removesuffix(own) + suffix) for suffix in (own, *_SUFFIXES))
+    own = suffix_of(name)
+    candidates = (path.with_name(name.removesuffix(own) + suffix) for suffix in (own, *SUFFIXES))
     return next((c for c in candidates if c.is_file()), None)
 
 

@@ -14,11 +14,23 @@ from ztfxr.errors import HeaderError
 from ztfxr.io.names import QuadrantName, parse_name
 from ztfxr.schema import FILTERS, SPECS
 
-__all__ = ["epoch_coords", "mid_exposure", "to_datetime"]
+__all__ = [
+    "JD_OF_MJD",
+    "QUALITY_CARDS",
+    "epoch_coords",
+    "filter_of",
+    "mid_exposure",
+    "seeing_unit",
+    "to_datetime",
+    "to_mjd",
+]
+
+JD_OF_MJD = 2400000.5
+"""The Julian date at which MJD begins."""
 
 _SECONDS_PER_DAY = 86400.0
 _MJD_UNIX_EPOCH = 40587.0
-_OPTIONAL = {
+QUALITY_CARDS: Mapping[str, str] = {
     "magzp": "MAGZP",
     "magzprms": "MAGZPRMS",
     "gain": "GAIN",
@@ -26,12 +38,18 @@ _OPTIONAL = {
     "saturate": "SATURATE",
     "seeing": "SEEING",
 }
+"""Cards that describe the quality of an exposure, by coordinate."""
 
 
 def to_datetime(mjd: float) -> np.datetime64:
     """UTC date of an MJD, to the microsecond that a float MJD can hold, as datetime64[ns]."""
     microseconds = round((mjd - _MJD_UNIX_EPOCH) * _SECONDS_PER_DAY * 1e6)
     return np.datetime64(microseconds * 1000, "ns")
+
+
+def to_mjd(time: np.datetime64) -> float:
+    """The MJD of a UTC date."""
+    return _MJD_UNIX_EPOCH + float((time - np.datetime64(0, "ns")) / np.timedelta64(1, "D"))
 
 
 def mid_exposure(start_mjd: float, exptime: float) -> float:
@@ -47,7 +65,7 @@ def epoch_coords(header: fits.Header, path: str) -> dict[str, xr.Variable]:
     """
     name = parse_name(Path(path).name) or parse_name(str(header.get("FILENAME", "")))
     exptime = _number(header, path, "EXPTIME")
-    start = _number(header, path, "OBSMJD") if "OBSMJD" in header else _number(header, path, "OBSJD") - 2400000.5
+    start = _number(header, path, "OBSMJD") if "OBSMJD" in header else _number(header, path, "OBSJD") - JD_OF_MJD
     mjd = mid_exposure(start, exptime)
     values: dict[str, Any] = {
         "time": to_datetime(mjd),
@@ -56,9 +74,9 @@ def epoch_coords(header: fits.Header, path: str) -> dict[str, xr.Variable]:
         "exptime": exptime,
         **_place(header, path, name),
         "filefracday": name.filefracday if name else -1,
-        **{key: _number(header, path, card, default=np.nan) for key, card in _OPTIONAL.items()},
+        **{key: _number(header, path, card, default=np.nan) for key, card in QUALITY_CARDS.items()},
     }
-    units = {"seeing": _seeing_unit(header)}
+    units = {"seeing": seeing_unit(header)}
     return {k: _scalar(k, v, units) for k, v in values.items()}
 
 
@@ -76,17 +94,31 @@ def _place(header: fits.Header, path: str, name: QuadrantName | None) -> dict[st
     return {"field": field, "ccdid": ccdid, "qid": qid, "rcid": 4 * (ccdid - 1) + qid - 1}
 
 
-def _filter(header: fits.Header, path: str) -> str:
+def filter_of(header: fits.Header) -> str | None:
+    """The ZTF filter that a header names by number or text; None where it names none."""
     number = header.get("FILTERID")
     if number in FILTERS:
         return FILTERS[int(number)]
-    text = str(header.get("FILTER", "")).strip().lower().replace("_", "")
-    if text in FILTERS.values():
-        return text
-    raise HeaderError(f"{path}: FILTERID = {number!r} and FILTER = {text!r} name no ZTF filter (1 g, 2 r, 3 i)")
+    text = _filter_text(header)
+    return text if text in FILTERS.values() else None
 
 
-def _seeing_unit(header: fits.Header) -> str:
+def _filter_text(header: fits.Header) -> str:
+    return str(header.get("FILTER", "")).strip().lower().replace("_", "")
+
+
+def _filter(header: fits.Header, path: str) -> str:
+    found = filter_of(header)
+    if found is None:
+        raise HeaderError(
+            f"{path}: FILTERID = {header.get('FILTERID')!r} and FILTER = {_filter_text(header)!r} name no ZTF filter "
+            "(1 g, 2 r, 3 i)"
+        )
+    return found
+
+
+def seeing_unit(header: fits.Header) -> str:
+    """The unit of SEEING: arcsec where its comment says so, else pixel."""
     comment = header.comments["SEEING"].lower() if "SEEING" in header else ""
     return "arcsec" if "arcsec" in comment else "pixel"
 

@@ -19,7 +19,7 @@ from xarray.core import indexing
 from ztfxr.errors import FrameError, HeaderError, InputError
 from ztfxr.io.backend import FITSArray
 from ztfxr.io.fits import inspect
-from ztfxr.io.frames import mid_exposure, to_datetime
+from ztfxr.io.frames import JD_OF_MJD, mid_exposure, to_datetime
 from ztfxr.schema import STATUS_PLANES, annotate, annotate_all, planes_to_bits
 from ztfxr.wcs import assign_wcs, wcs_cards
 
@@ -28,7 +28,6 @@ __all__ = ["open_frame", "open_frames"]
 Path_ = str | PathLike[str]
 Number: TypeAlias = str | float | None
 
-_JD_OF_MJD = 2400000.5
 _ESSENTIAL = ("time", "exptime")
 
 
@@ -107,7 +106,7 @@ class Cards:
             number = float(value)
         except (TypeError, ValueError) as error:
             raise HeaderError(f"{path}: {self.time} = {value!r} is not an MJD, a JD or an ISO 8601 date") from error
-        return number - _JD_OF_MJD if number > 1e6 else number
+        return number - JD_OF_MJD if number > 1e6 else number
 
 
 class FrameBackend(BackendEntrypoint):

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from ztfxr.io.remote import Location, exists, file_name
 
-__all__ = ["QuadrantName", "find_mask", "parse_name"]
+__all__ = ["SUFFIXES", "QuadrantName", "find_mask", "parse_name", "suffix_of"]
 
 _PATTERN = re.compile(
     r"ztf_(?P<filefracday>\d{14})_(?P<field>\d{6})_(?P<filter>z[gri])_c(?P<ccdid>\d{2})_(?P<kind>[a-z])"
     r"(?:_q(?P<qid>[1-4]))?"
 )
-_SUFFIXES = (".fits", ".fits.gz", ".fits.fz")
+SUFFIXES = (".fits", ".fits.gz", ".fits.fz")
+"""How names of FITS files end: plain, gzipped, tile-compressed."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ def parse_name(name: str) -> QuadrantName | None:
     )
 
 
+def suffix_of(name: str) -> str:
+    """The one of `SUFFIXES` that a name has; empty where it has none."""
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
+
+
 def find_mask(path: Location) -> Location | None:
     """The mask image beside a science image, compressed the same way or not; None where there is none.
 
@@ -51,9 +57,9 @@ def find_mask(path: Location) -> Location | None:
     name = file_name(path)
     if "sciimg" not in name:
         return None
-    own = next((s for s in sorted(_SUFFIXES, key=len, reverse=True) if name.endswith(s)), "")
+    own = suffix_of(name)
     stem = name.removesuffix(own).replace("sciimg", "mskimg")
-    for suffix in dict.fromkeys((own, *_SUFFIXES)):
+    for suffix in dict.fromkeys((own, *SUFFIXES)):
         candidate = _beside(path, name, stem + suffix)
         if suffix and exists(candidate):
             return candidate

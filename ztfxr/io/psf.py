@@ -13,7 +13,7 @@ import xarray as xr
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from ztfxr.arrays.basis import exponents, n_terms
+from ztfxr.arrays.basis import exponents, n_terms, order_of
 from ztfxr.arrays.daophot import PARAMETERS, TABLES, daophot_grid, daophot_radius
 from ztfxr.arrays.psf import PSFModel, grid_offsets, psf_fwhm, window_stamps
 from ztfxr.errors import PSFError
@@ -100,7 +100,7 @@ def _as_dataset(model: _Model, path: Path, kind: str) -> xr.Dataset:
     n = unit.values.shape[1]
     offset = grid_offsets(n, _OVERSAMPLING)
     fwhm = psf_fwhm(PSFModel.of(unit.values, _OVERSAMPLING), 0.0, 0.0)
-    order = next(o for o in range(99) if n_terms(o) >= len(unit.values))
+    order = order_of(len(unit.values))
     out = xr.Dataset(
         {
             "psf_coeff": (("psf_term", "psf_dy", "psf_dx"), unit.values.astype(np.float32)),

@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.errors import InputError
-from ztfxr.io.frames import mid_exposure, to_datetime
+from ztfxr.io.frames import JD_OF_MJD, mid_exposure, to_datetime
 from ztfxr.schema import FILTERS, annotate_all
 
 __all__ = ["read_zfps"]
@@ -80,7 +80,7 @@ def read_zfps(path: str | PathLike[str]) -> xr.Dataset:
     columns = _columns(text, str(path))
     order = np.argsort(columns["jd"], kind="stable")
     columns = {k: v[order] for k, v in columns.items()}
-    mjd = np.array([mid_exposure(jd - 2400000.5, s) for jd, s in zip(columns["jd"], columns["exptime"], strict=True)])
+    mjd = np.array([mid_exposure(jd - JD_OF_MJD, s) for jd, s in zip(columns["jd"], columns["exptime"], strict=True)])
     out = xr.Dataset(coords={**_labels(columns, str(path)), "mjd": ("time", mjd)})
     out = out.assign_coords(time=("time", np.array([to_datetime(t) for t in mjd], dtype="datetime64[ns]")))
     for column, (name, unit) in _MEASURED.items():

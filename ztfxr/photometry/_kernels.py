@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.basis import n_terms, polynomial_terms
+from ztfxr.arrays.basis import order_of, polynomial_terms
 from ztfxr.arrays.correlation import autocorrelation
 from ztfxr.arrays.cutouts import unit_position
 from ztfxr.arrays.psf_fit import ConvolvedNoise
@@ -64,7 +64,7 @@ def kernel_inputs(diff: xr.Dataset | None) -> tuple[list[xr.DataArray], list[tup
 def kernel_terms(y: Floats, x: Floats, frame: KernelFrame, number: int) -> Floats:
     """The kernel's polynomial terms at absolute positions, (position, term)."""
     v, u = unit_position(y - frame.y, frame.rows), unit_position(x - frame.x, frame.columns)
-    order = next(o for o in range(99) if n_terms(o) >= number)
+    order = order_of(number)
     return np.ascontiguousarray(polynomial_terms(v, u, order)[:, :number])
 
 

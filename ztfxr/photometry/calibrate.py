@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ztfxr.arrays.basis import polynomial_terms
 from ztfxr.arrays.photcal import AB_MICROJANSKY, linear_error, rescale
-from ztfxr.arrays.scales import ScaleFit, ScaleRules, fit_scales, polynomial_terms
+from ztfxr.arrays.scales import ScaleFit, ScaleRules, fit_scales
 from ztfxr.errors import InputError
 from ztfxr.photometry.cuts import kept
 from ztfxr.schema import annotate_all
@@ -151,7 +152,7 @@ def photometric_scale(
         eligible = eligible & np.asarray(constant.values, dtype=bool)
     x, y, place = _field_coordinates(ordered, order)
     rules = ScaleRules(n_sigma, np.inf if constant is not None else max_chi2, min_stars)
-    fit = fit_scales(values, errors, polynomial_terms(x, y, order), eligible, rules)
+    fit = fit_scales(values, errors, polynomial_terms(y, x, order), eligible, rules)
     return annotate_all(_scale_dataset(ordered, fit).assign_attrs(order=order, flux=flux, **place))
 
 
@@ -238,5 +239,5 @@ def _scale_at(lc: xr.Dataset, scale: xr.Dataset, coefficients: xr.DataArray) -> 
         (lc[f"{axis}_pixel"].values - scale.attrs[f"{axis}_middle"]) / scale.attrs[f"{axis}_half"]
         for axis in ("x", "y")
     )
-    terms = xr.DataArray(polynomial_terms(x, y, order), dims=("source", "scale_term"))
+    terms = xr.DataArray(polynomial_terms(y, x, order), dims=("source", "scale_term"))
     return (coefficients * terms).sum("scale_term", skipna=False)

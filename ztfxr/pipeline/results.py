@@ -24,7 +24,7 @@ from ztfxr.pipeline.epoch import HEADER, QUALITY, Epoch, products, unknown
 from ztfxr.pipeline.job import Job
 from ztfxr.pipeline.prepare import Shared
 from ztfxr.schema import SPECS, STATUS_PLANES, annotate, planes_to_bits
-from ztfxr.store.zarr import to_zarr
+from ztfxr.store.zarr import DTYPE_ATTR, VERSION_ATTR, to_zarr, tree_attrs
 
 __all__ = ["DONE", "ROOT", "Results", "create", "growing", "storage_errors"]
 
@@ -41,7 +41,6 @@ ROOT = {
 DONE = "done"
 
 _ROWS = 1024
-_DTYPE = "ztfxr_dtype"
 _TEXT = ("path", "message", "checksum")
 _NANOSECONDS = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
 _NOT_RUN = planes_to_bits(["not_run"], STATUS_PLANES)
@@ -101,7 +100,7 @@ def _lay_out(path: Path, job: Job, shared: Shared, attrs: Mapping[str, Any]) -> 
     template = _template(job, shared)
     groups = list(dict.fromkeys(group for group, _ in template))
     nodes = [*groups, "reference", *(["psf"] if shared.psf is not None else [])]
-    about = {"ztfxr_store": 1, "ztfxr_version": version("ztfxr"), "ztfxr_object": "DataTree", "ztfxr_nodes": nodes}
+    about = tree_attrs(nodes)
     about |= {ROOT["format"]: FORMAT, ROOT["epochs"]: 0, ROOT["layout"]: uuid.uuid4().hex, **attrs}
     root = zarr.create_group(str(path), zarr_format=3, attributes=about)
     for name in groups:
@@ -192,7 +191,7 @@ def _create(group: Any, column: Column) -> None:
         dtype=column.dtype,
         fill_value=column.fill,
         dimension_names=("time", *column.dims),
-        attributes=_plain(column.attrs) | ({_DTYPE: "<U1"} if column.dtype == "str" else {}),
+        attributes=_plain(column.attrs) | ({DTYPE_ATTR: "<U1"} if column.dtype == "str" else {}),
         **options,
     )
 
@@ -200,7 +199,7 @@ def _create(group: Any, column: Column) -> None:
 def _write_static(group: Any, name: str, variable: xr.Variable) -> None:
     values = variable.values
     text = values.dtype.kind in "USO"
-    attrs = _plain(variable.attrs) | ({_DTYPE: values.dtype.str} if text else {})
+    attrs = _plain(variable.attrs) | ({DTYPE_ATTR: values.dtype.str} if text else {})
     array = group.create_array(
         name,
         shape=values.shape,
@@ -309,10 +308,10 @@ class Results:
     def _widen(self, key: tuple[str, str]) -> None:
         """Note the longest text of a column, which readers turn into a dtype of fixed length."""
         attrs, values = self._arrays[key].attrs, self._columns[key]
-        if _DTYPE in attrs and values.size:
+        if DTYPE_ATTR in attrs and values.size:
             longest = max(map(len, values))
-            if longest > int(attrs[_DTYPE][2:]):
-                attrs[_DTYPE] = f"<U{longest}"
+            if longest > int(attrs[DTYPE_ATTR][2:]):
+                attrs[DTYPE_ATTR] = f"<U{longest}"
 
     def _repair(self) -> None:
         """Take back rows of an append that was interrupted."""
@@ -343,7 +342,7 @@ def _open(store: Path) -> Any:
         )
     if found != FORMAT:
         raise StoreError(
-            f"{store} has layout {found!r}, written by ztfxr {root.attrs.get('ztfxr_version', '?')}; this ztfxr "
+            f"{store} has layout {found!r}, written by ztfxr {root.attrs.get(VERSION_ATTR, '?')}; this ztfxr "
             f"{version('ztfxr')} continues layout {FORMAT}: continue with that version, or choose another path"
         )
     return root

@@ -5,16 +5,15 @@ from __future__ import annotations
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
-
-from zarr.abc.store import Store
-from zarr.core.sync import sync
-from zarr.storage import FsspecStore, ObjectStore
 
 from ztfxr.errors import InputError, MissingDependencyError, StoreError
 from ztfxr.io.remote import location, shown
 from ztfxr.store.folders import MARKERS
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
 
 __all__ = ["as_store", "local_path", "name_of", "refuse_existing_at"]
 
@@ -43,6 +42,9 @@ def as_store(store: Any, *, read_only: bool) -> Store:
     InputError
         It is none of these.
     """
+    from zarr.abc.store import Store
+    from zarr.storage import ObjectStore
+
     if isinstance(store, Store):
         return store
     if isinstance(store, str):
@@ -56,6 +58,8 @@ def as_store(store: Any, *, read_only: bool) -> Store:
 
 
 def _at_url(url: str, read_only: bool) -> Store:
+    from zarr.storage import FsspecStore, ObjectStore
+
     kind = url.split("::")[-1].split("://")[0]
     try:
         return cast("Store", FsspecStore.from_url(url, read_only=read_only))
@@ -73,6 +77,8 @@ def _at_url(url: str, read_only: bool) -> Store:
 
 def refuse_existing_at(store: Store, name: str, overwrite: bool) -> None:
     """`StoreError` where the store is read-only or holds something, with `overwrite` where that is no zarr store."""
+    from zarr.core.sync import sync
+
     if store.read_only:
         raise StoreError(f"{name} is read-only; open it for writing, or write elsewhere")
     if sync(store.is_empty("")):

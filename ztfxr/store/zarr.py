@@ -14,25 +14,25 @@ from datetime import date
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
-import zarr
 from dask.base import compute, tokenize
-from zarr.abc.store import Store as ZarrStore
 
 from ztfxr.errors import InputError, MissingDependencyError, StoreError
 from ztfxr.schema import SPECS
 from ztfxr.store import icechunk
 from ztfxr.store.folders import MARKERS, is_zarr, is_zip, pack, partial_folder, refuse_existing, replace
 from ztfxr.store.urls import as_store, local_path, name_of, refuse_existing_at
-from ztfxr.store.zipped import ZippedStore
 from ztfxr.wcs import WCSIndex, WCSTransform, Window, drop_wcs
 
-__all__ = ["open_zarr", "to_zarr"]
+if TYPE_CHECKING:
+    from zarr.abc.store import Store as ZarrStore
 
-Store: TypeAlias = str | PathLike[str] | ZarrStore | Any
+__all__ = ["DTYPE_ATTR", "VERSION_ATTR", "open_zarr", "to_zarr", "tree_attrs"]
+
+Store: TypeAlias = "str | PathLike[str] | ZarrStore | Any"
 """A path, a URL, a zarr Store, an obstore store, or an icechunk repository or session."""
 Chunks = Mapping[str, int] | Literal["auto"] | None
 
@@ -40,11 +40,11 @@ _FORMAT = 1
 _TILE = 192
 _MAX_CHUNK_BYTES = 2**24
 _IMAGE_DIMS = ("y", "x")
-_FORMAT_ATTR, _VERSION_ATTR, _OBJECT_ATTR = "ztfxr_store", "ztfxr_version", "ztfxr_object"
+_FORMAT_ATTR, VERSION_ATTR, _OBJECT_ATTR = "ztfxr_store", "ztfxr_version", "ztfxr_object"
 _NAME_ATTR, _NODES_ATTR = "ztfxr_name", "ztfxr_nodes"
-_WINDOW_ATTR, _ORDER_ATTR, _DTYPE_ATTR = "ztfxr_wcs_window", "ztfxr_order", "ztfxr_dtype"
+_WINDOW_ATTR, _ORDER_ATTR, DTYPE_ATTR = "ztfxr_wcs_window", "ztfxr_order", "ztfxr_dtype"
 _UNFINISHED_ATTR = "ztfxr_unfinished"
-_ROOT_ATTRS = (_FORMAT_ATTR, _VERSION_ATTR, _OBJECT_ATTR, _NAME_ATTR, _NODES_ATTR, _UNFINISHED_ATTR)
+_ROOT_ATTRS = (_FORMAT_ATTR, VERSION_ATTR, _OBJECT_ATTR, _NAME_ATTR, _NODES_ATTR, _UNFINISHED_ATTR)
 _OWN_ATTRS = (*_ROOT_ATTRS, _WINDOW_ATTR, _ORDER_ATTR)
 
 
@@ -137,17 +137,21 @@ def open_zarr(store: Store, *, chunks: Chunks = None) -> xr.Dataset | xr.DataTre
 # ---- writing --------------------------------------------------------------------------------------------------------
 
 
+def tree_attrs(nodes: Iterable[str]) -> dict[str, Any]:
+    """The root's attributes by which `open_zarr` knows the store of a tree, and its nodes in their order."""
+    return {_FORMAT_ATTR: _FORMAT, VERSION_ATTR: version("ztfxr"), _OBJECT_ATTR: "DataTree", _NODES_ATTR: list(nodes)}
+
+
 def _nodes(obj: xr.Dataset | xr.DataArray | xr.DataTree) -> dict[str, xr.Dataset]:
     """The Datasets to write by group, ready but for their encoding; parents come before children."""
-    root_attrs: dict[str, Any] = {_FORMAT_ATTR: _FORMAT, _VERSION_ATTR: version("ztfxr")}
     if isinstance(obj, xr.DataTree):
         # A branch of a larger tree keeps what it inherits from above.
         datasets = {path: n.to_dataset(inherit=n is obj) for path, n in obj.subtree_with_keys}
-        root_attrs |= {_OBJECT_ATTR: "DataTree", _NODES_ATTR: [path for path in datasets if path != "."]}
+        root_attrs = tree_attrs(path for path in datasets if path != ".")
         root_attrs |= {} if obj.name is None else {_NAME_ATTR: obj.name}
     else:
         datasets = {".": _as_dataset(obj)}
-        root_attrs |= {_OBJECT_ATTR: "Dataset"}
+        root_attrs = {_FORMAT_ATTR: _FORMAT, VERSION_ATTR: version("ztfxr"), _OBJECT_ATTR: "Dataset"}
     nodes = {path: _encode(ds) for path, ds in datasets.items()}
     nodes["."].attrs.update(root_attrs)
     return nodes
@@ -185,6 +189,8 @@ def _write_icechunk(nodes: Mapping[str, xr.Dataset], store: Any, overwrite: bool
 
 def _write_in_place(nodes: Mapping[str, xr.Dataset], store: ZarrStore, name: str, overwrite: bool, **how: Any) -> None:
     """Write where the store lies, marked as unfinished until all is there."""
+    import zarr
+
     try:
         refuse_existing_at(store, name, overwrite)
         marked = {**nodes, ".": nodes["."].assign_attrs({_UNFINISHED_ATTR: True})}
@@ -251,7 +257,7 @@ def _encode_variable(name: str, var: xr.Variable) -> xr.Variable:
         # Zarr has no stable fixed-length text type: text of any length on disk, the dtype noted to give it back.
         out = _text(name, out)
     elif out.dtype.kind in "mM":
-        out.attrs = {**out.attrs, _DTYPE_ATTR: out.dtype.str}
+        out.attrs = {**out.attrs, DTYPE_ATTR: out.dtype.str}
     out.attrs = _plain_attrs(out.attrs, f"the variable {name!r}")
     if out.chunks is not None:
         # One dask task per file: two tasks that share a shard would overwrite each other's pixels.
@@ -260,7 +266,7 @@ def _encode_variable(name: str, var: xr.Variable) -> xr.Variable:
 
 
 def _text(name: str, var: xr.Variable) -> xr.Variable:
-    attrs = {**var.attrs, _DTYPE_ATTR: var.dtype.str}
+    attrs = {**var.attrs, DTYPE_ATTR: var.dtype.str}
     if var.dtype.kind == "S":
         var = var.astype(f"U{max(1, var.dtype.itemsize)}")
     try:
@@ -372,6 +378,8 @@ def _open_groups(store: Store) -> dict[str, xr.Dataset]:
 
 def _readable(store: Store) -> Any:
     """What xarray opens, a store on this machine being there."""
+    from ztfxr.store.zipped import ZippedStore
+
     if icechunk.is_icechunk(store):
         return icechunk.open_session(store, writable=False)[0].store
     path = local_path(store)
@@ -397,7 +405,7 @@ def _check_format(attrs: Mapping[Any, Any], store: str) -> None:
         )
     if found > _FORMAT:
         raise StoreError(
-            f"{store} has ztfxr store format {found}, written by ztfxr {attrs.get(_VERSION_ATTR, '?')}; this ztfxr "
+            f"{store} has ztfxr store format {found}, written by ztfxr {attrs.get(VERSION_ATTR, '?')}; this ztfxr "
             f"{version('ztfxr')} reads formats up to {_FORMAT}: update ztfxr to read it"
         )
 
@@ -451,11 +459,11 @@ def _dask_chunks(var: xr.Variable, chunks: Chunks) -> dict[Any, Any]:
 
 def _typed(var: xr.Variable) -> xr.Variable:
     """`var` with the dtype that it was written from."""
-    if _DTYPE_ATTR not in var.attrs:
+    if DTYPE_ATTR not in var.attrs:
         return var
-    dtype = np.dtype(var.attrs[_DTYPE_ATTR])
+    dtype = np.dtype(var.attrs[DTYPE_ATTR])
     out = var.to_base_variable().astype(dtype)
-    out.attrs = {k: v for k, v in var.attrs.items() if k != _DTYPE_ATTR}
+    out.attrs = {k: v for k, v in var.attrs.items() if k != DTYPE_ATTR}
     return out
 
 
