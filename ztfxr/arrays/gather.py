@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,8 +165,7 @@ def gather_shifted(
                 origin=(where[0].start - margin, where[1].start - margin),
                 interpolation=interpolation,
             )
-        whole: NDArray[Any]
-        for whole, part in zip(out, found, strict=True):
+        for whole, part in zip(cast("tuple[NDArray[Any], ...]", out), found, strict=True):
             if whole.size:
                 whole[number] = part
 
