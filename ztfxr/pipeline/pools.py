@@ -20,6 +20,7 @@ R = TypeVar("R")
 _RETRIES = 2
 _AHEAD = 3
 _REFRESH_S = 5.0
+_TASK_S, _MAX_BATCH = 0.5, 32
 
 
 class WorkersDiedError(ZtfxrError):
@@ -44,7 +45,10 @@ class Here:
 
 
 class Cluster:
-    """The workers of a `distributed.Client`; a few items per worker are in flight, one task each."""
+    """The workers of a `distributed.Client`; a few tasks per worker are in flight.
+
+    A task takes one item, and more once they turn out to be short: the scheduler needs some 5 ms for each task.
+    """
 
     def __init__(self, client: Any) -> None:
         if getattr(client, "asynchronous", False):
@@ -53,28 +57,36 @@ class Cluster:
         self._limit, self._seen = 0, -_REFRESH_S
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R | WorkersDiedError]]:
-        """Pairs of item and result as they finish; dask runs an item again whose worker died."""
+        """Pairs of item and result as they finish; dask runs items again whose worker died."""
         from distributed import KilledWorker, as_completed
 
-        remaining = iter(items)
-        flying: dict[Any, T] = {}
+        remaining, alone = iter(items), list[T]()
+        flying: dict[Any, list[T]] = {}
         finished = as_completed()  # type: ignore[no-untyped-call]
+        size = 1
         try:
             while True:
-                for item in islice(remaining, max(0, self._in_flight() - len(flying))):
-                    future = self._client.submit(function, item, pure=False, retries=_RETRIES)
-                    flying[future] = item
+                while len(flying) < self._in_flight():
+                    batch = [alone.pop()] if alone else list(islice(remaining, size))
+                    if not batch:
+                        break
+                    future = self._client.submit(_each, function, batch, pure=False, retries=_RETRIES)
+                    flying[future] = batch
                     finished.add(future)  # type: ignore[no-untyped-call]
                 if not flying:
                     return
                 future = next(finished)
-                item = flying.pop(future)
+                batch = flying.pop(future)
                 try:
-                    result: R | WorkersDiedError = future.result()
+                    results, seconds = future.result()
+                    size = _batch_size(size, seconds / len(batch))
+                    yield from zip(batch, results, strict=True)
                 except KilledWorker as error:
-                    result = WorkersDiedError(f"every worker that took it died ({error})")
+                    if len(batch) > 1:
+                        alone += batch
+                    else:
+                        yield batch[0], WorkersDiedError(f"every worker that took it died ({error})")
                 future.release()
-                yield item, result
         finally:
             if flying:
                 self._client.cancel(list(flying))
@@ -86,6 +98,17 @@ class Cluster:
             threads = sum(self._client.nthreads().values())
             self._limit, self._seen = max(2, _AHEAD * threads), now
         return self._limit
+
+
+def _each(function: Callable[[T], R], items: list[T]) -> tuple[list[R], float]:
+    """The results of one task, and its seconds."""
+    start = time.monotonic()
+    return [function(item) for item in items], time.monotonic() - start
+
+
+def _batch_size(now: int, seconds_per_item: float) -> int:
+    """Items that fill a task, at most twice as many as now, since one item says little about the next."""
+    return max(1, min(2 * now, _MAX_BATCH, int(_TASK_S / max(seconds_per_item, 1e-6))))
 
 
 @contextmanager
