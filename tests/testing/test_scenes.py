@@ -34,6 +34,11 @@ def test_the_same_seed_gives_the_same_scene(scene):
     assert not small(seed=5).images["sci"].equals(scene.images["sci"])
 
 
+def test_a_scene_says_in_a_line_what_it_is(scene):
+    sizes, n = scene.images.sizes, scene.truth.sizes["source"]
+    assert repr(scene) == f"<Scene: {sizes['time']} epochs of {sizes['y']} x {sizes['x']} pixels (y, x), {n} sources>"
+
+
 def test_sources_do_not_depend_on_the_number_of_epochs(scene):
     longer = small(n_epochs=5)
     for name in ("x", "y", "mag", "kind"):

@@ -85,7 +85,7 @@ class Detector:
     bad_columns: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scene:
     """`images` (time, y, x), a deep `reference` (y, x), the `truth` of sources and epochs, and `ideal` images without
     noise; see `make_scene`.
@@ -95,6 +95,10 @@ class Scene:
     reference: xr.Dataset
     truth: xr.Dataset
     ideal: xr.Dataset
+
+    def __repr__(self) -> str:
+        n, (ny, nx) = self.images.sizes["time"], (self.images.sizes[d] for d in ("y", "x"))
+        return f"<Scene: {n} epochs of {ny} x {nx} pixels (y, x), {self.truth.sizes['source']} sources>"
 
     def epochs(self) -> xr.DataTree:
         """The epochs as siblings, each with its own WCS, as `ztfxr.open_epochs` gives them."""
