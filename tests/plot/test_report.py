@@ -17,7 +17,7 @@ from tests.plot.conftest import times
 from ztfxr.arrays.basis import exponents
 from ztfxr.dia.difference import difference
 from ztfxr.errors import InputError
-from ztfxr.plot.report import binned, kernel_at, report, support
+from ztfxr.plot.report import kernel_at, report, support
 
 NT, NY, NX = 5, 96, 110
 
@@ -152,14 +152,6 @@ def test_lazy_differences_are_drawn_and_unchanged() -> None:
 
 
 def test_big_frames_are_binned(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = xr.DataArray(np.arange(42.0).reshape(6, 7), {"y": np.arange(6) + 10}, ("y", "x"))
-    image[:2, :2] = np.nan
-    image[2, 2] = np.nan
-    small = binned(image, 2)
-    assert small.shape == (3, 3)
-    assert np.isnan(small[0, 0])
-    assert float(small[1, 1]) == np.nanmean(image[2:4, 2:4])
-    assert small.y.values.tolist() == [10.5, 12.5, 14.5]
     monkeypatch.setattr(sys.modules["ztfxr.plot.report"], "_MAX_DRAWN", 60)
     name = next(n for n in axes_of(report(make_diff(), epoch=0)) if n.startswith("difference"))
     assert name.endswith("means of 2 × 2 pixels")

@@ -13,8 +13,9 @@ from ztfxr.arrays.basis import n_terms, polynomial_terms
 from ztfxr.arrays.noise import mad_std
 from ztfxr.dia.quality import quality
 from ztfxr.errors import InputError
+from ztfxr.ops.mosaic import rebin
 from ztfxr.plot._common import date_of, moments, units_of
-from ztfxr.plot.images import Style, draw_colorbar, draw_image, edges, float_pixels, to_image
+from ztfxr.plot.images import Style, draw_colorbar, draw_image, edges, to_image
 from ztfxr.schema import SPECS, STATUS_PLANES
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _draw_epoch(figure: Figure | SubFigure, one: xr.Dataset, measured: xr.Datase
 
 def _draw_difference(ax: Axes, image: xr.DataArray, label: str) -> None:
     factor = -(-max(image.shape) // _MAX_DRAWN)
-    shown = binned(image, factor)
+    shown = rebin(image, factor)
     spread = 5 * mad_std(shown.values)
     wide = spread if np.isfinite(spread) and spread > 0 else 1.0
     title = f"difference {label}".strip() + (f"\nmeans of {factor} × {factor} pixels" if factor > 1 else "")
@@ -116,22 +117,6 @@ def _draw_difference(ax: Axes, image: xr.DataArray, label: str) -> None:
     # The usual light blue of bad pixels is a value on this scale.
     drawn.set_cmap(drawn.get_cmap().with_extremes(bad=_BAD))
     draw_colorbar(drawn, units_of(image))
-
-
-def binned(image: xr.DataArray, factor: int) -> xr.DataArray:
-    """Means of the finite pixels of squares of `factor` pixels; what does not fill a square is left out."""
-    if factor <= 1:
-        return image.copy(data=float_pixels(image))
-    ny, nx = (n // factor for n in image.shape)
-    values = float_pixels(image)[: ny * factor, : nx * factor].reshape(ny, factor, nx, factor)
-    good = np.isfinite(values)
-    count = good.sum(axis=(1, 3))
-    means = np.where(count > 0, np.where(good, values, 0.0).sum(axis=(1, 3)) / np.maximum(count, 1), np.nan)
-    coords = {}
-    for dim, n in (("y", ny), ("x", nx)):
-        labels = image.coords[dim].values if dim in image.coords else np.arange(image.sizes[dim])
-        coords[dim] = labels[: n * factor].reshape(n, factor).mean(axis=1)
-    return xr.DataArray(means, coords=coords, dims=("y", "x"), attrs=image.attrs)
 
 
 def _draw_chi2(ax: Axes, chi2: xr.DataArray, image: xr.DataArray) -> None:
