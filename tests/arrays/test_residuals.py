@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ztfxr.arrays.residuals import PhotonNoise, fit_noise, sky_noise
+from ztfxr.arrays.residuals import PhotonNoise, fit_noise, sky_excess, sky_noise
 
 SKY, SLOPE, LEVEL = 30.0, 0.16, 3.0
 
@@ -42,6 +42,18 @@ def test_pixels_that_are_not_used_do_not_count():
     expected = fit_noise(signal, residual, 0 * signal, ~unused & unused, unused)
     residual[unused] = 1e4
     assert fit_noise(signal, residual, 0 * signal, ~unused & unused, unused) == expected
+
+
+@pytest.mark.parametrize("error", [-6.0, 0.0, 9.0])
+def test_a_wrong_sky_is_set_right_by_its_residuals(error: float):
+    signal, variance, residual = _scene()
+    none = np.zeros(signal.shape, dtype=bool)
+    stated = (variance + error).astype("f4")
+    assert sky_excess(signal, residual, stated, none, none) == pytest.approx(-error, abs=0.02 * SKY)
+    residual[:, ::7], junk = 1e4, none.copy()
+    junk[:, ::7] = True
+    assert sky_excess(signal, residual, stated, none, junk) == pytest.approx(-error, abs=0.02 * SKY)
+    assert sky_excess(signal, residual, stated, none, ~none) == 0.0
 
 
 def test_the_variance_follows_the_model_and_what_is_new():

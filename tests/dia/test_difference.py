@@ -13,6 +13,7 @@ from scipy import signal
 import ztfxr
 from ztfxr.arrays.noise import mad_std
 from ztfxr.schema import STATUS_PLANES, planes_to_bits
+from ztfxr.testing import make_scene
 
 NY, NX = 58, 66
 SIGMA = 3.0
@@ -273,3 +274,16 @@ def test_a_saturated_star_shapes_no_kernel():
     clean = ztfxr.difference(science, reference, kernel_size=9)
     assert float(diff.kernel_sum) == pytest.approx(float(clean.kernel_sum), rel=0.002)
     assert bool(diff.mask[200:215, 300:315].all())
+
+
+def test_stars_too_faint_to_see_do_not_count_as_noise():
+    made = make_scene((320, 320), n_epochs=2, n_stars=700, n_transients=0, n_variables=0, seed=4)
+    epochs, reference = (ds.drop_vars(["variance", "ra", "dec"]) for ds in (made.images, made.reference))
+    diff = ztfxr.difference(epochs, reference).compute()
+    sky = (made.ideal.expected - made.ideal.background) < 1.0
+    modelled = (ztfxr.variance(epochs) / made.images.variance).where(sky).median(("y", "x"))
+    found = (diff.difference_variance / made.images.variance).where(sky).median(("y", "x"))
+    assert (modelled > 1.04).all()
+    np.testing.assert_allclose(found, 1.0, atol=0.025)
+    told = ztfxr.difference(epochs, reference, variance=made.images.variance).compute()
+    assert not told.difference_variance.equals(diff.difference_variance)

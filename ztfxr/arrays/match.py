@@ -13,7 +13,16 @@ from ztfxr.arrays.apply import background_image, footprint_mask, varying_convolu
 from ztfxr.arrays.basis import KernelBasis, delta_basis, gaussian_basis, n_terms
 from ztfxr.arrays.cutouts import CutoutEquations, Cutouts, equations, star_cutouts, tile_cutouts, unit_position
 from ztfxr.arrays.lags import whole_equations
-from ztfxr.arrays.residuals import SAMPLE, PhotonNoise, fit_noise, robust_variance, sky_noise, some_rows
+from ztfxr.arrays.residuals import (
+    SAMPLE,
+    PhotonNoise,
+    fit_noise,
+    robust_variance,
+    sky_excess,
+    sky_level,
+    sky_noise,
+    some_rows,
+)
 from ztfxr.arrays.spatial import SpatialKernel, chi2_limit, solve_kernel
 from ztfxr.arrays.threads import one_blas_thread
 
@@ -43,7 +52,10 @@ class MatchError(Exception):
 
 @dataclass(frozen=True)
 class MatchOptions:
-    """How to match; see `ztfxr.difference`. None stands for "auto"."""
+    """How to match; see `ztfxr.difference`. None stands for "auto".
+
+    `measure_sky`: the variance of the sky in the difference is that of its residuals, whatever the images' say.
+    """
 
     kernel_size: int | None = None
     kernel_order: int | None = None
@@ -59,6 +71,7 @@ class MatchOptions:
     smoothing: float = 0.0
     clip: float = 4.0
     saturation: float = np.inf
+    measure_sky: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,10 +141,13 @@ def match(science: Image, reference: Image, excluded: Bools, options: MatchOptio
         problem, solved, swap, fwhm = _solved_problem(science, reference, excluded, options)
         solution = solved.kernel
         difference, variance = _subtract(problem, solution)
+        solution = _levelled(problem, solution, difference)
         if science.variance is None:
             problem = _calibrated(problem, solution, difference, variance)
         assert problem.target.variance is not None
         variance += problem.target.variance
+        if options.measure_sky and science.variance is not None:
+            _add_excess(problem, solution, difference, variance)
     if swap:
         difference, variance = -difference / np.float32(solution.scale), variance / np.float32(solution.scale**2)
     difference[problem.bad], variance[problem.bad] = np.nan, np.nan
@@ -374,6 +390,21 @@ def _subtract(problem: _Problem, solution: SpatialKernel, every: int = 1) -> tup
     return model, variance
 
 
+def _levelled(problem: _Problem, solution: SpatialKernel, residual: Images) -> SpatialKernel:
+    """The solution with a background whose level is that of the whole image's sky; it is taken off the residual.
+
+    Cut-outs around stars see the far wings of stars, and weights see the noise of their pixels.
+    """
+    if problem.options.weights == "uniform":
+        return solution
+    some = some_rows(residual)
+    shift = sky_level(residual[some][~problem.unused[some]])
+    residual -= np.float32(shift)
+    background = solution.background.copy()
+    background[0] += shift
+    return replace(solution, background=background)
+
+
 def _with_noise(image: Image, slope: float = 0.0) -> Image:
     """The image with its variance, or, where it is unknown, with that of its sky and photon noise of a guessed `slope`
     per noise of the sky.
@@ -413,6 +444,15 @@ def _calibrated(problem: _Problem, solution: SpatialKernel, residual: Images, te
     some = some_rows(signal)
     noise = fit_noise(signal[some], residual[some], template[some], problem.bad[some], problem.unused[some])
     return _with_variance(problem, noise.variance(signal, problem.bad, new=residual))
+
+
+def _add_excess(problem: _Problem, solution: SpatialKernel, residual: Images, variance: Images) -> None:
+    """Set the variance of a difference right by its own sky, in place."""
+    some = some_rows(residual)
+    background = background_image((residual.shape[0], residual.shape[1]), solution.background)[some]
+    signal = problem.target.pixels[some] - background - residual[some]
+    excess = sky_excess(signal, residual[some], variance[some], problem.bad[some], problem.unused[some])
+    np.maximum(variance + np.float32(excess), np.float32(0.05) * variance, out=variance)
 
 
 def _with_variance(problem: _Problem, variance: Images) -> _Problem:

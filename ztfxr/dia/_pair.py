@@ -16,6 +16,7 @@ from ztfxr.ops.background import variance as noise_model
 __all__ = [
     "bare",
     "epoch_results",
+    "has_variance",
     "kept_attrs",
     "known_variance",
     "reference_image",
@@ -47,6 +48,11 @@ def known_variance(obj: xr.Dataset | xr.DataArray, given: xr.DataArray | None, n
     if isinstance(obj, xr.Dataset) and name in obj:
         return obj[name]
     return noise_model(obj) if "gain" in obj.coords else xr.DataArray(np.float32(np.nan))
+
+
+def has_variance(obj: xr.Dataset | xr.DataArray, given: xr.DataArray | None) -> bool:
+    """Whether somebody said what the variance is, so that it is neither modelled nor measured."""
+    return given is not None or (isinstance(obj, xr.Dataset) and "variance" in obj)
 
 
 def reference_noise(

@@ -13,6 +13,7 @@ from ztfxr.arrays.match import MAX_KERNEL_SIZE, Image, MatchError, MatchOptions,
 from ztfxr.dia._pair import (
     bare,
     epoch_results,
+    has_variance,
     kept_attrs,
     known_variance,
     reference_image,
@@ -136,8 +137,8 @@ def difference(
         out of the solution (never out of the difference). By default the position that an alert was raised for.
     variance, reference_variance
         Variance per pixel in DN². By default the variables `variance` of the Datasets (`reference_variance` of an
-        alert stack), else `ztfxr.variance` where the gain is known; else sky noise and gain are measured from the
-        residuals.
+        alert stack), else `ztfxr.variance` where the gain is known, its sky set right by the residuals; else sky noise
+        and gain are measured from the residuals.
     mask, reference_mask
         Boolean, True where bad; by default the Datasets' recommended planes. Non-finite pixels are always bad.
 
@@ -222,6 +223,7 @@ def pair_inputs(
         bare(reference_noise(science, reference, reference_variance)),
         _excluded(science, sci, exclude, exclude_radius),
     ]
+    options["measure_sky"] = not has_variance(science, variance)
     return inputs, _options(sci.sizes["y"] * sci.sizes["x"] > _FRAME_PIXELS, **options)
 
 
