@@ -60,3 +60,16 @@ def test_wings_are_round_and_vary_at_most_linearly() -> None:
     assert not free[6:].any()
     assert free[0].all()
     assert not basis.free(0, 3)[1:].any()
+
+
+@pytest.mark.parametrize("beta", [2.5, 3.5])
+def test_a_moffat_profile_is_a_sum_of_the_functions(beta: float) -> None:
+    fwhm, radius = 3.0, 40.0
+    basis = profile_basis(fwhm, 3 * radius, 0)
+    light = basis.moffat(fwhm, beta)
+    assert light.sum() == pytest.approx(1.0, abs=0.02)
+    r = np.array([3.0, 5.0, 8.0, 12.0])
+    a2 = fwhm**2 / (4 * (2 ** (1 / beta) - 1))
+    outside = (1 + r**2 / a2) ** (1 - beta)
+    found = (light[:, None] * np.exp(-0.5 * (r / basis.sigma[:, None]) ** 2)).sum(axis=0)
+    np.testing.assert_allclose(found, outside, rtol=0.05, atol=1e-3)

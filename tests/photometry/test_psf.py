@@ -15,6 +15,7 @@ from scipy import signal
 import ztfxr
 from tests.arrays._psf_scenes import draw, gaussian_pixels
 from ztfxr.errors import ChunkError, InputError
+from ztfxr.testing import make_scene
 
 SKY, GAIN, SIGMA, SHAPE = 5.0, 6.0, 1.0, (420, 400)
 
@@ -255,3 +256,26 @@ def test_psf_of_a_whitened_difference(pair: dict[str, xr.Dataset]) -> None:
 def test_what_is_no_difference(gaussian_psf: xr.DataArray) -> None:
     with pytest.raises(InputError, match=r"a difference is the Dataset that ztfxr\.difference returns"):
         ztfxr.psf_at(gaussian_psf, 1, 2, difference=frame())
+
+
+@pytest.mark.slow
+def test_a_dozen_stars_know_little_of_the_wings_and_do_not_invent_them() -> None:
+    errors = []
+    for seed in range(3):
+        made = make_scene(
+            (300, 300),
+            n_epochs=3,
+            n_stars=250,
+            n_variables=0,
+            n_transients=0,
+            n_galaxies=0,
+            min_separation=8,
+            seed=seed,
+        )
+        psf = ztfxr.build_psf(made.images).compute()
+        bright = made.truth.isel(source=np.argsort(made.truth.mag.values)[:40])
+        fits = ztfxr.forced_photometry(made.images, np.column_stack([bright.x, bright.y]), psf).compute()
+        weight = (bright.flux.values / fits.flux_err) ** 2
+        errors.append((fits.flux / bright.flux.values).weighted(weight).mean("source").values - 1.0)
+    assert (psf.n_stars < 40).all()
+    assert np.sqrt(np.mean(np.square(errors))) < 0.012

@@ -7,7 +7,7 @@ from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf
+from scipy.special import erf, gammainc
 
 from ztfxr.arrays.basis import degrees
 
@@ -63,6 +63,16 @@ class ProfileBasis:
                     for k in powers
                 )
         return out
+
+    def moffat(self, fwhm: float, beta: float) -> Floats:
+        """How much of the light of a round Moffat profile each function would have: (function,).
+
+        The profile ``(1 + r² / a²)^-β`` is a sum of Gaussians whose ``a² / 2σ²`` follows a gamma distribution of shape
+        ``β - 1``; each width stands for those nearer to it than to the others.
+        """
+        a2 = fwhm**2 / (4 * (2 ** (1 / beta) - 1))
+        below, above = (gammainc(beta - 1, a2 / (2 * self.sigma**2 * step)) for step in (1 / _RATIO, _RATIO))
+        return np.where(self.harmonic == 0, below - above, 0.0)
 
 
 def _integrated_derivatives(offset: Floats, sigma: float, highest: int) -> list[Floats]:

@@ -30,6 +30,7 @@ _CORE_FWHM, _MAX_STEP, _MAX_SHIFT = 1.5, 0.4, 1.5
 _MODEL_ERROR = (0.05, 0.03, 0.02, 0.02, 0.01, 0.005)
 _PIXEL_CLIP, _STAR_CLIP = 5.0, 5.0
 _RIDGE, _SIGNIFICANT = 1e-8, 5.0
+_BETA, _WING_FWHM, _WING_DOUBT = 3.0, 1.0, 0.003
 _BATCH = 10
 
 
@@ -142,7 +143,7 @@ def build_psf(
         chi2 = _reject(fit, model, fwhm, pixels=number > 1)
         fit.dy, fit.dx = fit.dy + centre[0], fit.dx + centre[1]
         highest = min(order, 1) if rough else order
-        coefficients, used = _solve(fit, basis, radius, highest, fixed=rough or options.order is not None)
+        coefficients, used = _solve(fit, basis, fwhm, radius, highest, fixed=rough or options.order is not None)
         model, centre = _tabulated(fit, coefficients, basis, fwhm, options.oversampling)
     size = 2 * radius * options.oversampling + 1
     values = np.einsum("tf,fyx->tyx", coefficients, _on_grid(basis, size, options.oversampling))
@@ -258,7 +259,7 @@ def _reject(fit: _Fit, model: PSFModel, fwhm: float, *, pixels: bool) -> Floats:
     return np.asarray(chi2)
 
 
-def _solve(fit: _Fit, basis: ProfileBasis, radius: int, order: int, *, fixed: bool) -> tuple[Floats, int]:
+def _solve(fit: _Fit, basis: ProfileBasis, fwhm: float, radius: int, order: int, *, fixed: bool) -> tuple[Floats, int]:
     """Coefficients (term, function) from all pixels of the stars that are kept, and the spatial order they need."""
     kept = np.flatnonzero(fit.kept)
     margin = fit.windows.half - radius
@@ -281,6 +282,7 @@ def _solve(fit: _Fit, basis: ProfileBasis, radius: int, order: int, *, fixed: bo
     n = terms.shape[1] * len(basis)
     matrix = np.einsum("st,sr,sfg->tfrg", terms, terms, normal, optimize=True).reshape(n, n)
     vector = (terms.T @ right).ravel()
+    _expect_wings(matrix, vector, basis, fwhm)
     return _best(
         matrix,
         vector,
@@ -290,6 +292,19 @@ def _solve(fit: _Fit, basis: ProfileBasis, radius: int, order: int, *, fixed: bo
         order,
         fixed,
     )
+
+
+def _expect_wings(matrix: Floats, vector: Floats, basis: ProfileBasis, fwhm: float) -> None:
+    """Add to the equations, in place, that the wings are those of a Moffat profile, give or take as much again.
+
+    Little light over many pixels: a dozen stars say of it less than any telescope's PSF does, and it decides how much
+    light the PSF holds. A hundred stars outweigh what is expected.
+    """
+    wing = np.flatnonzero((basis.harmonic == 0) & (basis.sigma > _WING_FWHM * fwhm))
+    expected = basis.moffat(fwhm, _BETA)[wing]
+    precision = 1.0 / (expected**2 + _WING_DOUBT**2)
+    matrix[wing, wing] += precision
+    vector[wing] += precision * expected
 
 
 def _best(
