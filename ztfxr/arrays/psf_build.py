@@ -30,7 +30,7 @@ _CORE_FWHM, _MAX_STEP, _MAX_SHIFT = 1.5, 0.4, 1.5
 _MODEL_ERROR = (0.05, 0.03, 0.02, 0.02, 0.01, 0.005)
 _PIXEL_CLIP, _STAR_CLIP = 5.0, 5.0
 _RIDGE, _SIGNIFICANT = 1e-8, 5.0
-_BETA, _WING_FWHM, _WING_DOUBT = 3.0, 1.0, 0.003
+_BETA, _WING_FWHM, _WING_DOUBT, _WING_VARIES = 3.0, 1.0, 0.003, 0.3
 _BATCH = 10
 
 
@@ -295,7 +295,8 @@ def _solve(fit: _Fit, basis: ProfileBasis, fwhm: float, radius: int, order: int,
 
 
 def _expect_wings(matrix: Floats, vector: Floats, basis: ProfileBasis, fwhm: float) -> None:
-    """Add to the equations, in place, that the wings are those of a Moffat profile, give or take as much again.
+    """Add to the equations, in place, that the wings are those of a Moffat profile, give or take as much again, and
+    vary over the frame by little of that.
 
     Little light over many pixels: a dozen stars say of it less than any telescope's PSF does, and it decides how much
     light the PSF holds. A hundred stars outweigh what is expected.
@@ -305,6 +306,9 @@ def _expect_wings(matrix: Floats, vector: Floats, basis: ProfileBasis, fwhm: flo
     precision = 1.0 / (expected**2 + _WING_DOUBT**2)
     matrix[wing, wing] += precision
     vector[wing] += precision * expected
+    for term in range(1, len(vector) // len(basis)):
+        varying = wing + term * len(basis)
+        matrix[varying, varying] += 1.0 / ((_WING_VARIES * expected) ** 2 + (_WING_DOUBT / 6) ** 2)
 
 
 def _best(
