@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import ztfxr
-from ztfxr import cli, demo
+from ztfxr import cli, demo, packets
 
 
 def test_the_semireal_demonstration(tmp_path, capsys):
@@ -36,15 +36,113 @@ def test_the_alert_demonstration(tmp_path, capsys, alert_paths):
     assert scatter is not None
     assert float(scatter[1]) <= 1.02
     assert "outside 10 px of the transient" in printed
+    assert len(re.findall(r"^2021-\S+  ztf[gr]   (?:\s*[-+]?[\d.]+){12} +[-+][\d.]+ %", printed, re.M)) == 34
+    assert (tmp_path / "magnitudes.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_alert_light_curve_is_reopened_equal(tmp_path, alert_paths):
-    result = demo.run_alerts(alert_paths[0].parent, tmp_path, report=lambda line: None)
-    tree = ztfxr.open_alerts(alert_paths)
-    stamps = tree["ztfg"].to_dataset()
+@pytest.fixture(scope="module")
+def curves(tmp_path_factory, alert_paths):
+    folder = tmp_path_factory.mktemp("alerts")
+    demo.run_alerts(alert_paths[0].parent, folder, report=lambda line: None)
+    tree = ztfxr.open_zarr(folder / "lightcurve.zarr")
+    return {name: tree[f"lightcurve/{name}"].to_dataset().load() for name in ("ztfg", "ztfr")}
+
+
+def fraction(pulls, n=1):
+    return float((np.abs(pulls) <= n).mean())
+
+
+@pytest.mark.parametrize("name", ["ztfg", "ztfr"])
+def test_magnitudes_of_real_alerts_agree_with_the_packets(curves, name):
+    lc = curves[name].isel(source=0)
+    psf = lc["deviation_psf"] / lc["sigmapsf"]
+    assert abs(float(psf.median())) < 0.4
+    assert fraction(psf) >= 0.8
+    assert fraction(psf, 2) >= 0.85
+    assert fraction(lc["deviation_psf"] / np.hypot(lc["sigmapsf"], lc["mag_psf_err"]), 2.6) >= 0.9
+    assert fraction((lc["mag"] - lc["magpsf"]) / lc["sigmapsf"]) >= 0.8
+
+
+@pytest.mark.parametrize("name", ["ztfg", "ztfr"])
+def test_what_magap_differs_by_is_the_host_left_by_ipac(curves, name):
+    lc = curves[name].isel(source=0)
+    assert abs(float(lc["deviation_ipac"].median())) < 0.005
+    after = lc["deviation_ap"] - lc["deviation_ipac"] - lc["deviation_host"]
+    assert fraction(after / lc["mag_err"], 2) >= 0.85
+    assert float(np.abs(after).median()) < 0.006
+    if name == "ztfr":
+        assert np.corrcoef(lc["deviation_host"], lc["deviation_ap"] - lc["deviation_ipac"])[0, 1] > 0.97
+
+
+def test_the_alert_light_curve_is_reopened_equal(curves, alert_paths):
+    stamps = packets.with_measured_noise(ztfxr.open_alerts(alert_paths, filter="ztfg").load())
     expected = ztfxr.lightcurve(stamps.ztf.difference(exclude_radius=10).compute(), [(0, 0)], radius=7)
-    xr.testing.assert_identical(result.lightcurve[list(expected.data_vars)], expected)
-    assert np.isfinite(result.lightcurve.flux).all()
+    xr.testing.assert_identical(curves["ztfg"][list(expected.data_vars)], expected)
+    assert np.isfinite(curves["ztfg"].flux).all()
+    assert np.isfinite(curves["ztfg"].mag_psf).all()
+    assert curves["ztfg"].mag_psf.attrs["units"] == "mag"
+
+
+def test_the_sky_noise_of_moonlit_alerts_is_measured(alert_paths):
+    stamps = ztfxr.open_alerts(alert_paths, filter="ztfr").load()
+    measured = packets.with_measured_noise(stamps)
+    ratio = (measured["variance"] / stamps["variance"]).median(("y", "x"))
+    assert (measured["variance"] >= stamps["variance"]).all()
+    assert float(ratio.sel(time="2021-08-25")[0]) > 8
+    assert float(ratio.median()) < 1.5
+    chi2 = measured.ztf.difference(exclude_radius=10)["chi2"].compute()
+    assert float(chi2.max()) < 1.25
+
+
+def test_fading_transients_have_the_magnitude_of_what_is_missing(alert_paths):
+    stamps = ztfxr.open_alerts(alert_paths, filter="ztfg").isel(time=slice(3, 6)).load()
+    diff = stamps.ztf.difference(exclude_radius=10).compute()
+    rising = packets.compare_packets(stamps, diff)
+    negative = stamps.assign_coords(isdiffpos=("time", [False] * 3))
+    fading = packets.compare_packets(negative, diff.assign(difference=-diff["difference"]))
+    for name in ("mag", "mag_psf", "mag_err"):
+        np.testing.assert_allclose(fading[name], rising[name], rtol=1e-6)
+    assert np.isnan(packets.compare_packets(negative, diff)["mag"]).all()
+
+
+def test_an_epoch_that_cannot_be_differenced_keeps_its_row(alert_paths):
+    stamps = ztfxr.open_alerts(alert_paths, filter="ztfg").isel(time=slice(0, 3)).load()
+    stamps["sci"][1] = np.nan
+    stamps = packets.with_measured_noise(stamps)
+    lc = packets.compare_packets(stamps, stamps.ztf.difference(exclude_radius=10).compute())
+    assert np.isnan(lc["mag"].values[:, 0]).tolist() == [False, True, False]
+    assert np.isnan(lc["mag_psf"].values[:, 0]).tolist() == [False, True, False]
+    lines = packets.packet_lines({"ztfg": lc})
+    assert sum(line.startswith("2021-") for line in lines) == 3
+    assert "(3 epochs)" in " ".join(lines)
+
+
+def test_the_profile_and_the_host_of_made_up_stamps():
+    """A Gaussian star of known flux on a broad host, of which IPAC's difference holds 2 %."""
+    y, x = np.mgrid[-31:32, -31:32].astype(np.float64)
+    rng = np.random.default_rng(0)
+    star = 50000 * np.exp(-0.5 * ((x - 0.3) ** 2 + (y + 0.2) ** 2) / 1.4**2) / (2 * np.pi * 1.4**2)
+    host = 400 * np.exp(-0.5 * (x**2 + (2 * y) ** 2) / 15**2)
+    noise = rng.normal(scale=5.0, size=(4, 63, 63))
+    dims, coords = ("time", "y", "x"), {"y": np.arange(-31, 32), "x": np.arange(-31, 32), "filter": "ztfg"}
+    images = {
+        "reference": host + 100 + 0.2 * noise[0] + 0 * noise,
+        "ipac_difference": star + 0.02 * host + noise,
+        "sci": star + noise,
+    }
+    stamps = xr.Dataset(
+        {k: (dims, v) for k, v in images.items()} | {"variance": (dims, 25 + star / 6 + 0 * noise)}, coords
+    )
+    same = {"magzp": 26.0, "magap": 14.0, "magpsf": 14.0, "sigmagap": 0.01, "sigmapsf": 0.02, "isdiffpos": True}
+    stamps = stamps.assign_coords({k: ("time", [v] * 4) for k, v in same.items()})
+    diff = ztfxr.difference(stamps.assign(sci=stamps["sci"] + stamps["reference"]), stamps["reference"].isel(time=0))
+    # The kernel is not what is tested, and so smooth a host leaves it free.
+    diff = diff.compute().assign(difference=stamps["sci"], difference_variance=stamps["variance"])
+    lc = packets.compare_packets(stamps, diff)
+    np.testing.assert_allclose(lc["host_left"], 0.02, atol=0.002)
+    assert (abs(lc["flux_psf"] - 50000) < 4 * lc["flux_psf_err"]).all()
+    assert (lc["profile_chi2"] < 1.4).all()
+    np.testing.assert_allclose(lc["mag_psf"], 26.0 - 2.5 * np.log10(50000), atol=0.01)
 
 
 def test_errors_are_one_line_and_an_exit_status(tmp_path, capsys):

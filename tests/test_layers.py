@@ -26,6 +26,7 @@ RANKS = {
     "plot": 7,
     "pipeline": 7,
     "analyst": 7,
+    "packets": 7,
     "accessor": 8,
     "viewer": 8,
     "demo": 8,

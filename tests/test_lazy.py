@@ -191,6 +191,7 @@ COMPUTES = {
     "read_zfps",
     "photometric_scale",
     "cut_counts",
+    "baseline_table",
     "correct_baseline",
     "clean_zfps",
     "explain",

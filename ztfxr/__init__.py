@@ -84,7 +84,14 @@ from ztfxr.ops.stack import stack
 from ztfxr.ops.stamps import stamp, stamps
 from ztfxr.ops.zeropoint import zero_point
 from ztfxr.photometry.aperture import aperture_correction, aperture_photometry
-from ztfxr.photometry.baseline import clean_zfps, correct_baseline, magnitudes, rescale_errors, total_flux
+from ztfxr.photometry.baseline import (
+    baseline_table,
+    clean_zfps,
+    correct_baseline,
+    magnitudes,
+    rescale_errors,
+    total_flux,
+)
 from ztfxr.photometry.binning import bin_by_night
 from ztfxr.photometry.calibrate import apply_scale, calibrate_flux, photometric_scale
 from ztfxr.photometry.cuts import cut_counts, quality_cuts
@@ -129,6 +136,7 @@ __all__ = [
     "as_catalog",
     "assign_wcs",
     "background",
+    "baseline_table",
     "bin_by_night",
     "build_psf",
     "build_reference",

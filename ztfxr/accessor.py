@@ -178,6 +178,7 @@ class DatasetAccessor(_Accessor[xr.Dataset]):
     apply_scale = _bound(_calibrate.apply_scale)
     aperture_correction = _bound(_aperture.aperture_correction)
     bin_by_night = _bound(_binning.bin_by_night)
+    baseline_table = _bound(_baseline.baseline_table)
     correct_baseline = _bound(_baseline.correct_baseline)
     cut_counts = _bound(_cuts.cut_counts)
     magnitudes = _bound(_baseline.magnitudes)

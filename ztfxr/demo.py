@@ -12,26 +12,22 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from dask.diagnostics.progress import ProgressBar
-from numpy.typing import NDArray
 
-from ztfxr.arrays.noise import mad_std
 from ztfxr.dia.difference import difference
 from ztfxr.io.alerts import open_alerts
 from ztfxr.io.backend import open_epochs, open_quadrant
 from ztfxr.ops.background import variance
 from ztfxr.ops.stack import stack
-from ztfxr.photometry.aperture import aperture_photometry
+from ztfxr.packets import APERTURE, EXCLUDED, compare_packets, packet_lines, with_measured_noise
 from ztfxr.photometry.lightcurve import lightcurve
 from ztfxr.plot import plot_summary
+from ztfxr.plot.lightcurves import plot_packets
 from ztfxr.store.zarr import open_zarr, to_zarr
 from ztfxr.testing.semireal import make_epochs
 
 __all__ = ["DemoResult", "run_alerts", "run_semireal"]
 
 Report = Callable[[str], Any]
-
-_RADIUS = 7.0
-_EXCLUDE = 10.0
 
 
 @dataclass(frozen=True)
@@ -58,8 +54,8 @@ def run_semireal(folder: Path | str, *, n_epochs: int = 15, report: Report = pri
     position = [(float(made.truth["x"]), float(made.truth["y"]))]
     report(f"Differencing {n_epochs} epochs of {frames.sizes['y']} × {frames.sizes['x']} px ...")
     with _progress():
-        diff = difference(frames, reference, exclude=position, exclude_radius=_EXCLUDE).compute()
-    lc = lightcurve(diff, position, radius=_RADIUS)
+        diff = difference(frames, reference, exclude=position, exclude_radius=EXCLUDED).compute()
+    lc = lightcurve(diff, position, radius=APERTURE)
     store, figure = folder / "lightcurve.zarr", folder / "lightcurve.png"
     to_zarr(xr.DataTree.from_dict({"lightcurve": lc, "difference": diff}), store, overwrite=True)
     reopened = open_zarr(store)["lightcurve"].to_dataset().load()
@@ -118,13 +114,13 @@ def run_alerts(alerts: Path | str, folder: Path | str, *, report: Report = print
     assert isinstance(tree, xr.DataTree)
     counts = ", ".join(f"{node.sizes['time']} epochs in {name}" for name, node in tree.children.items())
     report(f"{next(iter(tree.children.values())).attrs['object']}: {counts}")
-    report(f"The kernel is solved outside {_EXCLUDE:g} px of the transient; fluxes are sums within {_RADIUS:g} px.")
+    report(f"The kernel is solved outside {EXCLUDED:g} px of the transient; fluxes are sums within {APERTURE:g} px.")
     curves, diffs = {}, {}
     for name, node in tree.children.items():
-        stamps = node.to_dataset().load()
         with _progress():
-            diffs[name] = difference(node.to_dataset(), exclude_radius=_EXCLUDE).compute()
-        curves[name] = with_ipac(lightcurve(diffs[name], [(0, 0)], radius=_RADIUS), stamps, diffs[name])
+            stamps = with_measured_noise(node.to_dataset().load())
+            diffs[name] = difference(stamps, exclude_radius=EXCLUDED).compute()
+        curves[name] = compare_packets(stamps, diffs[name])
     store, figure = folder / "lightcurve.zarr", folder / "lightcurve.png"
     to_zarr(
         xr.DataTree.from_dict(
@@ -134,37 +130,19 @@ def run_alerts(alerts: Path | str, folder: Path | str, *, report: Report = print
         overwrite=True,
     )
     reopened = {name: open_zarr(store)[f"lightcurve/{name}"].to_dataset().load() for name in curves}
-    for line in alerts_table(reopened):
+    for line in [*alerts_table(reopened), "", *packet_lines(reopened)]:
         report(line)
     name = max(curves, key=lambda k: curves[k].sizes["time"])
     stamps, n = tree[name].to_dataset(), tree[name].sizes["time"]
     plot_summary(stamps, stamps["reference"], diffs[name], reopened, epochs=[0, n // 2, n - 1], path=figure)
-    report(f"Store:  {store}\nFigure: {figure}")
+    magnitudes = folder / "magnitudes.png"
+    plot_packets(reopened, path=magnitudes)
+    report(f"Store:   {store}\nFigures: {figure}, {magnitudes}")
     return DemoResult(store, figure, reopened[name])
-
-
-def with_ipac(lc: xr.Dataset, stamps: xr.Dataset, diff: xr.Dataset) -> xr.Dataset:
-    """`lc` with the same aperture sum on IPAC's difference, and the ratio of residual scatters in the ring of 11 to
-    24 px.
-    """
-    ipac = aperture_photometry(
-        stamps["ipac_difference"], [(0, 0)], radius=_RADIUS, variance=stamps["variance"], mask=False
-    )
-    r: xr.DataArray = np.hypot(stamps["y"], stamps["x"])  # type: ignore[assignment]
-    ring = np.asarray(((r >= 11) & (r <= 24)).transpose("y", "x"))
-    ratio = [
-        mad_std(_pixels(diff["difference"], i)[ring]) / mad_std(_pixels(stamps["ipac_difference"], i)[ring])
-        for i in range(stamps.sizes["time"])
-    ]
-    return lc.assign(ipac_flux=ipac["flux"].variable, scatter_over_ipac=("time", np.array(ratio)))
 
 
 def _day(time: np.datetime64) -> str:
     return str(np.datetime_as_string(time, unit="D"))
-
-
-def _pixels(images: xr.DataArray, epoch: int) -> NDArray[Any]:
-    return np.asarray(images.isel(time=epoch).values)
 
 
 def alerts_table(curves: dict[str, xr.Dataset]) -> list[str]:

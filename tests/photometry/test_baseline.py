@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ztfxr
+from benchmarks import zfps
 from ztfxr.errors import InputError
+from ztfxr.photometry.cuts import PROCSTATUS
 
 LEVELS = (-40.0, 25.0)
 
@@ -91,6 +94,22 @@ def test_cut_measurements_have_no_say():
     spoiled = lc.assign(status=status, flux=lc["flux"].where(status == 0, lc["flux"] + 300))
     out = ztfxr.correct_baseline(spoiled)
     assert abs(float(out["baseline"][0, 0]) - LEVELS[0]) < 4 * float(out["baseline_err"][0, 0])
+
+
+def test_which_flags_cut_is_the_users_choice():
+    """A fit that always loses a pixel keeps its level and its magnitudes where the user says so."""
+    lc, _ = curve()
+    lc = ztfxr.calibrate_flux(lc.assign(status=xr.full_like(lc["flux"], 1 << 12, dtype=np.uint16)))
+    by_default = ztfxr.correct_baseline(ztfxr.quality_cuts(lc))
+    assert (ztfxr.cut_counts(by_default).sel(reason=["status", "no_baseline"]) == lc.sizes["time"]).all()
+    without_cuts = ztfxr.correct_baseline(lc)
+    assert (ztfxr.cut_counts(without_cuts).sel(reason="status") == lc.sizes["time"]).all()
+    assert not ztfxr.magnitudes(without_cuts)["detected"].any()
+    chosen = ztfxr.correct_baseline(ztfxr.quality_cuts(lc, status=["no_good_pixels", "edge"]))
+    assert (ztfxr.cut_counts(chosen).sel(reason="kept") == lc.sizes["time"]).all()
+    assert np.isfinite(chosen["baseline"]).all()
+    assert ztfxr.magnitudes(chosen)["detected"].any()
+    assert int(ztfxr.bin_by_night(chosen)["n_binned"].sum()) == lc.sizes["time"]
 
 
 def test_sources_are_each_alone():
@@ -220,7 +239,119 @@ def test_reference_noise_cancels_in_the_total():
     assert float(pulls.std()) == pytest.approx(1.0, abs=0.04)
 
 
+CUTS = {
+    "10458": {"infobits": 2, "seeing": 2},
+    "10459": {"no_flux": 7, "procstatus": 114, "sky_noise": 5, "seeing": 20},
+    "10550": {"no_flux": 96, "procstatus": 103, "infobits": 10, "sky_noise": 45, "seeing": 47},
+    "12210": {"infobits": 1, "sky_noise": 2, "seeing": 2},
+    "12234": {"infobits": 2, "sky_noise": 2, "seeing": 11},
+}
+ROWS = {"10458": 50, "10459": 683, "10550": 1711, "12210": 92, "12234": 55}
 KEPT = {"10458": 46, "10459": 548, "10550": 1534, "12210": 87, "12234": 42}
+
+
+@pytest.mark.parametrize("number", CUTS)
+def test_rows_of_the_real_files_are_kept_and_cut_for_these_reasons(shared: Path, number: str) -> None:
+    (path,) = (shared / "data" / "zfps").glob(f"*{number}*")
+    lc = ztfxr.quality_cuts(ztfxr.read_zfps(path), max_sky_noise=25.0, max_seeing=4.0)
+    counts = ztfxr.cut_counts(lc).to_series()
+    assert counts["kept"] == KEPT[number]
+    assert counts["kept"] + counts["cut"] == ROWS[number]
+    assert {reason: n for reason, n in counts.drop(["kept", "cut"]).items() if n} == CUTS[number]
+    calibrated = ztfxr.calibrate_flux(lc)
+    assert int((np.isfinite(calibrated["flux_ujy"]) & (lc["cuts"] == 0)).sum()) == KEPT[number]
+
+
+def _by_hand(path: Path) -> tuple[list[str], list[list[str]]]:
+    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    return [name.strip() for name in lines[0].split(",")], [line.split() for line in lines[1:]]
+
+
+@pytest.mark.parametrize("number", CUTS)
+def test_the_cuts_are_those_of_the_recipe_by_hand(shared: Path, number: str) -> None:
+    """infobits below 2**25, scisigpix to 25 DN, seeing to 4 arcsec, a flux, and codes that do not condemn it."""
+    (path,) = (shared / "data" / "zfps").glob(f"*{number}*")
+    names, rows = _by_hand(path)
+    tables = [dict(zip(names, row, strict=True)) for row in rows]
+    kept = [
+        t
+        for t in tables
+        if int(t["infobitssci"]) < 2**25
+        and float(t["scisigpix"]) <= 25
+        and float(t["sciinpseeing"]) * 1.012 <= 4
+        and t["forcediffimflux"] not in ("null", "-99999")
+        and not {"56", "61"} & set(t["procstatus"].split(","))
+    ]
+    assert len(kept) == KEPT[number]
+
+
+def test_what_the_codes_mean_in_the_real_files(shared: Path) -> None:
+    """57 lacks a source in the reference but has its flux, 61 never has one, 56 has in most rows."""
+    seen: dict[str, list[tuple[bool, bool]]] = {}
+    for path in (shared / "data" / "zfps").glob("*.txt"):
+        lc = ztfxr.read_zfps(path).isel(source=0)
+        known = zip(
+            lc["procstatus"].values.tolist(),
+            np.isfinite(lc["flux"].values).tolist(),
+            np.isfinite(lc["reference_mag"].values).tolist(),
+            strict=True,
+        )
+        for code, flux, reference in known:
+            seen.setdefault(code, []).append((flux, reference))
+    assert set(seen) == {"0", "56", "57", "61", "56,57", "57,61"}
+    assert all(flux for flux, _ in seen["0"] + seen["57"])
+    assert not any(reference for _, reference in seen["57"] + seen["56,57"] + seen["57,61"])
+    assert not any(flux for flux, _ in seen["61"] + seen["57,61"])
+    assert (sum(flux for flux, _ in seen["56"]), len(seen["56"])) == (114, 121)
+    assert {int(c) for code in seen for c in code.split(",")} <= set(PROCSTATUS)
+
+
+@pytest.mark.parametrize("code", sorted(PROCSTATUS))
+def test_codes_that_say_nothing_against_the_flux_are_accepted(code: int) -> None:
+    lc, _ = curve(n=4)
+    marked = ztfxr.quality_cuts(lc.assign(procstatus=("time", np.array(["0", f"{code}", f"57,{code}", "0"]))))
+    expected = code not in (0, 57, 58, 62)
+    assert (marked["cuts"].values[:, 0] != 0).tolist() == [False, expected, expected, False]
+
+
+def test_the_table_of_levels(shared: Path) -> None:
+    lc, _ = curve(n_source=2)
+    table = ztfxr.baseline_table(ztfxr.correct_baseline(lc))
+    assert dict(table.sizes) == {"group": 2, "source": 2}
+    assert table["rfid"].values.tolist() == [0, 1]
+    assert table["n_epochs"].values.tolist() == [80, 80]
+    assert np.abs(table["baseline"].values - np.array(LEVELS)[:, None]).max() < 10
+    assert (table["n_good"] == 80).all()
+    (path,) = (shared / "data" / "zfps").glob("*10458*")
+    real = ztfxr.baseline_table(ztfxr.clean_zfps(path))
+    names = zip(real["field"].values, real["ccdid"].values, real["qid"].values, real["filter"].values, strict=True)
+    assert list(names) == [(573, 5, 1, "ztfg"), (573, 5, 1, "ztfr"), (574, 8, 2, "ztfg"), (574, 8, 2, "ztfr")]
+    assert real["n_epochs"].values.tolist() == [13, 12, 12, 13]
+    assert real["n_good"].values[:, 0].tolist() == [11, 12, 10, 13]
+    variable = ztfxr.baseline_table(ztfxr.clean_zfps(path, variable=True))
+    assert "baseline" not in variable
+    assert (variable["error_factor"] >= 1).all()
+    with pytest.raises(InputError, match="no baselines yet"):
+        ztfxr.baseline_table(lc)
+
+
+def test_a_group_without_a_level_counts_its_measurements() -> None:
+    lc, _ = curve()
+    table = ztfxr.baseline_table(ztfxr.correct_baseline(lc.assign(flux=lc["flux"] + 500 * np.sin(lc["mjd"] / 3.0))))
+    assert np.isnan(table["baseline"]).all()
+    assert (table["n_good"] == 80).all()
+
+
+def test_the_command_prints_every_file(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quiet = ["--quiet", "12210", "59110", "59300", "--min-epochs", "2"]
+    zfps.main([str(shared / "data" / "zfps"), "--variable", "10459", "10550", *quiet])
+    printed = capsys.readouterr().out
+    for number, kept in KEPT.items():
+        assert re.search(rf"req000{number}\S*: {kept} of {ROWS[number]} rows kept", printed)
+    assert "calibrated: 87 rows on their level, 83 detected" in printed
+    assert "calibrated: total flux of 1534 rows" in printed
+    zfps.main([str(shared / "data" / "zfps")])
+    assert capsys.readouterr().out.count("on no level") == 3
 
 
 @pytest.mark.parametrize("number", ["10458", "12234"])

@@ -88,6 +88,15 @@ def test_scales_need_what_they_need():
         ztfxr.apply_scale(lc.isel(time=slice(1, None)), ztfxr.photometric_scale(lc))
 
 
+def test_too_few_stars_are_an_error_and_not_a_scale_of_nan():
+    lc, _, _ = stars()
+    with pytest.raises(InputError, match="4 stars have a median signal-to-noise ratio of 10 or more, and 5 are needed"):
+        ztfxr.photometric_scale(lc.isel(source=slice(20, 24)))
+    with pytest.raises(InputError, match="lower min_snr"):
+        ztfxr.photometric_scale(lc.assign(flux=lc["flux"] * np.nan))
+    assert np.isfinite(ztfxr.photometric_scale(lc.isel(source=slice(20, 24)), min_stars=3)["scale"]).all()
+
+
 def test_zero_point_colour_exposure_and_scatter():
     lc, _, _ = stars(n_time=2, n_source=3)
     lc = lc.assign_coords(magzp=("time", [26.0, 26.4]), exptime=("time", [30.0, 60.0]), magzprms=("time", [0.02, 0.03]))

@@ -8,8 +8,10 @@ import pytest
 import xarray as xr
 
 from tests.plot.conftest import MJD, NT, by_label, lightcurve, times
+from ztfxr.arrays.smooth import smooth_nights
 from ztfxr.errors import InputError
 from ztfxr.plot import FILTER_COLORS, plot_lightcurve
+from ztfxr.plot.lightcurves import plot_packets, plot_smooth
 from ztfxr.schema import annotate_all
 
 
@@ -104,3 +106,33 @@ def test_unusable_light_curves() -> None:
         plot_lightcurve(lightcurve(), source=3)
     with pytest.raises(InputError, match="neither a coordinate 'time' nor 'mjd'"):
         plot_lightcurve(lightcurve().drop_vars(["time", "mjd"]))
+
+
+def test_packets_beside_our_magnitudes(tmp_path) -> None:
+    values = {"mag": 15.1, "mag_err": 0.01, "mag_psf": 15.0, "mag_psf_err": 0.02, "deviation_ap": -0.1}
+    lc = xr.Dataset({k: ("time", np.full(NT, v)) for k, v in (values | {"deviation_psf": 0.2}).items()})
+    packet = {k: ("time", np.full(NT, v)) for k, v in {"magpsf": 14.8, "sigmapsf": 0.03, "sigmagap": 0.01}.items()}
+    lc = lc.assign_coords(mjd=("time", MJD), **packet)
+    figure = plot_packets({"ztfg": lc, "ztfr": lc}, path=tmp_path / "p.png")
+    top, psf, aperture = figure.axes
+    assert top.yaxis_inverted()
+    labels = set(by_label(top))
+    assert labels == {f"{b} {what}" for b in ("ztfg", "ztfr") for what in ("magpsf", "ours, PSF", "ours, aperture")}
+    for ax, deviation in ((psf, 0.2), (aperture, -0.1)):
+        drawn = [c for c in ax.containers if c.lines[0] is not None]
+        assert len(drawn) == 2
+        np.testing.assert_allclose(drawn[0].lines[0].get_ydata(), deviation)
+    assert (tmp_path / "p.png").stat().st_size > 1000
+
+
+def test_a_smooth_curve_with_its_residuals(tmp_path) -> None:
+    mjd = np.concatenate([np.linspace(0.0, 0.2, 9), [5.0, 5.1]])
+    flux = np.where(mjd < 1, 100 * np.sin(10 * mjd), 3.0)
+    lc = xr.Dataset({"flux": ("time", flux), "flux_err": ("time", np.ones(11))}).assign_coords(mjd=("time", mjd))
+    curve = smooth_nights(mjd, flux, np.ones(11))
+    figure = plot_smooth(annotate_all(lc), curve, path=tmp_path / "s.png")
+    line = by_label(figure.axes[1])["smooth curve"]
+    np.testing.assert_array_equal(line.get_xdata(), mjd[:9])
+    np.testing.assert_allclose(line.get_ydata(), flux[:9], atol=1.0)
+    assert "reduced chi-square" in figure.axes[2].get_xlabel()
+    assert (tmp_path / "s.png").stat().st_size > 1000

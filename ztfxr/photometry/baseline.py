@@ -19,7 +19,7 @@ from ztfxr.photometry.calibrate import calibrate_flux
 from ztfxr.photometry.cuts import kept, quality_cuts
 from ztfxr.schema import CUT_PLANES, annotate_all, planes_to_bits
 
-__all__ = ["clean_zfps", "correct_baseline", "magnitudes", "rescale_errors", "total_flux"]
+__all__ = ["baseline_table", "clean_zfps", "correct_baseline", "magnitudes", "rescale_errors", "total_flux"]
 
 Rescale = Literal["scatter", "fit"]
 ReferenceNoise = Literal["add", "common", "cancel"]
@@ -125,7 +125,7 @@ def _apply(lc: xr.Dataset, name: str, columns: dict[str, NDArray[Any]]) -> xr.Da
     factor = np.nan_to_num(columns["error_factor"], nan=1.0)
     found = {k: (dims, v) for k, v in columns.items()} | {"error_factor": (dims, factor)}
     unknown = np.isnan(columns["baseline"]) * np.uint16(planes_to_bits(["no_baseline"], CUT_PLANES))
-    cuts = lc["cuts"].values if "cuts" in lc else np.zeros(level.shape, dtype=np.uint16)
+    cuts = _cuts(lc, level.shape)
     corrected = {
         name: lc[name].copy(data=lc[name].values - level),
         f"{name}_err": lc[f"{name}_err"].copy(data=lc[f"{name}_err"].values * factor),
@@ -136,6 +136,55 @@ def _apply(lc: xr.Dataset, name: str, columns: dict[str, NDArray[Any]]) -> xr.Da
         out[part].attrs["units"] = out[name].attrs.get("units", "")
     out["quiet"].attrs["long_name"] = "True where the epoch was used for the level of its group"
     return out
+
+
+def _cuts(lc: xr.Dataset, shape: tuple[int, ...]) -> NDArray[np.uint16]:
+    """The cuts that there are, else those that any flag makes."""
+    if "cuts" in lc:
+        return np.asarray(lc["cuts"].values)
+    if "status" not in lc:
+        return np.zeros(shape, dtype=np.uint16)
+    return np.where(lc["status"].values != 0, np.uint16(planes_to_bits(["status"], CUT_PLANES)), np.uint16(0))
+
+
+def baseline_table(lc: xr.Dataset, *, by: Sequence[str] | None = None) -> xr.Dataset:
+    """What `ztfxr.correct_baseline` found, one row for each group of epochs. Computes.
+
+    Parameters
+    ----------
+    lc
+        Light curves on (time, source) with `baseline`, as `ztfxr.correct_baseline` gives them, or with `error_factor`
+        alone (`ztfxr.rescale_errors`).
+    by
+        As it was given there.
+
+    Returns
+    -------
+    xarray.Dataset
+        On (group, source): `baseline`, `baseline_err`, `error_factor`, `n_baseline` where they are there, `n_good`, the
+        measurements that were not cut for another reason, and `n_epochs` on group; the coordinates that tell groups
+        apart on group.
+
+    Raises
+    ------
+    InputError
+    """
+    if "error_factor" not in lc:
+        raise InputError("the light curve has no baselines yet: call ztfxr.correct_baseline or rescale_errors first")
+    ordered = lc.transpose("time", "source", ...)
+    number = _groups(ordered, by)
+    _, first = np.unique(number, return_index=True)
+    names = [n for n in ("baseline", "baseline_err", "error_factor", "n_baseline") if n in ordered]
+    out = xr.Dataset({n: (("group", "source"), ordered[n].values[first], ordered[n].attrs) for n in names})
+    shape = (len(number), lc.sizes["source"])
+    good = (_cuts(ordered, shape) & ~np.uint16(planes_to_bits(["no_baseline"], CUT_PLANES))) == 0
+    counts = np.zeros((len(first), shape[1]), dtype=np.int64)
+    np.add.at(counts, number, good)
+    out["n_good"] = (("group", "source"), counts, {"long_name": "measurements that were not cut for another reason"})
+    out["n_epochs"] = ("group", np.bincount(number, minlength=len(first)), {"long_name": "epochs"})
+    keys = [n for n in _GROUPS if n in lc.coords] if by is None else list(by)
+    along = {n: ("group", np.broadcast_to(ordered.coords[n].values, len(number))[first]) for n in keys}
+    return out.assign_coords(along)
 
 
 def _lightcurve(lc: xr.Dataset, name: str) -> xr.Dataset:

@@ -134,6 +134,7 @@ def photometric_scale(
     Raises
     ------
     InputError
+        There is no such flux, or there are too few stars for any epoch.
 
     Notes
     -----
@@ -150,6 +151,11 @@ def photometric_scale(
     eligible = _bright(values, errors, min_snr)
     if constant is not None:
         eligible = eligible & np.asarray(constant.values, dtype=bool)
+    if eligible.sum() < min_stars:
+        raise InputError(
+            f"{int(eligible.sum())} stars have a median signal-to-noise ratio of {min_snr:g} or more, and {min_stars} "
+            "are needed; give more or brighter stars, or lower min_snr or min_stars"
+        )
     x, y, place = _field_coordinates(ordered, order)
     rules = ScaleRules(n_sigma, np.inf if constant is not None else max_chi2, min_stars)
     fit = fit_scales(values, errors, polynomial_terms(y, x, order), eligible, rules)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,38 @@ from numpy.typing import NDArray
 from ztfxr.errors import InputError
 from ztfxr.schema import CUT_PLANES, STATUS_PLANES, annotate_all, planes_to_bits
 
-__all__ = ["cut_counts", "kept", "quality_cuts"]
+__all__ = ["PROCSTATUS", "cut_counts", "kept", "quality_cuts"]
 
 _PIXEL_SCALE = 1.012
 _BAD_BITS = 1 << 25
-_GOOD_PROCSTATUS = (0, 57, 58, 62, 63)
+
+PROCSTATUS: Mapping[int, str] = MappingProxyType(
+    {
+        0: "no warning",
+        52: "more input images than one request may have: ask for the later dates in another",
+        54: "too few pixels to measure the background",
+        55: "too many bad pixels",
+        56: "bad pixels, NaN among them, may have spoiled the photometry",
+        57: "no source in the reference catalogue within 5 arcsec, so that reference_mag and its like are NaN",
+        58: "no catalogue of the reference image in the archive, with the same consequence",
+        59: "the difference image is of an early software, and the errors are suspect",
+        60: "the PSF of the difference image has an even number of samples along a side",
+        61: "off the difference image, or too close to its edge",
+        62: "the request began before the survey did (17 March 2018), and was set to its start",
+        63: "no image of this position and these dates",
+        64: "the job failed; its log says how",
+        65: "the request ended before the survey began",
+        255: "the service's database could not be asked",
+    }
+)
+"""What the codes of the ZTF forced photometry service mean; a row may have several, separated by commas.
+
+The meanings are the service's (Masci et al. 2023, arXiv:2305.16279, and the programs that talk to it). The real files
+that the tests read bear out 0, 56 (a flux in most rows), 57 (a flux, but nothing of the reference), 61 and 57,61 (never
+a flux); the others have not been met. 62 to 65 and 255 are about a whole request: files of 63 to 255 have no rows.
+"""
+
+_GOOD_PROCSTATUS = (0, 57, 58, 62)
 
 
 def quality_cuts(
@@ -38,10 +66,13 @@ def quality_cuts(
     lc
         Light curves on (time, source), as `ztfxr.lightcurve` or `ztfxr.read_zfps` give them.
     status
-        Planes of `status` that cut a measurement; by default all.
+        Planes of `status` that cut a measurement; by default all. What follows goes by `cuts` alone: a fit that lost a
+        few pixels is kept by naming the others.
     procstatus
-        Codes of the forced photometry service that are accepted (57 and 58: nothing in the reference to compare
-        with; 62, 63: dates outside the survey). 56 stands for bad pixels, 61 for a missing measurement.
+        Codes of the forced photometry service that are accepted, all others cut: by default those that say nothing
+        against the flux. 57 and 58 only mean that the reference has no source, or no catalogue, to add
+        (`ztfxr.total_flux` is NaN then), 62 that the dates of the request were moved. 56 stands for bad pixels, 61 for
+        a missing measurement; `ztfxr.photometry.cuts.PROCSTATUS` has them all.
     infobits
         Bits of the science image that condemn it; 33554432 is IPAC's "bad".
     max_sky_noise
@@ -81,12 +112,15 @@ def quality_cuts(
 
 
 def kept(lc: xr.Dataset, flux: str, *, flagged: bool = False) -> xr.DataArray:
-    """True where a `flux` is finite, its error positive, and the measurement neither flagged nor cut; lazy."""
+    """True where a `flux` is finite, its error positive, and the measurement not cut; lazy.
+
+    `cuts` decide where there are any, since they say which planes of `status` condemn a measurement; else all do.
+    """
     good: xr.DataArray = abs(lc[flux]) < np.inf
     good = good & (lc[f"{flux}_err"] > 0)
-    for name in () if flagged else ("cuts", "status"):
-        if name in lc:
-            good = good & (lc[name] == 0)
+    name = "cuts" if "cuts" in lc else "status"
+    if not flagged and name in lc:
+        good = good & (lc[name] == 0)
     return good.reset_coords(drop=True)
 
 

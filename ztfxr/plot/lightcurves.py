@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ztfxr.arrays.smooth import SmoothCurve
 from ztfxr.errors import InputError
 from ztfxr.plot._common import label_of, moments
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["FILTER_COLORS", "plot_lightcurve"]
+__all__ = ["FILTER_COLORS", "plot_lightcurve", "plot_packets", "plot_smooth"]
 
 LightCurves: TypeAlias = xr.Dataset | xr.DataTree | Mapping[str, xr.Dataset]
 FluxName: TypeAlias = Literal["flux", "flux_ujy"]
@@ -184,3 +187,90 @@ def draw_legend(ax: Axes) -> None:
     once = dict(zip(reversed(labels), reversed(handles), strict=True))
     names = sorted(dict.fromkeys(labels), key=lambda name: name == "no measurement")
     ax.legend([once[name] for name in names], names, fontsize="small", framealpha=0.8)
+
+
+def plot_packets(curves: Mapping[str, xr.Dataset], *, path: str | PathLike[str] | None = None) -> Figure:
+    """Draw magnitudes of alert packets beside our own, and the deviations below. Computes.
+
+    Parameters
+    ----------
+    curves
+        By filter, as `ztfxr.packets.compare_packets` gives them.
+    path
+        Save the figure here too, at 150 dots per inch.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        3, 1, figsize=(9.0, 8.0), sharex=True, height_ratios=[2.0, 1.0, 1.0], layout="constrained"
+    )
+    for order, (band, lc) in enumerate(curves.items()):
+        color, when = FILTER_COLORS.get(band, f"C{order}"), moments(lc, True)
+        _draw_magnitudes(axes[0], lc, when, band, color)
+        shift = 0.25 * (order - (len(curves) - 1) / 2)
+        for ax, (name, ours, sigma) in zip(axes[1:], _DEVIATIONS, strict=True):
+            deviation, packet, own = (lc[k].values.reshape(len(when)) for k in (name, sigma, ours))
+            ax.errorbar(when + shift, deviation, packet, fmt="none", ecolor=color, elinewidth=4, alpha=0.3)
+            ax.errorbar(when + shift, deviation, own, fmt="o", ms=3.5, color=color, elinewidth=0.9)
+            ax.axhline(0.0, color="0.6", lw=0.8, zorder=0)
+    axes[0].invert_yaxis()
+    axes[0].set_ylabel("AB magnitude")
+    axes[0].legend(fontsize="small")
+    axes[1].set_ylabel("PSF fit − magpsf (mag)")
+    axes[2].set_ylabel("aperture − magap (mag)")
+    axes[2].set_xlabel("MJD (d); thick bars: the packet's error, thin bars: ours")
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
+
+
+_DEVIATIONS = (("deviation_psf", "mag_psf_err", "sigmapsf"), ("deviation_ap", "mag_err", "sigmagap"))
+
+
+def _draw_magnitudes(ax: Axes, lc: xr.Dataset, when: NDArray[Any], band: str, color: str) -> None:
+    n = len(when)
+    packet, ours, error = (lc[k].values.reshape(n) for k in ("magpsf", "mag_psf", "mag_psf_err"))
+    ax.errorbar(
+        when, packet, lc["sigmapsf"].values, fmt="s", ms=8, mfc="none", color=color, alpha=0.6, label=f"{band} magpsf"
+    )
+    ax.errorbar(when, ours, error, fmt="o", ms=3.5, color=color, elinewidth=0.9, label=f"{band} ours, PSF")
+    ax.plot(when, lc["mag"].values.reshape(n), "x", ms=5, color="0.2", label=f"{band} ours, aperture")
+
+
+def plot_smooth(lc: xr.Dataset, curve: SmoothCurve, *, path: str | PathLike[str] | None = None) -> Figure:
+    """Draw a light curve, its richest night with the smooth curve through it, and all residuals. Computes.
+
+    Parameters
+    ----------
+    lc
+        `flux`, `flux_err` of one source on (time,), with the coordinate `mjd` or `time`.
+    curve
+        Of `ztfxr.arrays.smooth.smooth_nights`.
+    path
+        Save the figure here too, at 150 dots per inch.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(3, 1, figsize=(9.0, 8.0), height_ratios=[1.2, 1.5, 0.8], layout="constrained")
+    when, flux, error = moments(lc, True), lc["flux"].values, lc["flux_err"].values
+    richest = np.argmax(np.bincount(curve.night[curve.night >= 0], minlength=1))
+    rows = np.flatnonzero(curve.night == richest)
+    rows = rows[np.argsort(when[rows])]
+    look: dict[str, Any] = {"fmt": "o", "ms": 3.5, "elinewidth": 0.9, "color": "C0"}
+    axes[0].errorbar(when, flux, error, **look)
+    if rows.size:
+        axes[0].axvspan(when[rows[0]], when[rows[-1]], color="C1", alpha=0.3, label="the night below")
+        axes[0].legend(fontsize="small")
+    axes[1].errorbar(when[rows], flux[rows], error[rows], **look)
+    axes[1].plot(when[rows], curve.value[rows], color="C1", label="smooth curve")
+    axes[2].plot(curve.pulls(flux, error), "o", ms=3.5)
+    axes[2].axhspan(-1.0, 1.0, color="0.9", zorder=0)
+    axes[2].set_xlabel(f"epoch; reduced chi-square {curve.chi2 / max(curve.dof, 1e-9):.2f} with {curve.dof:.1f} dof")
+    axes[2].set_ylabel("residual / error")
+    for ax in axes[:2]:
+        ax.set_xlabel("MJD (d)")
+        ax.set_ylabel(label_of(lc["flux"]))
+    axes[1].legend(fontsize="small")
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
