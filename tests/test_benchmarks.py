@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from photutils.aperture import CircularAperture
 
-from benchmarks import _scenes, apertures, image, lco, psf, reading
+from benchmarks import _scenes, apertures, image, injection, lco, lightcurves, psf, reading
 from benchmarks.peers import clean
 
-MODULES = ("apertures", "difference", "image", "lco", "pipeline", "reading", "psf")
+MODULES = ("apertures", "difference", "image", "lco", "limits", "lightcurves", "pipeline", "reading", "psf")
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -113,6 +113,36 @@ def test_psf_fits_agree() -> None:
         fluxes[method] = benchmark.run()
     np.testing.assert_allclose(fluxes["ztfxr"], fluxes["photutils"], rtol=5e-3)
     np.testing.assert_allclose(fluxes["ztfxr"], benchmark.stars.flux, rtol=0.15)
+
+
+def test_pairs_come_apart() -> None:
+    """Jointly solved, by both programs; alone, each would hold a good part of its neighbour's light."""
+    for method in ("ztfxr", "photutils"):
+        benchmark = psf.Neighbours()
+        benchmark.setup(method, 100)
+        np.testing.assert_allclose(benchmark.run(), benchmark.stars.flux, rtol=0.2)
+
+
+def test_both_ways_to_light_curves_agree() -> None:
+    frames, stamps = (
+        lightcurves.curves(k, 2, 100, lightcurves.SMALL_FRAME_SIZE).compute() for k in ("frames", "stamps")
+    )
+    stars, _ = lightcurves.scene(lightcurves.SMALL_FRAME_SIZE, 100)
+    assert frames["flux"].shape == stamps["flux"].shape == (2, 100)
+    assert np.abs((frames["flux"] - stamps["flux"]) / frames["flux_err"]).max() < 3
+    assert float(((frames["flux"] - stars.flux) / frames["flux_err"]).std()) == pytest.approx(1.0, abs=0.2)
+
+
+def test_artificial_stars_are_reported() -> None:
+    """With the true PSF on science images: pulls of unit width."""
+    scene = injection.make_stack(450, 2, seed=1)
+    true = injection.gridded_psf(scene.truth.isel(time=slice(2)))
+    measure = injection.jobs(scene, true)["science images"]
+    found = injection.injected(scene, measure, true, rounds=1)
+    report = injection.reports(scene, found.sel(psf="true PSF"))
+    assert abs(float(report["all_pull_mad"]) - 1) < 0.15
+    assert len(list(injection.lines(report, "mag"))) == 1 + injection.MAG_BINS
+    assert int(report["surface_brightness_n"].sum()) == 2 * injection.AT_ONCE > int(report["mag_n"].sum()) > 0
 
 
 def test_built_psfs_give_the_true_fluxes() -> None:

@@ -255,7 +255,7 @@ _VARIABLES: tuple[Spec, ...] = (
     Spec("x_refined", ("source",), "float64", "pixel", "x position, refined over all epochs"),
     Spec("y_refined", ("source",), "float64", "pixel", "y position, refined over all epochs"),
     Spec("status", _TS, "uint16", "", "what happened to the measurement; 0 is good"),
-    Spec("surface_brightness", _TS, "float64", "DN", "light of the image at the place, over its median"),
+    Spec("surface_brightness", _TS, "float64", "DN", "light of the image around the place, over its median"),
     Spec("flux_injected", _TS, "float64", "DN", "flux of the artificial star"),
     Spec("mag_injected", _S, "float64", "mag", "AB magnitude of the artificial star"),
     Spec("cuts", _TS, "uint16", "", "why the measurement was cut; 0 is kept"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import cProfile
+import pstats
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -525,3 +528,30 @@ def test_aperture_correction_needs_radii_and_stars() -> None:
 def test_bad_radii_and_annuli(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         aperture_photometry(NOISE, POSITIONS, **options)
+
+
+_MEASURED: dict[str, Callable[[xr.Dataset, NDArray[Any], xr.DataArray], object]] = {
+    "apertures": lambda i, p, psf: ztfxr.aperture_photometry(i, p, radius=[2, 3], annulus=(5, 8)),
+    "apertures, radii": lambda i, p, psf: ztfxr.aperture_photometry(i, p, radius=np.linspace(2, 6, 10)),
+    "psf": lambda i, p, psf: ztfxr.forced_photometry(i, p, psf, background="annulus"),
+    "psf, alone": lambda i, p, psf: ztfxr.forced_photometry(i, p, psf, background="none", group_radius=0),
+    "injection": lambda i, p, psf: ztfxr.inject(i, p, np.full(len(p), 9.0), psf),
+}
+
+
+@pytest.mark.parametrize("measured", list(_MEASURED))
+def test_python_does_not_loop_over_sources(measured: str) -> None:
+    """Twenty times as many sources make no more calls of functions, Python's or C's."""
+    rng = np.random.default_rng(0)
+    planes = {"sci": rng.normal(0, 3, (200, 200)), "variance": np.full((200, 200), 9.0)}
+    images = xr.Dataset({k: (("y", "x"), v.astype(np.float32)) for k, v in planes.items()}).assign_coords(gain=6.0)
+    psf = xr.DataArray(gaussian_star(6.0, 6.0, 1.0, (13, 13)), dims=("psf_y", "psf_x"))
+
+    def calls(n: int) -> int:
+        places = rng.uniform(30, 170, (n, 2))
+        _MEASURED[measured](images, places, psf)
+        with cProfile.Profile() as profile:
+            _MEASURED[measured](images, places, psf)
+        return int(pstats.Stats(profile).total_calls)  # type: ignore[attr-defined]
+
+    assert calls(400) < calls(20) + 190

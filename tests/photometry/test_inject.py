@@ -6,8 +6,11 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
 import ztfxr
+from ztfxr.arrays.injection import add_stamps, light_at
 from ztfxr.errors import InputError
 from ztfxr.testing import Detector, Optics, make_scene, true_psf
 
@@ -59,6 +62,51 @@ def test_the_noise_is_that_of_the_photons(scene):
     assert abs(float(gap.sum() / np.sqrt(more.sum()))) < 4
 
 
+@given(
+    places=st.lists(st.tuples(*[st.floats(-12, 30) | st.sampled_from([np.nan, np.inf, -1e9, 1e300])] * 2), max_size=6),
+    side=st.sampled_from([1, 3, 7]),
+)
+def test_stars_anywhere_add_up(places, side):
+    """Against one star at a time on a canvas that is larger than the image."""
+    n, rng = len(places), np.random.default_rng(side)
+    y, x = np.array(places).reshape(n, 2).T
+    flux, stamps = rng.normal(size=n), rng.normal(size=(n, side, side))
+    canvas = np.zeros((80, 80))
+    for a, b, f, stamp in zip(y, x, flux, stamps, strict=True):
+        if abs(a) < 31 and abs(b) < 31:
+            top, left = (int(np.floor(p + 0.5)) - side // 2 + 30 for p in (a, b))
+            canvas[top : top + side, left : left + side] += f * stamp
+    image = np.ones((18, 20))
+    found, _ = add_stamps(image, image, flux, stamps, x, y, np.array(1.0), np.array(0), noise=False)
+    np.testing.assert_allclose(found - 1, canvas[30:48, 30:50], atol=1e-12)
+
+
+def test_local_light_is_not_that_of_the_place(scene):
+    image = scene.images["sci"].values[0].copy()
+    bad = np.zeros(image.shape, bool)
+    x, y = np.array([40.3, 0.2, np.nan, 4000.0]), np.array([60.8, 255.0, 3.0, 5.0])
+    found = light_at(image, bad, x, y)
+    v, u = np.indices(image.shape)
+    for k in range(2):
+        away = np.hypot(v - y[k], u - x[k])
+        expected = image[(away >= 3) & (away <= 6)].mean(dtype=float) - np.median(image)
+        assert found[k] == pytest.approx(expected, abs=1e-4)
+    assert np.isnan(found[2:]).all()
+    image[60:62, 39:42] = 1e6
+    np.testing.assert_allclose(light_at(image, bad, x, y)[0], found[0], atol=0.1)
+    image[55, 40], image[56, 40], bad[56, 40] = np.nan, 1e6, True
+    np.testing.assert_allclose(light_at(image, bad, x, y)[0], found[0], atol=2.0)
+    assert np.isnan(light_at(image, ~bad, x, y)[1])
+
+
+def test_an_epoch_without_a_time_has_noise_of_its_own(scene):
+    lost = scene.images.assign_coords(mjd=scene.images["mjd"].where(scene.images["mjd"] > scene.images["mjd"][0]))
+    out = ztfxr.inject(lost, PLACES, FLUX, stamps(scene, PLACES), seed=3)
+    whole = ztfxr.inject(scene.images, PLACES, FLUX, stamps(scene, PLACES), seed=3)
+    assert np.isfinite(out["sci"]).all()
+    xr.testing.assert_equal(out["sci"][1:], whole["sci"][1:])
+
+
 def test_noise_does_not_depend_on_chunks_or_slices(scene):
     psf = stamps(scene, PLACES)
     whole = ztfxr.inject(scene.images, PLACES, FLUX, psf, seed=3)
@@ -68,6 +116,22 @@ def test_noise_does_not_depend_on_chunks_or_slices(scene):
     part = ztfxr.inject(scene.images.isel(time=slice(2, 4)), PLACES, FLUX, psf, seed=3)
     xr.testing.assert_equal(part["sci"], whole["sci"].isel(time=slice(2, 4)))
     assert not ztfxr.inject(scene.images, PLACES, FLUX, psf, seed=4)["sci"].equals(whole["sci"])
+
+
+def test_stamps_of_a_psf_in_memory_wait_for_their_epoch(scene, monkeypatch):
+    one = true_psf(scene.truth, 0, [0.0], [0.0]).isel(source=0)
+    psf = xr.concat([one] * scene.images.sizes["time"], dim="time")
+    whole = ztfxr.inject(scene.images, PLACES, FLUX, psf)
+
+    def not_yet(*_, **__):
+        raise AssertionError("evaluated too early")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ztfxr.photometry.psf.psf_stamps", not_yet)
+        lazy = ztfxr.inject(scene.images.chunk(time=1), PLACES, FLUX, psf)
+        with pytest.raises(AssertionError, match="too early"):
+            ztfxr.inject(scene.images, PLACES, FLUX, psf)
+    xr.testing.assert_equal(lazy["sci"].compute(), whole["sci"])
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +157,19 @@ def test_a_good_measurement_gets_a_good_report(injected):
     assert int(report["mag_n"].sum()) == int(report["all_n"]) == 70 * 6
 
 
+@pytest.mark.parametrize("draw", ["standard_normal", "uniform"])
+def test_the_error_of_the_width(draw):
+    """Against the scatter of the widths of many samples, for errors of any distribution."""
+    pulls = getattr(np.random.default_rng(3), draw)(size=(400, 300))
+    flux = xr.DataArray(1000 + pulls, dims=("bin", "source"))
+    stars = xr.Dataset({"flux": flux, "flux_err": xr.ones_like(flux), "flux_injected": xr.full_like(flux, 1000.0)})
+    number = xr.DataArray(np.arange(400.0), dims="bin").broadcast_like(flux)
+    report = ztfxr.injection_report(stars.assign(bin=number), bins={"bin": np.arange(401) - 0.5})
+    assert float(report["bin_pull_width_err"].mean()) == pytest.approx(float(report["bin_pull_width"].std()), rel=0.12)
+    lone = ztfxr.injection_report(xr.zeros_like(stars.isel(bin=0)).assign(flux_err=stars["flux_err"][0]))
+    assert float(lone["all_pull_width"]) == float(lone["all_pull_width_err"]) == 0.0
+
+
 def test_a_bad_measurement_gets_a_bad_report(injected):
     spoiled = injected.assign(flux=injected["flux"] * 0.95, flux_err=injected["flux_err"] / 2)
     report = ztfxr.injection_report(spoiled, bins={"mag": [17, 18.5, 22]})
@@ -107,6 +184,8 @@ def test_the_report_is_drawn(injected):
     assert len(figure.axes) == 9
     line = figure.axes[0].lines[0]
     np.testing.assert_allclose(line.get_ydata(), ztfxr.injection_report(injected)["mag_efficiency"])
+    labels = [axes.get_xlabel() for axes in figure.axes if axes.get_xlabel()]
+    assert labels == ["AB magnitude [mag]", "light around the place [DN]", "seeing, FWHM [pixel]"]
     with pytest.raises(InputError, match="no bins"):
         ztfxr.plot_injection(xr.Dataset())
 
@@ -127,3 +206,6 @@ def test_clear_errors(scene):
         ztfxr.injection_report(xr.Dataset({"flux": 1, "flux_err": 1}))
     with pytest.raises(InputError, match="magnitudes need a zero point"):
         ztfxr.inject_and_measure(images.drop_vars("magzp"), lambda i, p: i, psf, mag=(18, 20))
+    for seed in (-1, 1 << 22, 0.5):
+        with pytest.raises(InputError, match="seed is a whole number"):
+            ztfxr.inject(images, PLACES, FLUX, psf, seed=seed)

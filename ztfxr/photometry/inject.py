@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from ztfxr.arrays.injection import add_stamps, light_at, summarise
 from ztfxr.errors import InputError
 from ztfxr.ops._apply import IMAGE, apply_images
-from ztfxr.ops.background import get_image
+from ztfxr.ops.background import get_image, get_mask
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.photometry.cuts import kept
 from ztfxr.photometry.psf import psf_at
 from ztfxr.schema import annotate_all
 
 __all__ = ["inject", "inject_and_measure", "injection_report"]
+
+P = TypeVar("P", xr.Dataset, xr.DataArray, xr.Dataset | xr.DataArray)
 
 _STAMP = ("source", "psf_y", "psf_x")
 
@@ -52,7 +54,8 @@ def inject(
     gain
         In electrons per unit of the image; by default the coordinate `gain`. Not needed without noise.
     seed
-        The noise of an epoch follows from it and from `mjd` (or the epoch's number), whatever the chunks.
+        From 0 to 4194303. The noise of an epoch follows from it and from `mjd` (or the epoch's number), whatever the
+        chunks.
 
     Returns
     -------
@@ -66,7 +69,7 @@ def inject(
     image = get_image(obj)
     where = resolve_positions(image, positions)
     origin = pixel_origin(image)
-    stamps = _stamps(psf, where)
+    stamps = _stamps(_chunked_like(psf, image), where)
     x, y = (xr.DataArray(where[f"{d}_pixel"].values - origin[d], dims="source") for d in ("x", "y"))
     light = _light(flux, image, len(where["x_pixel"]))
     gains = _gain(image, gain) if noise else xr.DataArray(1.0)
@@ -87,6 +90,12 @@ def inject(
     )
     found = found if "variance" in obj and noise else {"sci": found["sci"]}
     return annotate_all(obj.assign({k: obj[k].copy(data=v.transpose(*obj[k].dims).data) for k, v in found.items()}))
+
+
+def _chunked_like(psf: P, image: xr.DataArray) -> P:
+    """The PSF in chunks of the images' epochs, so that stamps exist only of those in work."""
+    chunks = {d: c for d, c in image.chunksizes.items() if d not in IMAGE and psf.sizes.get(d) == image.sizes[d]}
+    return psf.chunk(chunks) if chunks else psf
 
 
 def _stamps(psf: xr.Dataset | xr.DataArray, where: xr.Dataset) -> xr.DataArray:
@@ -135,9 +144,12 @@ def _gain(image: xr.DataArray, given: float | None) -> xr.DataArray:
 def _seeds(image: xr.DataArray, seed: int) -> xr.DataArray:
     """A number per image, the same however the stack is cut."""
     loop = [d for d in image.dims if d not in IMAGE]
+    if seed not in range(1 << 22):
+        raise InputError(f"seed is a whole number from 0 to {(1 << 22) - 1}; came {seed!r}")
     if "mjd" in image.coords:
         mjd = image.coords["mjd"].variable
-        return xr.DataArray(np.round(mjd.values * 86400.0).astype(np.int64) + (seed << 40), dims=mjd.dims)
+        seconds = np.round(np.nan_to_num(mjd.values) * 86400.0).astype(np.int64)
+        return xr.DataArray(seconds + (seed << 40), dims=mjd.dims)
     shape = [image.sizes[d] for d in loop]
     return xr.DataArray(np.arange(int(np.prod(shape))).reshape(shape) + (seed << 40), dims=loop)
 
@@ -168,7 +180,8 @@ def inject_and_measure(
     mag
         Range of AB magnitudes, evenly filled; the stars keep theirs over all epochs.
     n_sources
-        How many stars are put in at once.
+        How many stars are put in at once: few beside those of the field, since what the job learns from the images,
+        such as their sky, it learns with the new stars in them. For more, run again with other seeds.
     margin
         Distance (px) of the places from the edge.
     min_separation
@@ -183,8 +196,8 @@ def inject_and_measure(
     -------
     xarray.Dataset
         On (time, source): `flux_injected`, `flux`, `flux_err`, `status`, and `surface_brightness`, the image's own
-        light at the place (DN per pixel over its median); on `source`: `mag_injected`, `x_pixel`, `y_pixel`. For
-        `ztfxr.injection_report`.
+        light 3 to 6 px from the place (good pixels, DN over the median: nearer by, its noise would be the star's); on
+        `source`: `mag_injected`, `x_pixel`, `y_pixel`. For `ztfxr.injection_report`.
 
     Raises
     ------
@@ -205,7 +218,7 @@ def inject_and_measure(
     if subtract:
         value = value - measure(obj, positions)["flux"]
     out = measured.assign(flux=value)[[v for v in ("flux", "flux_err", "status") if v in measured]]
-    light = _local_light(image, places)["surface_brightness"]
+    light = _local_light(image, get_mask(obj, None), places)["surface_brightness"]
     out = out.assign(flux_injected=flux.transpose(*[d for d in value.dims if d in flux.dims]), surface_brightness=light)
     out = out.assign_coords(mag_injected=magnitudes, x_pixel=("source", places[:, 0]), y_pixel=("source", places[:, 1]))
     return annotate_all(out)
@@ -229,12 +242,18 @@ def _places(
     return np.asarray(first + (cell + 0.5) * step + rng.uniform(-separation / 4, separation / 4, (n, 2)))
 
 
-def _local_light(image: xr.DataArray, places: NDArray[np.float64]) -> dict[str, xr.DataArray]:
-    """Light over the image's median around the places."""
+def _local_light(image: xr.DataArray, bad: xr.DataArray, places: NDArray[np.float64]) -> dict[str, xr.DataArray]:
+    """Light over the image's median around the places, by good pixels."""
     origin = pixel_origin(image)
     x, y = (xr.DataArray(places[:, i] - origin[d], dims="source") for i, d in enumerate(("x", "y")))
     return apply_images(
-        light_at, image, x, y, inputs=[IMAGE, ("source",), ("source",)], outputs={"surface_brightness": ("source",)}
+        light_at,
+        image,
+        bad,
+        x,
+        y,
+        inputs=[IMAGE, IMAGE, ("source",), ("source",)],
+        outputs={"surface_brightness": ("source",)},
     )
 
 
@@ -262,8 +281,8 @@ def injection_report(
         For each quantity q, on dimension ``q_bin`` (its coordinate is the median of q): ``q_low``, ``q_high``, and
         ``q_`` with `n`, `efficiency` (found over injected; lost and flagged ones count as not found), `bias` and
         `bias_err` (relative, of the measured flux, by the slope against the injected with weights 1/σ²), `pull_mean`,
-        `pull_width` (standard deviation of (measured − injected) / error), `pull_mad` (the same from the median
-        absolute deviation). ``all_`` with the same is over all.
+        `pull_width` (standard deviation of (measured − injected) / error) and `pull_width_err`, `pull_mad` (the width
+        from the median absolute deviation). ``all_`` with the same is over all.
 
     Raises
     ------

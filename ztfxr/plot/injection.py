@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_injection"]
 
-_LABELS = {
-    "mag": "AB magnitude",
-    "surface_brightness": "light at the place [DN/pixel]",
-    "seeing": "seeing FWHM [pixel]",
-}
+_LABELS = {"mag": "AB magnitude", "surface_brightness": "light around the place", "seeing": "seeing, FWHM"}
 
 
 def plot_injection(report: xr.Dataset) -> Figure:
@@ -62,8 +58,9 @@ def _draw(axes: Any, report: xr.Dataset, name: str) -> None:
     axes[0].set_ylim(-0.03, 1.05)
     axes[1].errorbar(middle, 100 * report[f"{name}_bias"], 100 * report[f"{name}_bias_err"], **style)
     axes[1].axhline(0, color="0.6", lw=0.8)
-    axes[2].errorbar(middle, report[f"{name}_pull_width"], report[f"{name}_pull_width"] / np.sqrt(2 * n), **style)
+    axes[2].errorbar(middle, report[f"{name}_pull_width"], report[f"{name}_pull_width_err"], **style)
     axes[2].plot(middle, report[f"{name}_pull_mad"], "s", mfc="none", color="#b4552d", ms=4, label="by the MAD")
     axes[2].axhline(1, color="0.6", lw=0.8)
     axes[2].legend(frameon=False, fontsize=8)
-    axes[2].set_xlabel(_LABELS.get(name, name))
+    unit = report[f"{name}_bin"].attrs.get("units", "")
+    axes[2].set_xlabel(_LABELS.get(name, name) + (f" [{unit}]" if unit else ""))
