@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ztfxr.arrays.residuals import PhotonNoise, fit_noise, sky_excess, sky_noise
+from ztfxr.arrays.residuals import PhotonNoise, fit_noise, sky_excess, sky_noise, without_own_noise
 
 SKY, SLOPE, LEVEL = 30.0, 0.16, 3.0
 
@@ -89,3 +89,31 @@ def test_an_image_without_a_good_pair_has_no_noise():
     level, noise = sky_noise(np.zeros((8, 8), "f4"), np.ones((8, 8), dtype=bool))
     assert np.isnan(level)
     assert np.isnan(noise)
+
+
+def test_weights_from_neighbours_do_not_follow_the_noise_they_weigh():
+    """Photons of a sky of 900 electrons at 6 per unit: what the variance map itself pulls low by 1/12."""
+    rng, gain = np.random.default_rng(5), 6.0
+    image = rng.poisson(900.0, (1200, 1200)) / gain - 900.0 / gain
+    stated = (900.0 / gain**2 + np.maximum(image, 0) / gain).astype("f4")
+    none = np.zeros(image.shape, dtype=bool)
+    error = image.std() / image.size**0.5
+    own, calm = (np.average(image, weights=1 / v) for v in (stated, without_own_noise(stated, none)))
+    assert own - image.mean() == pytest.approx(-0.5 / gain, rel=0.1)
+    assert abs(calm - image.mean()) < 0.05 / gain + 0.2 * error
+
+
+def test_weights_of_steep_and_bad_pixels_are_their_own():
+    variance = np.full((40, 50), 4.0, "f4")
+    variance[20, 20], variance[5, 6], variance[30, 30] = 9.0, 1e6, 4.4
+    bad = np.zeros(variance.shape, dtype=bool)
+    bad[5, 6] = True
+    calm = without_own_noise(variance, bad)
+    assert calm[20, 20] == 9.0
+    assert calm[5, 6] == np.float32(1e6)
+    assert calm[30, 30] == 4.0
+    np.testing.assert_array_equal(calm[3:8, 4:9][~bad[3:8, 4:9]], 4.0)
+    assert calm[20, 21] == pytest.approx(4.0 + 5.0 / 8.0)
+    alone = np.ones(variance.shape, dtype=bool)
+    alone[7, 7] = False
+    np.testing.assert_array_equal(without_own_noise(variance, alone), variance)

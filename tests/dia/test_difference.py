@@ -13,7 +13,7 @@ from scipy import signal
 import ztfxr
 from ztfxr.arrays.noise import mad_std
 from ztfxr.schema import STATUS_PLANES, planes_to_bits
-from ztfxr.testing import make_scene
+from ztfxr.testing import Detector, Sky, make_scene
 
 NY, NX = 58, 66
 SIGMA = 3.0
@@ -287,3 +287,25 @@ def test_stars_too_faint_to_see_do_not_count_as_noise():
     np.testing.assert_allclose(found, 1.0, atol=0.025)
     told = ztfxr.difference(epochs, reference, variance=made.images.variance).compute()
     assert not told.difference_variance.equals(diff.difference_variance)
+
+
+@pytest.mark.parametrize(("solve_on", "kernel_order"), [("stars", 1), ("all", 1), ("all", 0)])
+def test_a_variance_of_noisy_pixels_shifts_no_sky(solve_on, kernel_order):
+    """With 40 photons a pixel, weights that follow each pixel's own would make the sky half a photon too bright."""
+    made = make_scene(
+        (320, 320), n_epochs=2, n_stars=150, n_transients=0, n_variables=0, n_galaxies=0, magnitudes=(16.0, 19.0),
+        sky=Sky(level=(40.0, 40.0), transparency=(1.0, 1.0)), detector=Detector(gain=1.0, readnoise=1.0), seed=6,
+    )  # fmt: skip
+    images, reference = made.images, made.reference
+    stated = images.variance + np.maximum(images.sci - made.ideal.expected, 0)
+    options = {"kernel_size": 9, "kernel_order": kernel_order, "solve_on": solve_on}
+    noisy, told = (ztfxr.difference(images, reference, variance=v, **options) for v in (stated, images.variance))
+    shift = (noisy.difference - told.difference).mean(("y", "x"))
+    assert np.abs(shift).max() < 0.06
+
+
+def test_the_kernels_frame_is_kept_where_pixels_are_those_of_a_frame():
+    science, reference = (ds.isel(y=slice(3, None), x=slice(5, None)) for ds in pair(2, epochs=1))
+    assert ztfxr.difference(science, reference, kernel_size=5).attrs["frame"] == [3, 5, NY - 3, NX - 5]
+    thinned = (ds.isel(x=slice(None, None, 2)) for ds in (science, reference))
+    assert "frame" not in ztfxr.difference(*thinned, kernel_size=5).attrs

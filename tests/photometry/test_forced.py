@@ -12,9 +12,11 @@ from astropy.coordinates import SkyCoord
 from numpy.typing import NDArray
 
 import ztfxr
+from benchmarks import _stacks, limits
 from tests.arrays._psf_scenes import draw, gaussian_pixels
 from ztfxr.errors import ChunkError, InputError
 from ztfxr.schema import FIT_PLANES, STATUS_PLANES, planes_to_bits
+from ztfxr.testing import Optics, make_scene
 
 SKY, GAIN, SHAPE, ORIGIN = 5.0, 6.0, (300, 280), (700, 400)
 
@@ -289,6 +291,58 @@ def test_errors_know_of_the_kernel(difference: xr.Dataset) -> None:
     assert float((measured["flux_err"] / told["flux_err"]).median()) == pytest.approx(1.0, abs=0.06)
 
 
+def varying_pair() -> tuple[xr.Dataset, xr.Dataset]:
+    """Epochs whose PSF changes over the frame, and their sharper reference."""
+    scene = make_scene(
+        (420, 400), n_epochs=1, n_stars=240, n_transients=0, n_variables=0, n_galaxies=0, magnitudes=(15.0, 19.0),
+        optics=Optics(fwhm=(2.2, 2.8), field_variation=0.3), seed=8,
+    )  # fmt: skip
+    return scene.images, scene.reference
+
+
+def test_a_slice_of_a_difference_keeps_the_kernels_coordinates() -> None:
+    """Fluxes, errors and PSFs are those of the whole; without its frame, a slice would take itself for the whole."""
+    images, reference = varying_pair()
+    whole = ztfxr.difference(images, reference, kernel_size=9, kernel_order=1, solve_on="stars")
+    assert list(whole.attrs["frame"]) == [0, 0, 420, 400]
+    assert float(abs(whole["kernel_coeff"].isel(kterm=slice(1, 3))).max()) > 0.005
+    part = whole.isel(y=slice(210, 400), x=slice(180, 390))
+    where = np.column_stack([np.linspace(200.3, 370.1, 12), np.linspace(230.2, 380.4, 12)])
+    given = {"reference_psf": psf(0.9), "reference_variance": 2.0, "radius": 6.0}
+    expected, found = (ztfxr.forced_photometry(d, where, **given) for d in (whole, part))
+    for name in ("flux", "flux_err"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-9)
+    stamps = [ztfxr.psf_at(psf(0.9), *where.T, difference=d, of="reference") for d in (whole, part)]
+    np.testing.assert_array_equal(*stamps)
+    lost = part.copy()
+    del lost.attrs["frame"]
+    assert not np.allclose(ztfxr.forced_photometry(lost, where, **given)["flux"], expected["flux"], rtol=1e-6)
+
+
+def test_positions_with_the_references_psf_are_places_in_the_reference() -> None:
+    """The kernel holds the shift between the images: it takes a place in the reference to that in the science image."""
+    rng, shift = np.random.default_rng(11), 0.4
+    y, x, flux = stars()
+    ny, nx = transients()
+    profile = partial(gaussian_pixels, sigma=1.4)
+    image = draw(SHAPE, y, x + shift, flux, profile) + draw(SHAPE, ny, nx + shift, np.full(80, 3e3), profile)
+    science, reference = frame(1.4, 30), frame(1.0, 31)
+    noise = SKY**2 + image / GAIN
+    science["sci"] = science["sci"].copy(data=(image + rng.normal(size=SHAPE) * np.sqrt(noise)).astype("f4"))
+    science["variance"] = science["variance"].copy(data=noise.astype("f4"))
+    diff = ztfxr.difference(
+        science, reference, kernel_size=11, kernel_order=0, background_order=0, solve_on="stars", convolve="reference"
+    )
+    moved = places() + np.array([shift, 0.0])
+    there = ztfxr.forced_photometry(diff, places(), reference_psf=psf(1.0))["flux"].mean() / 3e3 - 1
+    here = ztfxr.forced_photometry(diff, moved, psf(1.4))["flux"].mean() / 3e3 - 1
+    wrong = ztfxr.forced_photometry(diff, moved, reference_psf=psf(1.0))["flux"].mean() / 3e3 - 1
+    assert abs(float(here)) < 0.005
+    assert abs(float(there)) < 0.008
+    misplaced = np.exp(-(shift**2) / (4 * 1.4**2)) - 1
+    assert 1.1 * misplaced < float(wrong) - float(there) < 0.5 * misplaced
+
+
 def test_whitened_differences(difference: xr.Dataset) -> None:
     white = ztfxr.decorrelate(difference, size=11, science_variance=SKY**2, reference_variance=SKY**2)
     out = ztfxr.forced_photometry(white, places(), psf(1.4))
@@ -303,6 +357,32 @@ def test_an_epoch_without_a_kernel(difference: xr.Dataset) -> None:
     out = ztfxr.forced_photometry(lost, places(), reference_psf=psf(1.0))
     assert np.isnan(out["flux"]).all()
     assert np.all(out["status"] & bit("solve_failed"))
+
+
+# against the truth and the bound
+
+
+def _honest(fits: _stacks.Fits) -> None:
+    """Bias and pulls as they must be; the room for chance is that of the number of stars."""
+    for row in limits.rows(fits):
+        allowed = abs(row.bias[0]) / row.limit
+        assert abs(row.bias[0]) < allowed + 3.5 * row.bias[1], row
+        assert abs(row.width[0] - 1) < 0.03 + 3.5 * row.width[1], row
+
+
+@pytest.mark.slow
+def test_fluxes_and_errors_of_simulated_stacks() -> None:
+    """Pulls of unit width at every magnitude, on science and difference images, at the Cramér-Rao bound."""
+    lanes = _stacks.isolated(4, 3) | _stacks.blended(4, 2)
+    for name, fits in lanes.items():
+        told = "nothing" not in name and "reference" not in name
+        _honest(fits.take(fits.truth < (np.inf if told else 3000.0)))
+        if name.endswith("all told"):
+            total = limits.row("all", fits)
+            assert abs(total.variance[0] - 1) < 0.03 + 3.5 * total.variance[1]
+            assert abs(total.percent[0]) < (0.3 if "pairs" in name else 0.1) + 3.5 * total.percent[1]
+    raw, _, noise = limits.repeatability(lanes["science, all told"])
+    assert raw / noise == pytest.approx(1.0, abs=0.1)
 
 
 # frames of their own

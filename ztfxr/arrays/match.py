@@ -19,9 +19,9 @@ from ztfxr.arrays.residuals import (
     fit_noise,
     robust_variance,
     sky_excess,
-    sky_level,
     sky_noise,
     some_rows,
+    without_own_noise,
 )
 from ztfxr.arrays.spatial import SpatialKernel, chi2_limit, solve_kernel
 from ztfxr.arrays.threads import one_blas_thread
@@ -141,7 +141,6 @@ def match(science: Image, reference: Image, excluded: Bools, options: MatchOptio
         problem, solved, swap, fwhm = _solved_problem(science, reference, excluded, options)
         solution = solved.kernel
         difference, variance = _subtract(problem, solution)
-        solution = _levelled(problem, solution, difference)
         if science.variance is None:
             problem = _calibrated(problem, solution, difference, variance)
         assert problem.target.variance is not None
@@ -189,7 +188,10 @@ def _solved_problem(
             weights="uniform" if options.solve_on == "all" else options.weights,
         )
         problem = _first_calibration(problem, _solved(replace(problem, options=first)).kernel)
-    return problem, _solved(problem), swap, fwhm
+        return problem, _solved(problem), swap, fwhm
+    assert target.variance is not None
+    weighed = replace(target, variance=without_own_noise(target.variance, target.bad))
+    return problem, _solved(replace(problem, target=weighed)), swap, fwhm
 
 
 @dataclass(frozen=True)
@@ -388,21 +390,6 @@ def _subtract(problem: _Problem, solution: SpatialKernel, every: int = 1) -> tup
     np.subtract(problem.target.pixels, model, out=model)
     model -= background_image((model.shape[0], model.shape[1]), solution.background)
     return model, variance
-
-
-def _levelled(problem: _Problem, solution: SpatialKernel, residual: Images) -> SpatialKernel:
-    """The solution with a background whose level is that of the whole image's sky; it is taken off the residual.
-
-    Cut-outs around stars see the far wings of stars, and weights see the noise of their pixels.
-    """
-    if problem.options.weights == "uniform":
-        return solution
-    some = some_rows(residual)
-    shift = sky_level(residual[some][~problem.unused[some]])
-    residual -= np.float32(shift)
-    background = solution.background.copy()
-    background[0] += shift
-    return replace(solution, background=background)
 
 
 def _with_noise(image: Image, slope: float = 0.0) -> Image:

@@ -18,9 +18,9 @@ __all__ = [
     "fit_noise",
     "robust_variance",
     "sky_excess",
-    "sky_level",
     "sky_noise",
     "some_rows",
+    "without_own_noise",
 ]
 
 Bools = NDArray[np.bool_]
@@ -30,7 +30,7 @@ SAMPLE = 1_000_000
 _LAG, _ROWS_PER_TASK = 5, 128
 _FEWEST = 50
 _STANDS_OUT, _SMOOTHED = 3.0, 0.65
-_CLIP = 3.0
+_ALIKE = 0.3
 
 
 def some_rows(image: NDArray[Any]) -> slice:
@@ -116,16 +116,40 @@ def _photon_rows(
             out[y, x] = sky + slope * max(signal, np.float32(0))
 
 
-def sky_level(residual: Images) -> float:
-    """Mean of the residuals, without those beyond three robust deviations; 0 without any.
+def without_own_noise(variance: Images, bad: Bools) -> Images:
+    """Variances for weights: each pixel has the mean of the good pixels around, where that is within 30 % of its own.
 
-    Unlike a fit that is weighted by variances which follow the pixels' own photons: that gives less weight to what
-    fluctuates high, and comes out low by up to a photoelectron per pixel.
+    A variance that follows the pixel's own photons gives less weight to what fluctuates high: a fitted sky comes out
+    low by half a photoelectron per pixel, and stars by more. Where the signal is steep, pixels keep their own.
     """
-    if residual.size == 0:
-        return 0.0
-    apart = residual - np.median(residual)
-    return float(residual[np.abs(apart) <= _CLIP * np.sqrt(robust_variance(residual))].mean(dtype=np.float64))
+    out = np.empty(variance.shape, np.float32)
+
+    def rows(start: int) -> None:
+        _neighbour_rows(variance, bad, start, min(start + _ROWS_PER_TASK, len(out)), out)
+
+    in_parallel(rows, range(0, len(out), _ROWS_PER_TASK))
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _neighbour_rows(variance: Images, bad: Bools, start: int, stop: int, out: Images) -> None:
+    ny, nx = variance.shape
+    total, count = np.empty(nx + 2, np.float32), np.empty(nx + 2, np.float32)
+    for y in range(start, stop):
+        total[:], count[:] = np.float32(0), np.float32(0)
+        for line in range(max(y - 1, 0), min(y + 2, ny)):
+            for x in range(nx):
+                if not bad[line, x]:
+                    total[x + 1] += variance[line, x]
+                    count[x + 1] += np.float32(1)
+        for x in range(nx):
+            own = variance[y, x]
+            out[y, x] = own
+            n = count[x] + count[x + 1] + count[x + 2] - np.float32(1)
+            if not bad[y, x] and n > 0:
+                mean = (total[x] + total[x + 1] + total[x + 2] - own) / n
+                if abs(own - mean) <= np.float32(_ALIKE) * mean:
+                    out[y, x] = mean
 
 
 def fit_noise(signal: Images, residual: Images, template: Images, bad: Bools, unused: Bools) -> PhotonNoise:

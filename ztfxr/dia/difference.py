@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +26,7 @@ from ztfxr.dia._pair import (
 from ztfxr.errors import InputError
 from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import get_image, get_mask
-from ztfxr.ops.positions import Positions, resolve_positions
+from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
 from ztfxr.wcs import same_grid
 
@@ -120,9 +121,10 @@ def difference(
         Which image the kernel acts on; ``"auto"`` takes the sharper one. The result is on the science scale in any
         case. Default: auto on frames, reference on cut-outs.
     weights
-        ``"variance"``: each pixel weighs as its noise says. For a constant kernel over all pixels, pixels of like
-        signal in the reference share a mean weight where their weights are alike, so that a stack shares the
-        reference's part of the equations between epochs; the kernel is as precise to a few per cent.
+        ``"variance"``: each pixel weighs as its noise says, by its neighbours' variance where that is alike: its own
+        may follow its own photons, which would make the background too low. For a constant kernel over all pixels,
+        pixels of like signal in the reference share a mean weight where their weights are alike, so that a stack shares
+        the reference's part of the equations between epochs; the kernel is as precise to a few per cent.
         ``"uniform"``: all good pixels weigh the same, as in plain least squares, and none is rejected; then bright
         stars count for more than they should, which costs precision in crowded fields, and the kernel's errors are
         for the sky's noise.
@@ -150,7 +152,8 @@ def difference(
         and `background_coeff` with errors (term), for the terms 1, u, v, u², uv, v², … with u, v in [-1, 1] along x
         and y; `kernel_sum`, the photometric scale; reduced `chi2` of the solution, `noise_ratio` of the whole
         difference, `lost_fraction`, cut-outs used and rejected, `condition`; and `epoch_status`: an epoch that cannot
-        be solved is NaN with a status that says why. The coordinates of `science` stay.
+        be solved is NaN with a status that says why. The coordinates of `science` stay. The attribute `frame` holds
+        the first absolute pixel (y, x) and the sizes (y, x) over which u and v run, also of a slice of the result.
 
     Raises
     ------
@@ -247,8 +250,17 @@ def _labelled(
         "solve_on": options.solve_on,
         "basis": options.basis,
         "exclude_radius": exclude_radius,
+        **_frame(sci),
     }
     return annotate_all(out)
+
+
+def _frame(sci: xr.DataArray) -> dict[str, list[int]]:
+    """The pixels over which the kernel's polynomials run; nothing where pixels are not those of a frame (binned)."""
+    with suppress(InputError):
+        first = pixel_origin(sci)
+        return {"frame": [int(first["y"]), int(first["x"]), sci.sizes["y"], sci.sizes["x"]]}
+    return {}
 
 
 def _options(

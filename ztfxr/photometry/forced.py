@@ -94,6 +94,9 @@ def forced_photometry(
         which a difference does not allow.
     reference_psf
         For differences, in place of `psf`: PSF of the reference, which the kernel turns into that of each epoch.
+        Positions are then places in the reference, and the kernel, which holds the small shift of each epoch against
+        it, takes them along; with `psf` they are places in the science image. Light in wings that the kernel is too
+        small to hold is missed: 0.2 % with the size that `ztfxr.difference` takes by default.
     background
         ``"none"``: the image has none (default for differences). ``"global"``: subtract `ztfxr.background` first
         (default for science images). ``"annulus"``: the clipped median of a ring around each source. ``"fit"``: a
