@@ -189,3 +189,20 @@ def test_errors_name_what_is_wrong(diff):
         decorrelate(diff, psf=xr.DataArray(np.ones((4, 5)), dims=("psf_y", "psf_x")))
     with pytest.raises(ztfxr.ChunkError, match="chunks along 'y'"):
         decorrelate(diff.chunk(y=20))
+
+
+def test_a_slice_is_whitened_as_its_place_in_the_frame():
+    diff = ztfxr.difference(*pair(3, epochs=1), kernel_size=7, kernel_order=2).compute()
+    narrow, wide = gaussian(7, 0.8), gaussian(7, 2.6)
+    diff["kernel_coeff"][0, :3] = np.stack([(narrow + wide) / 2, (wide - narrow) / 3, (narrow - wide) / 6])
+    cut = diff.isel(y=slice(20, 130), x=slice(60, 155))
+    lost = cut.copy()
+    del lost.attrs["frame"]
+    known = {"science_variance": 9.0, "reference_variance": 9.0}
+    inner = {"y": slice(30, 120), "x": slice(70, 145)}
+    whole, part, wrong = (decorrelate(d, **known).compute().sel(inner) for d in (diff, cut, lost))
+    for name in ("difference", "difference_variance"):
+        # Over the frame the whitening kernel is a polynomial of order 3, which fits a slice better.
+        np.testing.assert_allclose(part[name], whole[name], rtol=0.03, atol=0.05 * float(whole[name].std()))
+    apart = (float(abs(d.difference - whole.difference).std()) for d in (part, wrong))
+    assert 5 * next(apart) < next(apart)

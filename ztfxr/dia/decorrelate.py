@@ -9,6 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.arrays.decorrelate import decorrelated, effective_psf, noise_ratio, whitening_kernel
+from ztfxr.dia._pair import KernelFrame
 from ztfxr.errors import InputError
 from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
@@ -79,7 +80,10 @@ def decorrelate(
     images is assumed white before the convolution; that of a resampled image is not.
     """
     _check(diff, size, psf)
-    kernel = diff["kernel_coeff"] if "kernel_coeff" in diff else diff["kernel"].expand_dims("kterm")
+    kernel = diff["kernel"].expand_dims("kterm")
+    if "kernel_coeff" in diff:
+        kernel = diff["kernel_coeff"]
+        kernel = KernelFrame.of(diff).coefficients_of(diff, kernel) if "frame" in diff.attrs else kernel
     levels = [_bare(v) for v in (science_variance, reference_variance)]
     inputs = [diff[n] for n in _NEEDED] + [kernel, *levels, _bare(psf)]
     core = [IMAGE, IMAGE, IMAGE, (), (), ("kterm", "ky", "kx"), *(_core(v) for v in inputs[-3:])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -13,11 +12,10 @@ from ztfxr.arrays.basis import order_of, polynomial_terms
 from ztfxr.arrays.correlation import autocorrelation
 from ztfxr.arrays.cutouts import unit_position
 from ztfxr.arrays.psf_fit import ConvolvedNoise
-from ztfxr.dia._pair import bare
+from ztfxr.dia._pair import KernelFrame, bare
 from ztfxr.errors import InputError
-from ztfxr.ops.positions import pixel_origin
 
-__all__ = ["KernelFrame", "Side", "convolved_noise", "kernel_inputs", "kernel_terms", "spread_kernels"]
+__all__ = ["Side", "convolved_noise", "kernel_inputs", "kernel_terms", "spread_kernels"]
 
 Floats = NDArray[np.float64]
 Side: TypeAlias = Literal["science", "reference"]
@@ -25,25 +23,6 @@ Side: TypeAlias = Literal["science", "reference"]
 _KERNEL = ("kterm", "ky", "kx")
 _PHI = ("phi_y", "phi_x")
 _LAGS = 4
-
-
-@dataclass(frozen=True)
-class KernelFrame:
-    """The pixels over which the kernel's polynomials run from -1 to 1: the first absolute ones, and how many."""
-
-    y: float
-    x: float
-    rows: int
-    columns: int
-
-    @classmethod
-    def of(cls, diff: xr.Dataset) -> KernelFrame:
-        """That of a difference image; an attribute `frame` (y, x, rows, columns) wins over the image itself."""
-        if "frame" in diff.attrs:
-            y, x, rows, columns = diff.attrs["frame"]
-            return cls(float(y), float(x), int(rows), int(columns))
-        first = pixel_origin(diff["difference"])
-        return cls(float(first["y"]), float(first["x"]), diff.sizes["y"], diff.sizes["x"])
 
 
 def kernel_inputs(diff: xr.Dataset | None) -> tuple[list[xr.DataArray], list[tuple[str, ...]]]:

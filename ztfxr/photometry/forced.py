@@ -12,20 +12,13 @@ from numpy.typing import NDArray
 from ztfxr.arrays.correlation import autocorrelation
 from ztfxr.arrays.psf import PSFModel
 from ztfxr.arrays.psf_fit import FitOptions, SourceFits, fit_sources, position_equations
-from ztfxr.dia._pair import bare
+from ztfxr.dia._pair import KernelFrame, bare
 from ztfxr.errors import InputError
 from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import background as sky_background
 from ztfxr.ops.masks import mask as decode_mask
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
-from ztfxr.photometry._kernels import (
-    KernelFrame,
-    Side,
-    convolved_noise,
-    kernel_inputs,
-    kernel_terms,
-    spread_kernels,
-)
+from ztfxr.photometry._kernels import Side, convolved_noise, kernel_inputs, kernel_terms, spread_kernels
 from ztfxr.photometry.aperture import image_and_noise
 from ztfxr.photometry.psf import build_psf, psf_inputs, psf_model
 from ztfxr.schema import FIT_PLANES, STATUS_PLANES, annotate_all, planes_to_bits

@@ -14,14 +14,14 @@ from ztfxr.arrays.match import MatchError
 from ztfxr.arrays.psf import PSFModel, grid_offsets, psf_stamps, resample_stamp
 from ztfxr.arrays.psf_build import PSFOptions
 from ztfxr.arrays.psf_build import build_psf as build_psf_array
-from ztfxr.dia._pair import bare
+from ztfxr.dia._pair import KernelFrame, bare
 from ztfxr.errors import InputError
 from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import background as sky_background
 from ztfxr.ops.background import get_image, get_mask
 from ztfxr.ops.background import variance as noise_model
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
-from ztfxr.photometry._kernels import KernelFrame, Side, kernel_inputs, kernel_terms, spread_kernels
+from ztfxr.photometry._kernels import Side, kernel_inputs, kernel_terms, spread_kernels
 from ztfxr.schema import STATUS_PLANES, annotate, annotate_all, planes_to_bits
 
 __all__ = ["PSFInputs", "build_psf", "psf_at", "psf_inputs", "psf_model"]
