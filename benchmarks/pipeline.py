@@ -1,16 +1,19 @@
-"""Many epochs of a cut-out: time and memory per epoch, and what the scheduler adds.
+"""Many epochs of a cut-out, or some of whole quadrants: time and memory per epoch, and what the scheduler adds.
 
-``python -m benchmarks.pipeline 100 1000`` prints the numbers for runs of 100 and 1,000 epochs, and of 1 and 2 workers.
+``python -m benchmarks.pipeline 100 1000`` prints the numbers for runs of 100 and 1,000 epochs, and of 1 and 2 workers;
+``python -m benchmarks.pipeline --quadrants 12 --positions 10000`` those of 12 frames of 3080 x 3072 pixels, and what
+`ztfxr.pipeline.plan` says of them. The frames are simulated, in a temporary folder.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,11 +22,13 @@ import numpy as np
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from ztfxr import pipeline
-from ztfxr.pipeline.planning import _peak_memory
+from ztfxr.pipeline.planning import _peak_memory, plan_lines
 from ztfxr.pipeline.pools import Cluster
+from ztfxr.testing.scenes import make_scene
 from ztfxr.testing.semireal import make_epochs
 
 SIZE, N_SOURCES, N_SCENES = 256, 200, 8
+QUADRANT, N_STARS, N_QUADRANTS = (3080, 3072), 6000, 3
 _OBSMJD = b"OBSMJD  ="
 _folders: list[TemporaryDirectory[str]] = []
 
@@ -31,17 +36,27 @@ _folders: list[TemporaryDirectory[str]] = []
 def make_frames(folder: Path, n: int) -> tuple[list[str], str]:
     """`n` frames with masks of 300 pixels, each exposure with a time of its own, and their reference."""
     made = make_epochs(folder / "scenes", n_epochs=min(n, N_SCENES))
-    frames = folder / "frames"
+    return _repeated(made.paths, folder / "frames", n), str(made.reference)
+
+
+def make_quadrants(folder: Path, n: int) -> tuple[list[str], str]:
+    """The same with frames of a whole quadrant."""
+    scene = make_scene(QUADRANT, n_epochs=min(n, N_QUADRANTS), n_stars=N_STARS)
+    *paths, reference = scene.write(folder / "scenes")
+    return _repeated(paths, folder / "frames", n), str(reference)
+
+
+def _repeated(paths: Sequence[Path], frames: Path, n: int) -> list[str]:
+    """`n` frames that repeat those at `paths`, an exposure every quarter of an hour."""
     frames.mkdir()
-    scenes = [(path.read_bytes(), path.with_name(_mask(path.name)).read_bytes()) for path in made.paths]
     out = []
     for i in range(n):
-        science, mask = scenes[i % len(scenes)]
+        path = paths[i % len(paths)]
         name = f"ztf_{20210101000000 + i}_000655_zr_c13_o_q3_sciimg.fits"
-        (frames / name).write_bytes(_at(science, 59215.0 + i / 100))
-        (frames / _mask(name)).write_bytes(mask)
+        (frames / name).write_bytes(_at(path.read_bytes(), 59215.0 + i / 100))
+        (frames / _mask(name)).write_bytes(path.with_name(_mask(path.name)).read_bytes())
         out.append(str(frames / name))
-    return out, str(made.reference)
+    return out
 
 
 def _mask(name: str) -> str:
@@ -61,6 +76,13 @@ def make_job(frames: list[str], reference: str) -> pipeline.Job:
     return pipeline.Job(
         frames=tuple(frames), positions={"x": x, "y": y}, reference=reference, cutout={"x": 150, "y": 150, "size": SIZE}
     )
+
+
+def make_quadrant_job(frames: list[str], reference: str, n_positions: int) -> pipeline.Job:
+    """Difference imaging of whole frames and forced photometry."""
+    rng = np.random.default_rng(0)
+    y, x = (rng.uniform(20, side - 20, n_positions) for side in QUADRANT)
+    return pipeline.Job(frames=tuple(frames), positions={"x": x, "y": y}, reference=reference)
 
 
 class _Finished(SchedulerPlugin):  # type: ignore[misc]
@@ -121,20 +143,21 @@ def nothing(item: int) -> int:
 
 
 def on_cluster(job: pipeline.Job, folder: Path, n_workers: int) -> Iterator[tuple[str, Any]]:
-    """Seconds per epoch, tasks per epoch and memory of a LocalCluster, and seconds per empty task."""
+    """Seconds, tasks and memory of a LocalCluster per epoch, and seconds per empty task."""
     from distributed import Client, LocalCluster
 
-    warm = job.with_frames(job.paths()[: 4 * n_workers])
+    warm = job.with_frames(job.paths()[: max(n_workers, min(4 * n_workers, len(job.paths()) // 4))])
     with (
         LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
         pipeline.run(warm, folder / f"warm-{n_workers}.zarr", client=client, progress=False)
         client.register_plugin(_Finished(), name=_Finished.name)
-        start = time.perf_counter()
+        cpu, start = sum(client.run(time.process_time).values()), time.perf_counter()
         pipeline.run(job, folder / f"run-{n_workers}.zarr", client=client, progress=False)
         n = len(job.paths())
         yield "seconds per epoch", (time.perf_counter() - start) / n
+        yield "seconds of the workers' processors per epoch", (sum(client.run(time.process_time).values()) - cpu) / n
         yield "tasks per epoch", client.run_on_scheduler(_tasks) / n
         yield "peak MB of each worker", [round(v / 1e6) for v in client.run(_peak_memory).values()]
         start = time.perf_counter()
@@ -144,6 +167,25 @@ def on_cluster(job: pipeline.Job, folder: Path, n_workers: int) -> Iterator[tupl
 
 def _tasks(dask_scheduler: Any) -> int:
     return int(dask_scheduler.plugins[_Finished.name].count)
+
+
+def whole_quadrants(n: int, n_positions: int) -> None:
+    """Runs on one and on two workers, and the plan of an archive."""
+    with TemporaryDirectory(prefix="ztfxr-benchmark-") as name:
+        folder = Path(name)
+        job = make_quadrant_job(*make_quadrants(folder, n), n_positions)
+        for n_workers in (1, 2):
+            print(f"LocalCluster of {n_workers}, {n} quadrants, {n_positions} positions:", flush=True)
+            report(job, folder, n_workers)
+        planned = pipeline.plan(job, workers=[1, 2], sample=3)
+        print("plan of these epochs:", *plan_lines(planned), sep="\n  ")
+        for scalar in (v for v in planned.data_vars.values() if v.ndim == 0):
+            print(f"  {scalar.name}: {float(scalar):.4g} {scalar.attrs.get('units', '')}")
+
+
+def report(job: pipeline.Job, folder: Path, n_workers: int) -> None:
+    for what, value in on_cluster(job, folder, n_workers):
+        print(f"  {what}: {value if isinstance(value, list) else round(value, 5)}", flush=True)
 
 
 def main(counts: list[int]) -> None:
@@ -156,12 +198,21 @@ def main(counts: list[int]) -> None:
         some = job.with_frames(job.paths()[: min(200, max(counts))])
         for n_workers in (1, 2):
             print(f"LocalCluster of {n_workers}, {len(some.paths())} epochs:", flush=True)
-            for what, value in on_cluster(some, folder, n_workers):
-                print(f"  {what}: {value if isinstance(value, list) else round(value, 5)}", flush=True)
+            report(some, folder, n_workers)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__)
+    parser.add_argument("counts", type=int, nargs="*", default=[100, 1000], metavar="N", help="epochs of the cut-out")
+    parser.add_argument("--quadrants", type=int, metavar="N", help="whole quadrants instead, so many")
+    parser.add_argument("--positions", type=int, default=10_000, metavar="N", help="on each quadrant (10000)")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
         print(json.dumps(measure(sys.argv[2], sys.argv[3], int(sys.argv[4]))))
+    elif (options := parse()).quadrants:
+        whole_quadrants(options.quadrants, options.positions)
     else:
-        main([int(v) for v in sys.argv[1:]] or [100, 1000])
+        main(options.counts)

@@ -17,6 +17,7 @@ import fsspec
 import numpy as np
 import pytest
 import xarray as xr
+from astropy.io import fits
 
 from tests.conftest import WriteFrame, make_flags, make_sky
 from ztfxr.errors import (
@@ -29,9 +30,13 @@ from ztfxr.errors import (
 )
 from ztfxr.io.backend import open_epochs, open_quadrant
 from ztfxr.io.fits import inspect, read_window
+from ztfxr.io.generic import open_frame, open_frames
+from ztfxr.io.lco import open_lco, read_lco_catalog
 from ztfxr.io.names import find_mask
 from ztfxr.io.remote import file_name, is_url, location, open_binary, shown, size_of
+from ztfxr.io.saved import open_fits
 from ztfxr.schema import STATUS_PLANES, planes_to_bits
+from ztfxr.store.fits import to_fits
 from ztfxr.store.zarr import to_zarr
 
 SUFFIXES = (".fits", ".fits.gz", ".fits.fz")
@@ -47,6 +52,7 @@ class Served:
     address: str = ""
     ranges: bool = True
     refuse: int = 0
+    refused: str = ""
     page: bool = False
     asked: list[tuple[str, str, int]] = field(default_factory=list)
 
@@ -65,8 +71,15 @@ def handler(served: Served) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             path = served.folder / self.path.split("?")[0].lstrip("/")
-            if served.refuse or not (served.page or path.is_file()):
-                self.reply(served.refuse or 404, b"no", {})
+            if served.refuse or (served.refused and served.refused in self.path):
+                self.reply(served.refuse or 503, b"no", {})
+                return
+            if path.is_dir() and not served.page:
+                links = "".join(f'<a href="{p.name}">{p.name}</a>' for p in path.iterdir())
+                self.reply(200, f"<html>{links}</html>".encode(), {})
+                return
+            if not (served.page or path.is_file()):
+                self.reply(404, b"no", {})
                 return
             data = b"<!DOCTYPE html><html>Log in</html>" if served.page else path.read_bytes()
             wanted = self.headers.get("Range") if served.ranges else None
@@ -233,6 +246,47 @@ def test_no_mask(memory: Any) -> None:
     with pytest.raises(MissingMaskError, match=r"memory://frames/.*no mask image"):
         open_quadrant(url)
     assert set(open_quadrant(url, mask=False).data_vars) == {"sci"}
+
+
+# frames of other telescopes
+
+
+def put(path: Path) -> str:
+    """A file in fsspec's memory; the URL."""
+    fsspec.filesystem("memory").pipe_file(f"/frames/{path.name}", path.read_bytes())
+    return f"memory://frames/{path.name}"
+
+
+@pytest.mark.parametrize("suffix", ["fits", "fits.gz"])
+def test_other_readers_take_urls(memory: Any, tmp_path: Path, suffix: str) -> None:
+    memory()
+    rng = np.random.default_rng(0)
+    header = fits.Header({"MJD-OBS": 59000.0, "EXPTIME": 30.0, "SATURATE": 5e4, "FILTER": "r"})
+    header["GAIN"], header["RDNOISE"] = 1.5, 5.0
+    table = fits.BinTableHDU.from_columns([fits.Column(n, "D", array=rng.normal(size=4)) for n in ("X", "Y", "FLUX")])
+    table.name = "CAT"
+    sci, bpm = rng.normal(size=(30, 40)).astype("f4"), (rng.uniform(size=(30, 40)) < 0.1).astype("u1")
+    local = tmp_path / f"other.{suffix}"
+    parts = [fits.PrimaryHDU(), fits.ImageHDU(sci, header, name="SCI"), fits.ImageHDU(bpm, name="BPM"), table]
+    fits.HDUList(parts).writeto(local)
+    url = put(local)
+    xr.testing.assert_identical(open_frame(url), open_frame(local))
+    xr.testing.assert_identical(open_lco(url), open_lco(local))
+    xr.testing.assert_identical(read_lco_catalog(url), read_lco_catalog(local))
+    assert list(open_frames([url]).children) == ["other"]
+    saved = tmp_path / f"saved.{suffix}"
+    to_fits(open_frame(local), saved)
+    xr.testing.assert_identical(open_fits(put(saved)), open_fits(saved))
+
+
+def test_other_readers_show_no_secrets(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "page.fits").write_text("<html>")
+    url = f"{served.address}/page.fits?token=secret".replace("//", "//me:secret@")
+    for read in (open_frame, open_lco, read_lco_catalog, open_fits):
+        with pytest.raises(NotFITSError, match=r"page\.fits: an HTML") as caught:
+            read(url)
+        assert "secret" not in str(caught.value)
+    assert "secret" not in str(next(iter(open_frames([url]).children.values())).attrs)
 
 
 # what goes wrong

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
 from ztfxr.errors import InputError
+from ztfxr.ops.positions import position_columns
 from ztfxr.pipeline import Job
 
 PAIRS = [(1.0, 2.0), (3.0, 4.5)]
@@ -62,10 +64,29 @@ def test_positions_come_in_many_forms(tmp_path):
     assert Job("*.fits", tmp_path / "p.csv").positions["source_id"] == ["a", "b"]
 
 
+def test_positions_are_those_of_every_other_function():
+    """Units, masked entries and other names of columns, as where positions are given to a function."""
+    table = Table({"ra": [1.0, 2.0] * u.hourangle, "dec": [60.0, 90.0] * u.arcmin, "name": ["a", "b"]}, masked=True)
+    table["dec"].mask = [False, True]
+    found = Job("*.fits", table).positions
+    expected = position_columns(table)
+    np.testing.assert_allclose(found["ra"], [15.0, 30.0])
+    np.testing.assert_allclose(found["dec"], [1.0, np.nan])
+    assert found["source_id"] == ["a", "b"]
+    for name, column in (("ra", "ra"), ("dec", "dec"), ("source_id", "id")):
+        np.testing.assert_array_equal(found[name], expected[column])
+    resolved = xr.Dataset({"x_centroid": ("source", [1, 2]), "y_centroid": ("source", [3, 4])})
+    assert Job("*.fits", resolved).positions == {"x": [1.0, 2.0], "y": [3.0, 4.0]}
+    assert Job("*.fits", np.array([(5.0, 6.0)], dtype=[("x", "f8"), ("y", "f8")])).positions == {"x": [5.0], "y": [6.0]}
+
+
 def test_paths_of_a_pattern_are_looked_up_late(tmp_path):
     job = Job(str(tmp_path / "*.fits"), PAIRS)
     with pytest.raises(InputError, match="nothing matches"):
         job.paths()
+    for nothing in ("", []):
+        with pytest.raises(InputError, match="no frames are given"):
+            Job(nothing, PAIRS).paths()
     for name in ("b.fits", "a.fits"):
         (tmp_path / name).touch()
     assert [Path(p).name for p in job.paths()] == ["a.fits", "b.fits"]
@@ -85,7 +106,8 @@ def test_paths_of_a_pattern_are_looked_up_late(tmp_path):
         ({"stamps": 0}, "at least 1"),
         ({"positions": [1.0, 2.0, 3.0]}, r"pairs of shape \(n, 2\)"),
         ({"positions": {"ra": [1.0], "x": [2.0]}}, "positions need columns"),
-        ({"positions": {"ra": [1.0], "dec": [2.0, 3.0]}}, "of one length"),
+        ({"positions": {"ra": [1.0], "dec": [2.0, 3.0]}}, "differ in length"),
+        ({"positions": {"ra": [], "dec": []}}, "no positions are given"),
         ({"difference": {"exclude": object()}}, "which a job cannot write down"),
     ],
 )

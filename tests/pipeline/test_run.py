@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from zarr.storage import LocalStore
 
 import ztfxr
 from tests.pipeline.conftest import N_EPOCHS, POSITIONS, chunks, make_job, run
@@ -108,6 +112,14 @@ def test_what_is_done_is_not_done_again(made, store, monkeypatch):
     assert found.attrs["run"] == 0
     assert found.attrs["measured"] == N_EPOCHS
     assert chunks(store) == before
+
+
+def test_a_worker_reads_the_store_itself(store, raising_scheduler):
+    """Not by tasks for the scheduler on whose behalf it works."""
+    bench = worker_module._Bench(str(store))
+    assert bench.shared.reference.sizes == {"y": 72, "x": 72}
+    assert not any(v.chunks for v in bench.shared.reference.variables.values())
+    assert bench.shared.positions["source_id"].values.tolist() == POSITIONS["source_id"]
 
 
 def test_half_a_run_shows_whole_epochs_only(made, tmp_path, monkeypatch):
@@ -280,6 +292,55 @@ def test_a_full_disk_before_the_first_epoch_leaves_nothing(made, tmp_path, monke
     with pytest.raises(StoreError, match="cannot write"):
         run(make_job(made), tmp_path / "run.zarr")
     assert [p.name for p in tmp_path.iterdir()] == [".run.zarr.lock"]
+
+
+@pytest.fixture(scope="module")
+def four(made, tmp_path_factory):
+    """The store of the first four epochs; no test changes it."""
+    store = tmp_path_factory.mktemp("four") / "run.zarr"
+    run(make_job(made, frames=made.paths[:4], stamps=9, kernels=True), store)
+    return store
+
+
+@pytest.mark.parametrize(
+    ("key", "code"),
+    [
+        ("lightcurve/flux/c/4", errno.ENOSPC),
+        ("lightcurve/status/c/5", errno.EROFS),
+        ("epochs/kernel_sum/c", errno.ENOSPC),
+        ("epochs/done/c", errno.EROFS),
+        ("zarr.json", errno.EROFS),
+    ],
+)
+def test_a_file_system_that_refuses_loses_nothing(made, undisturbed, four, tmp_path, monkeypatch, key, code):
+    """What a worker writes, and what the run does; holds for root too, whom no permission stops."""
+    job, store = make_job(made, stamps=9, kernels=True), Path(shutil.copytree(four, tmp_path / "run.zarr"))
+    before = ztfxr.open_zarr(store)["lightcurve"].to_dataset().load()
+    true = LocalStore.set
+
+    async def write(self, name, value):
+        if key in name:
+            raise OSError(code, os.strerror(code))
+        await true(self, name, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "set", write)
+        with pytest.raises(StoreError, match=rf"cannot write .*run\.zarr \({os.strerror(code)}\); nothing that was"):
+            run(job, store)
+    tree = ztfxr.open_zarr(store)
+    done = tree["epochs"]["done"].values
+    assert done[:4].all()
+    assert done.sum() < N_EPOCHS
+    xr.testing.assert_identical(tree["lightcurve"].to_dataset().load().isel(time=slice(4)), before)
+    run(job, store)
+    assert chunks(store) == chunks(undisturbed)
+
+
+def test_a_store_below_a_file_is_refused(made, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="no lock file can be made in"):
+        run(make_job(made), tmp_path / "file" / "run.zarr")
+    assert (tmp_path / "file").read_text() == "x"
 
 
 def test_a_built_reference_is_kept(made, tmp_path):

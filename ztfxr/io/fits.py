@@ -25,7 +25,7 @@ from ztfxr.errors import FrameError, NotFITSError, ShapeError, TruncatedFileErro
 from ztfxr.io.gzipped import Unpacked
 from ztfxr.io.remote import BinaryFile, Location, location, open_binary, shown, size_of
 
-__all__ = ["ImageFile", "header_text", "inspect", "read_window"]
+__all__ = ["ImageFile", "header_text", "inspect", "open_hdus", "read_window"]
 
 _GZIP = b"\x1f\x8b"
 _SIGNATURE = b"SIMPLE  ="
@@ -225,6 +225,14 @@ def _read_raw(image: ImageFile, raw: RawPixels, rows: slice, columns: slice) -> 
         if image.gzipped and last == image.shape[0]:
             source.seek(0, 2)
     return out
+
+
+@contextmanager
+def open_hdus(path: str | PathLike[str]) -> Iterator[fits.HDUList]:
+    """The HDUs of a FITS file or URL, plain or gzipped, for the block; `FrameError` where it is not FITS."""
+    place = location(path)
+    with open_binary(place) as file, _opened(place, file, _check_signature(place, file)) as hdus:
+        yield hdus
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -20,6 +19,7 @@ from ztfxr.errors import FrameError, HeaderError, InputError
 from ztfxr.io.backend import FITSArray
 from ztfxr.io.fits import inspect
 from ztfxr.io.frames import JD_OF_MJD, mid_exposure, to_datetime
+from ztfxr.io.remote import file_name, location, shown
 from ztfxr.schema import STATUS_PLANES, annotate, annotate_all, planes_to_bits
 from ztfxr.wcs import assign_wcs, wcs_cards
 
@@ -127,7 +127,7 @@ class FrameBackend(BackendEntrypoint):
         out = xr.Dataset({"sci": sci}, coords=grid)
         out.attrs = {
             "header": image.header.tostring(sep="\n", endcard=False, padding=False),
-            "source": Path(filename_or_obj).name,
+            "source": file_name(filename_or_obj),
         }
         dropped = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
         return out.drop_vars(dropped)
@@ -152,7 +152,7 @@ def open_frame(
     Parameters
     ----------
     path
-        A plain, gzipped or tile-compressed FITS file.
+        A plain, gzipped or tile-compressed FITS file; or its URL, as of `ztfxr.open_quadrant`.
     time, exptime, gain, readnoise, saturate, seeing, magzp, filter, time_is
         The header card that says it (a string), or its value; see `Cards`. A card that is named here must be in the
         header; of the default ones only those of the time must be.
@@ -169,7 +169,7 @@ def open_frame(
 
     Raises
     ------
-    FileNotFoundError, NotFITSError, TruncatedFileError, ShapeError
+    FileNotFoundError, NotFITSError, TruncatedFileError, ShapeError, RemoteFileError
     HeaderError
         A card that is needed is absent or no number.
 
@@ -182,9 +182,9 @@ def open_frame(
 
 
 def _open(path: Path_, cards: Cards, chunks: Any) -> xr.Dataset:
-    out = xr.open_dataset(Path(path), engine=FrameBackend, chunks={} if chunks is None else chunks)
+    out = xr.open_dataset(location(path), engine=FrameBackend, chunks={} if chunks is None else chunks)
     header = fits.Header.fromstring(out.attrs["header"], sep="\n")
-    coords = cards.coords(header, str(path))
+    coords = cards.coords(header, shown(path))
     out = annotate_all(out.assign_coords(coords).assign(flags=_flags(out["sci"], coords["saturate"])))
     wcs = wcs_cards(header)
     return out if wcs is None else assign_wcs(out, wcs)
@@ -225,7 +225,7 @@ def open_frames(
     """
     nodes: dict[str, xr.Dataset] = {}
     for path in paths:
-        name = Path(path).name.split(".fits")[0].split(".fit")[0]
+        name = file_name(path).split(".fits")[0].split(".fit")[0]
         if name in nodes:
             raise InputError(f"two frames are named {name}; open them apart or rename one")
         nodes[name] = _node(path, errors, partial(open_frame, path, chunks=chunks, **cards))
@@ -241,4 +241,4 @@ def _node(path: Path_, errors: str, opened: Callable[[], xr.Dataset]) -> xr.Data
         if errors == "raise":
             raise
         bits = planes_to_bits([getattr(error, "status", "unreadable")], STATUS_PLANES)
-        return xr.Dataset(attrs={"status": bits, "message": str(error), "source": Path(path).name})
+        return xr.Dataset(attrs={"status": bits, "message": str(error), "source": file_name(path)})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,8 +12,9 @@ from xarray.core import indexing
 
 from ztfxr.errors import HeaderError, ShapeError
 from ztfxr.io.backend import FITSArray
-from ztfxr.io.fits import ImageFile, inspect
+from ztfxr.io.fits import ImageFile, inspect, open_hdus
 from ztfxr.io.frames import mid_exposure, to_datetime
+from ztfxr.io.remote import file_name, shown
 from ztfxr.schema import SPECS, annotate_all, planes_to_bits
 from ztfxr.wcs import assign_wcs, wcs_cards
 
@@ -30,7 +30,7 @@ def open_lco(path: str | PathLike[str], *, mask: Literal[False] | None = None) -
     Parameters
     ----------
     path
-        A BANZAI frame, plain, gzipped or tile-compressed.
+        A BANZAI frame, plain, gzipped or tile-compressed; or its URL, as of `ztfxr.open_quadrant`.
     mask
         False leaves the bad-pixel mask out (cropped frames may carry that of the full frame).
 
@@ -42,24 +42,25 @@ def open_lco(path: str | PathLike[str], *, mask: Literal[False] | None = None) -
 
     Raises
     ------
-    FileNotFoundError, NotFITSError, TruncatedFileError, HeaderError
+    FileNotFoundError, NotFITSError, TruncatedFileError, HeaderError, RemoteFileError
     ShapeError
         No image named SCI, or a BPM of another shape.
     """
     image = inspect(path, "SCI")
-    coords = _coords(image.header, str(path))
+    coords = _coords(image.header, shown(path))
     sci = _lazy(image, "float32")
     flags = xr.where(sci >= coords["saturate"], planes_to_bits(["saturated"]), 0)
     if mask is not False:
         bad = inspect(path, "BPM")
         if bad.shape != image.shape:
             raise ShapeError(
-                f"{path}: the BPM is {bad.shape} (y, x), the image {image.shape}; a cropped frame? open with mask=False"
+                f"{shown(path)}: the BPM is {bad.shape} (y, x), the image {image.shape}; a cropped frame? "
+                "open with mask=False"
             )
         flags = flags | xr.where(_lazy(bad, "uint8") != 0, planes_to_bits(["dead"]), 0)
     grid = {d: np.arange(n) for d, n in zip(("y", "x"), image.shape, strict=True)}
     out = annotate_all(xr.Dataset({"sci": sci, "flags": flags.astype(np.uint16)}).assign_coords({**grid, **coords}))
-    out.attrs = {"header": image.header.tostring(sep="\n", endcard=False, padding=False), "source": Path(path).name}
+    out.attrs = {"header": image.header.tostring(sep="\n", endcard=False, padding=False), "source": file_name(path)}
     cards = wcs_cards(image.header)
     return out if cards is None else assign_wcs(out, cards)
 
@@ -105,9 +106,9 @@ def read_lco_catalog(path: str | PathLike[str]) -> xr.Dataset:
     ShapeError
         The file has no table named CAT.
     """
-    with fits.open(path, memmap=False) as hdus:
+    with open_hdus(path) as hdus:
         if "CAT" not in hdus:
-            raise ShapeError(f"{path}: holds no table named CAT")
+            raise ShapeError(f"{shown(path)}: holds no table named CAT")
         table = hdus["CAT"].data
         columns = {new: np.asarray(table[old], dtype=np.float64) for old, new in _COLUMNS.items() if old in table.names}
     for axis in ("x_centroid", "y_centroid"):

@@ -13,6 +13,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import glob
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -23,15 +24,37 @@ import fsspec
 
 from ztfxr.errors import InputError, MissingDependencyError, RemoteFileError
 
-__all__ = ["BinaryFile", "Location", "exists", "file_name", "is_url", "location", "open_binary", "shown", "size_of"]
+__all__ = [
+    "Address",
+    "BinaryFile",
+    "Location",
+    "exists",
+    "file_name",
+    "is_url",
+    "location",
+    "matching",
+    "open_binary",
+    "shown",
+    "size_of",
+]
 
 Location = Path | str
 """A path on this machine, or a URL."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://|::)")
+_MAGIC = re.compile(r"[*\[]")
 _SECRETS = re.compile(r"(?<=://)[^/?#]*@")
 _EXTRAS = {"http": ("aiohttp", "remote"), "https": ("aiohttp", "remote"), "s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3")}
 _PART_BYTES, _PARTS_KEPT = 1 << 17, 8
+
+
+class Address(str):
+    """A path or URL whose repr, which logs show, is `shown`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(shown(str(self)))
 
 
 class BinaryFile(Protocol):
@@ -78,6 +101,31 @@ def exists(path: Location) -> bool:
     system, name = _system(path)
     with _named(path):
         return bool(system.exists(name))
+
+
+def matching(pattern: str) -> list[str]:
+    """Files that match a glob pattern (``*``, ``**``, ``[…]``), sorted: paths, or URLs where the pattern is one.
+
+    A web server must list its folders as pages of links. A URL that is no pattern is taken as it is, there or not.
+
+    Raises
+    ------
+    RemoteFileError
+        The server of a URL does not answer, or refuses.
+    """
+    place = location(pattern)
+    if isinstance(place, Path):
+        # Not Path.glob, which refuses absolute patterns.
+        return sorted(glob(str(place) if is_url(pattern) else pattern, recursive=True))  # noqa: PTH207
+    if not _MAGIC.search(place):
+        return [pattern]
+    chain, mark, last = place.rpartition("::")
+    system, name = _system(last)
+    try:
+        with _named(place):
+            return sorted(chain + mark + str(system.unstrip_protocol(found)) for found in system.glob(name))
+    except FileNotFoundError:
+        return []
 
 
 def open_binary(path: Location, *, stop: int | None = None, block: int = io.DEFAULT_BUFFER_SIZE) -> io.BufferedReader:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +17,8 @@ from ztfxr._quiet import quiet
 from ztfxr.errors import InputError, ShapeError
 from ztfxr.io.backend import FITSArray
 from ztfxr.io.cards import EXTENSIONS, TYPE_CARD, exposure_coords, unit_of, window_start
-from ztfxr.io.fits import ImageFile, inspect
+from ztfxr.io.fits import ImageFile, inspect, open_hdus
+from ztfxr.io.remote import file_name, location, shown
 from ztfxr.schema import annotate_all
 from ztfxr.wcs import assign_wcs, wcs_cards
 
@@ -38,30 +38,32 @@ class SavedBackend(BackendEntrypoint):
         self, filename_or_obj: str | PathLike[str], *, drop_variables: str | Iterable[str] | None = None
     ) -> xr.Dataset:
         """Every image on `y`, `x`, and the first one's header as text."""
-        images = _images(Path(filename_or_obj))
+        images = _images(filename_or_obj)
         first = next(iter(images.values()))
         start = window_start(first.header)
         grid = {d: start[d] + np.arange(n) for d, n in zip(_DIMS, first.shape, strict=True)}
         out = xr.Dataset({name: _lazy(image) for name, image in images.items()}, coords=grid)
         out.attrs = {
             "header": first.header.tostring(sep="\n", endcard=False, padding=False),
-            "source": Path(filename_or_obj).name,
+            "source": file_name(filename_or_obj),
         }
         return out.drop_vars([drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ()))
 
 
-def _images(path: Path) -> dict[str, ImageFile]:
+def _images(path: str | PathLike[str]) -> dict[str, ImageFile]:
     """The 2-D images of a file by variable name; `ShapeError` where they do not belong together."""
     first = inspect(path)
-    with quiet(AstropyUserWarning), fits.open(path, memmap=False) as hdus:
+    with quiet(AstropyUserWarning), open_hdus(path) as hdus:
         names = [hdu.name for hdu in hdus if getattr(hdu, "is_image", False) and len(hdu.shape) == 2]
     if len(set(names)) < len(names):
-        raise InputError(f"{path}: several images have one name ({', '.join(names)}); open one with ztfxr.open_frame")
+        raise InputError(
+            f"{shown(path)}: several images have one name ({', '.join(names)}); open one with ztfxr.open_frame"
+        )
     found: dict[str, ImageFile] = {}
     for name in names:
         image = inspect(path, name)
         if image.shape != first.shape:
-            raise ShapeError(f"{path}: the image {name} is {image.shape} (y, x), the first one {first.shape}")
+            raise ShapeError(f"{shown(path)}: the image {name} is {image.shape} (y, x), the first one {first.shape}")
         found[_VARIABLES.get(name, name.lower())] = image
     return found
 
@@ -88,8 +90,8 @@ def open_fits(path: str | PathLike[str], *, chunks: Mapping[str, int] | Literal[
     Parameters
     ----------
     path
-        A plain, gzipped or tile-compressed FITS file. Others than ztfxr's open too: the first image is `sci`, named
-        extensions (``ERR``, ``BPM``) become variables by their name in lower case.
+        A plain, gzipped or tile-compressed FITS file, or its URL, as of `ztfxr.open_quadrant`. Others than ztfxr's open
+        too: the first image is `sci`, named extensions (``ERR``, ``BPM``) become variables by their name in lower case.
     chunks
         Dask chunks, by default one chunk for the frame.
 
@@ -102,13 +104,13 @@ def open_fits(path: str | PathLike[str], *, chunks: Mapping[str, int] | Literal[
 
     Raises
     ------
-    FileNotFoundError, NotFITSError, TruncatedFileError
+    FileNotFoundError, NotFITSError, TruncatedFileError, RemoteFileError
     ShapeError
         No image, or images of different shape.
     InputError
         Two images have one name.
     """
-    out = xr.open_dataset(Path(path), engine=SavedBackend, chunks={} if chunks is None else chunks)
+    out = xr.open_dataset(location(path), engine=SavedBackend, chunks={} if chunks is None else chunks)
     header = fits.Header.fromstring(out.attrs["header"], sep="\n")
     units = {name: v.attrs["units"] for name, v in out.data_vars.items() if "units" in v.attrs}
     out = annotate_all(out.assign_coords(exposure_coords(header)))

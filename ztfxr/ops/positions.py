@@ -16,7 +16,7 @@ from ztfxr.errors import InputError
 from ztfxr.schema import SPECS
 from ztfxr.wcs import WCSIndex, has_wcs, pixel_to_sky, sky_to_pixel
 
-__all__ = ["Positions", "pixel_origin", "resolve_positions"]
+__all__ = ["Positions", "pixel_origin", "position_columns", "resolve_positions"]
 
 Positions: TypeAlias = (
     xr.Dataset | SkyCoord | Table | Mapping[str, Any] | Sequence[tuple[float, float]] | NDArray[np.floating[Any]]
@@ -45,7 +45,7 @@ def resolve_positions(obj: xr.Dataset | xr.DataArray, positions: Positions) -> x
     ------
     InputError, MissingWCSError
     """
-    columns = _columns(positions)
+    columns = position_columns(positions)
     if "ra" in columns and (has_wcs(obj) or "x" not in columns):
         x, y = sky_to_pixel(obj, ra=columns["ra"], dec=columns["dec"])
         sky = (columns["ra"], columns["dec"])
@@ -92,8 +92,11 @@ def _sky(obj: xr.Dataset | xr.DataArray, x: NDArray[np.float64], y: NDArray[np.f
     return (sky.ra.deg, sky.dec.deg)
 
 
-def _columns(positions: Positions) -> dict[str, NDArray[Any]]:
-    """Columns `ra`, `dec` and/or `x`, `y`, and `id`, as 1-D arrays of one length."""
+def position_columns(positions: Positions) -> dict[str, NDArray[Any]]:
+    """Columns `ra`, `dec` (deg, ICRS) and/or `x`, `y`, and `id`, of positions as `resolve_positions` takes them.
+
+    1-D arrays of one length; masked entries are NaN. Raises `InputError` where there are no such columns.
+    """
     if isinstance(positions, SkyCoord):
         icrs = positions.icrs
         raw: dict[str, Any] = {"ra": icrs.ra.deg, "dec": icrs.dec.deg}

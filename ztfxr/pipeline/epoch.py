@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +26,7 @@ from ztfxr.errors import (
 )
 from ztfxr.io.fits import inspect
 from ztfxr.io.frames import epoch_coords
+from ztfxr.io.remote import location, open_binary, shown, size_of
 from ztfxr.ops.align import align
 from ztfxr.ops.background import variance as noise_model
 from ztfxr.ops.stamps import stamp, stamps
@@ -101,7 +100,7 @@ def read_header(path: str) -> dict[str, Any]:
     """What a frame's header says of the exposure; of an unusable one its status and why. Reads no pixel."""
     out: dict[str, Any] = {"path": path, "frame": frame_name(path), "epoch_status": 0, "message": ""}
     try:
-        found = epoch_coords(inspect(path).header, path)
+        found = epoch_coords(inspect(path).header, shown(path))
     except _NOT_THE_FRAME:
         raise
     except Exception as error:
@@ -147,10 +146,13 @@ def _verdict(error: Exception) -> tuple[int, str]:
 
 
 def file_checksum(path: str) -> str:
-    """A hash of a file's size, first and last 64 KiB, to tell files apart by a part of them; "" without a file."""
+    """A hash of a file's size, first and last 64 KiB, to tell files apart by a part of them; "" without a file.
+
+    Of a file at a URL too, whose server may change an ETag without cause: a copy of it has the same.
+    """
     try:
-        with Path(path).open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
+        with open_binary(location(path)) as file:
+            size = size_of(file)
             digest = hashlib.blake2b(str(size).encode(), digest_size=16)
             for start in (0, max(0, size - _SAMPLE_BYTES)):
                 file.seek(start)

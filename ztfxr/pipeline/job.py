@@ -7,17 +7,17 @@ import inspect
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from glob import glob
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
 from ztfxr.dia.difference import difference
 from ztfxr.errors import InputError
+from ztfxr.io.remote import Address, file_name, matching, shown
+from ztfxr.ops.positions import Positions, position_columns
 
 __all__ = ["Job", "frame_name"]
 
@@ -28,7 +28,6 @@ Method = Literal["aperture", "psf"]
 _FORMAT = 1
 _FORMAT_KEY = "ztfxr_job"
 _NOT_NUMBERS = ("frames", "positions")
-_COLUMNS = ("ra", "dec", "x", "y", "source_id")
 _NOT_IN_JSON = ("science", "reference", "variance", "reference_variance", "mask", "reference_mask")
 _PHOTOMETRY: Mapping[str, tuple[str, ...]] = {
     "aperture": ("method", "radius", "masked"),
@@ -43,14 +42,16 @@ class Job:
     Parameters
     ----------
     frames
-        Paths of ZTF science images, or one glob pattern (``"night/*_sciimg.fits*"``), looked up when the job runs.
-        Relative paths start at the working directory. A file name is a frame's identity: it must be unique.
+        Paths or URLs (``s3://``, ``https://``) of ZTF science images, or one glob pattern of them
+        (``"night/*_sciimg.fits*"``), looked up when the job runs. Relative paths start at the working directory. A file
+        name is a frame's identity: it must be unique. Every worker opens the frames itself, with its own credentials;
+        those in a URL reach it, but neither the store nor a message.
     positions
-        Where to measure: columns `ra`, `dec` (deg, ICRS) or `x`, `y` (absolute 0-based FITS pixels of the
-        reference), and a `source_id` if wanted; (x, y) pairs; a `SkyCoord`; or the path of a table with such columns
-        (CSV, ECSV, FITS, VOTable), read when the job is made.
+        Where to measure, as `ztfxr.forced_photometry` takes it: columns `ra`, `dec` (ICRS; deg, or the column's unit)
+        or `x`, `y` (absolute 0-based FITS pixels of the reference), and a `source_id` if wanted; (x, y) pairs; a
+        `SkyCoord`; or the path of a table with such columns (CSV, ECSV, FITS, VOTable), read when the job is made.
     reference
-        The path of a FITS image (its mask beside it) or of a zarr store of `ztfxr.build_reference`; or
+        The path or URL of a FITS image (its mask beside it) or of a zarr store of `ztfxr.build_reference`; or
         ``{"build": {...}}`` with options of `ztfxr.build_reference` and `n_frames` (default 20), the number of frames
         of the best seeing that it may choose from. It is built once, and kept in the store.
     cutout
@@ -99,6 +100,8 @@ class Job:
                 plain[each.name] = _plain(getattr(self, each.name), each.name)
         if self.reference == "build":
             plain["reference"] = {"build": {}}
+        elif isinstance(plain["reference"], str):
+            plain["reference"] = Address(plain["reference"])
         plain["photometry"] = {"method": "aperture"} | plain["photometry"]
         for name, value in plain.items():
             object.__setattr__(self, name, value)
@@ -135,8 +138,13 @@ class Job:
         return cls(**found)
 
     def options(self) -> dict[str, Any]:
-        """All that the numbers of one epoch depend on, but the contents of files; positions by their digest."""
+        """All that the numbers of one epoch depend on, but the contents of files; positions by their digest.
+
+        A reference at a URL is named without credentials and query, which change while it stays the same.
+        """
         out = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_NUMBERS}
+        if isinstance(self.reference, str):
+            out["reference"] = shown(self.reference)
         return out | {"positions": _digest(self.positions)}
 
     @property
@@ -151,26 +159,36 @@ class Job:
         ------
         InputError
             There are none, or two have one name.
+        RemoteFileError
+            The server of a pattern does not answer, or refuses.
         """
-        # Not Path.glob, which refuses absolute patterns.
-        found = sorted(glob(self.frames, recursive=True)) if isinstance(self.frames, str) else list(self.frames)  # noqa: PTH207
+        found = matching(self.frames) if isinstance(self.frames, str) else list(self.frames)
         if not found:
             raise InputError(f"no frames: nothing matches {self.frames!r}" if self.frames else "no frames are given")
         names: dict[str, str] = {}
         for path in found:
             other = names.setdefault(frame_name(path), path)
             if other != path:
-                raise InputError(f"two frames are named {frame_name(path)}: {other} and {path}; rename one")
-        return list(names.values())
+                raise InputError(
+                    f"two frames are named {frame_name(path)}: {shown(other)} and {shown(path)}; rename one"
+                )
+        return [Address(path) for path in names.values()]
 
     def with_frames(self, frames: Iterable[str]) -> Job:
         """The same job on other frames."""
         return replace(self, frames=tuple(frames))
 
+    def without_secrets(self) -> Job:
+        """The same job with its URLs as they may be shown and stored."""
+        frames = shown(self.frames) if isinstance(self.frames, str) else tuple(map(shown, self.frames))
+        return replace(
+            self, frames=frames, reference=shown(self.reference) if isinstance(self.reference, str) else self.reference
+        )
+
 
 def frame_name(path: str) -> str:
     """The name of a frame: its file's, up to ``.fits``."""
-    return Path(path).name.split(".fits")[0]
+    return file_name(path).split(".fits")[0]
 
 
 def _digest(value: Any) -> str:
@@ -180,28 +198,16 @@ def _digest(value: Any) -> str:
 
 def _frames(frames: Any) -> tuple[str, ...] | str:
     if isinstance(frames, PathLike):
-        return (str(frames),)
-    return frames if isinstance(frames, str) else tuple(str(path) for path in frames)
+        return (Address(frames),)
+    return Address(frames) if isinstance(frames, str) else tuple(Address(path) for path in frames)
 
 
-def _positions(positions: Any) -> dict[str, list[Any]]:
+def _positions(positions: Positions | str | PathLike[str]) -> dict[str, list[Any]]:
     """Columns of plain lists, all of one length."""
-    if isinstance(positions, SkyCoord):
-        raw: Any = {"ra": np.atleast_1d(positions.icrs.ra.deg), "dec": np.atleast_1d(positions.icrs.dec.deg)}
-    elif isinstance(positions, str | PathLike):
-        raw = _table(Path(positions))
-    elif hasattr(positions, "keys"):
-        raw = positions
-    else:
-        pairs = np.asarray(positions, dtype=float)
-        if pairs.ndim != 2 or pairs.shape[1] != 2:
-            raise InputError(f"positions are (x, y) pairs of shape (n, 2); came shape {pairs.shape}")
-        raw = {"x": pairs[:, 0], "y": pairs[:, 1]}
-    out = {name: np.asarray(raw[name]).tolist() for name in _COLUMNS if name in raw.keys()}  # noqa: SIM118
-    pairs_found = [pair for pair in (("ra", "dec"), ("x", "y")) if out.keys() >= set(pair)]
-    lengths = {name: len(values) if isinstance(values, list) else 0 for name, values in out.items()}
-    if not pairs_found or len(set(lengths.values())) != 1 or 0 in lengths.values():
-        raise InputError(f"positions need columns ra and dec, or x and y, of one length; came {lengths}")
+    found = position_columns(_table(Path(positions)) if isinstance(positions, str | PathLike) else positions)
+    out = {"source_id" if name == "id" else name: values.tolist() for name, values in found.items()}
+    if not all(out.values()):
+        raise InputError("no positions are given: the columns are empty; give at least one")
     return out
 
 

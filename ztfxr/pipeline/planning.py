@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from ztfxr.errors import InputError
+from ztfxr.io.remote import is_url
 from ztfxr.pipeline.job import Job
 from ztfxr.pipeline.results import Results
 from ztfxr.pipeline.runner import run
@@ -43,8 +44,9 @@ def plan(job: Job, *, workers: int | Sequence[int] = 1, sample: int = 3) -> xr.D
     -------
     xarray.Dataset
         `seconds` and `memory_total` (bytes) on `workers`; `seconds_per_epoch` on one worker, `seconds_layout`,
-        `memory_per_worker`, `bytes_read`, `store_bytes` and `n_epochs` for the whole job. Reading is counted where the
-        system counts it (Linux), else NaN.
+        `memory_per_worker`, `bytes_read`, `store_bytes`, `store_bytes_fixed` (the part that does not grow with the
+        number of epochs) and `n_epochs` for the whole job. Reading is counted where the system counts it (files on
+        Linux), else NaN.
 
     Notes
     -----
@@ -91,6 +93,7 @@ def _estimate(found: dict[str, Any], n: int, counts: np.ndarray[Any, Any]) -> xr
         "memory_per_worker": ((), found["memory"], {"units": "byte", "long_name": "peak of memory of a worker"}),
         "bytes_read": ((), n * found["bytes_read"], {"units": "byte", "long_name": "read from frames"}),
         "store_bytes": ((), found["store_fixed"] + n * found["store_bytes"], {"units": "byte", "long_name": "store"}),
+        "store_bytes_fixed": ((), found["store_fixed"], {"units": "byte", "long_name": "store of one epoch"}),
         "n_epochs": ((), n, {"long_name": "epochs"}),
     }
     return xr.Dataset(variables, {"workers": counts}, {"sampled_epochs": found["sampled"]})
@@ -127,11 +130,12 @@ def calibrate(job: str, store: str) -> str:
         epoch = run_epoch((row, each["path"]), store=store, token=results.token)
         if epoch.status == 0:
             seconds.append(time.perf_counter() - start)
-            read.append(_bytes_read() - before)
+            read.append(np.nan if is_url(each["path"]) else _bytes_read() - before)
     if not seconds:
         raise InputError(f"none of the {len(headers)} sampled frames can be measured; {each['frame']}: {epoch.message}")
     out = {"seconds_per_epoch": float(np.median(seconds)), "seconds_per_header": header, "seconds_layout": layout}
-    out |= {"bytes_read": float(np.mean(read)), "memory": _peak_memory(), "store_fixed": fixed, "sampled": len(seconds)}
+    out |= {"bytes_read": float(np.median(read)), "memory": _peak_memory(), "sampled": len(seconds)}
+    out["store_fixed"] = fixed
     return json.dumps(out | {"store_bytes": max(0.0, (_size(Path(store)) - fixed) / max(1, len(rest)))})
 
 

@@ -48,6 +48,8 @@ class Cluster:
     """The workers of a `distributed.Client`; a few tasks per worker are in flight.
 
     A task takes one item, and more once they turn out to be short: the scheduler needs some 5 ms for each task.
+    The scheduler blames every task that was on a worker when it died, so those that it gives up run again, each with
+    nothing beside it, before one is said to be deadly.
     """
 
     def __init__(self, client: Any) -> None:
@@ -60,14 +62,15 @@ class Cluster:
         """Pairs of item and result as they finish; dask runs items again whose worker died."""
         from distributed import KilledWorker, as_completed
 
-        remaining, alone = iter(items), list[T]()
+        remaining, suspects = iter(items), list[T]()
         flying: dict[Any, list[T]] = {}
         finished = as_completed()  # type: ignore[no-untyped-call]
-        size = 1
+        size, alone = 1, False
         try:
             while True:
-                while len(flying) < self._in_flight():
-                    batch = [alone.pop()] if alone else list(islice(remaining, size))
+                while len(flying) < (1 if alone or suspects else self._in_flight()):
+                    alone = bool(suspects)
+                    batch = [suspects.pop()] if suspects else list(islice(remaining, size))
                     if not batch:
                         break
                     future = self._client.submit(_each, function, batch, pure=False, retries=_RETRIES)
@@ -82,11 +85,13 @@ class Cluster:
                     size = _batch_size(size, seconds / len(batch))
                     yield from zip(batch, results, strict=True)
                 except KilledWorker as error:
-                    if len(batch) > 1:
-                        alone += batch
-                    else:
+                    if alone:
                         yield batch[0], WorkersDiedError(f"every worker that took it died ({error})")
-                future.release()
+                    else:
+                        suspects += batch
+                finally:
+                    future.release()
+                alone = False
         finally:
             if flying:
                 self._client.cancel(list(flying))
@@ -127,9 +132,12 @@ def open_pool(client: Any, workers: int | None, n_items: int) -> Iterator[Pool]:
     if min(count, n_items) <= 1:
         yield Here()
         return
+    import dask
     from distributed import Client, LocalCluster
 
+    # A LocalCluster gives up a worker for good that is not back some time after it died, by default 15 seconds.
     with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1 hour"}),
         LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=logging.CRITICAL
         ) as cluster,

@@ -12,6 +12,8 @@ import xarray as xr
 
 from ztfxr.errors import InputError, StoreError
 from ztfxr.io.backend import open_epochs, open_quadrant
+from ztfxr.io.names import suffix_of
+from ztfxr.io.remote import file_name, location, shown
 from ztfxr.ops.align import align
 from ztfxr.ops.background import get_mask
 from ztfxr.ops.background import variance as noise_model
@@ -80,14 +82,15 @@ def _cut(whole: xr.Dataset, job: Job) -> xr.Dataset:
 
 
 def _opened(job: Job, path: str) -> xr.Dataset:
-    if not Path(path).exists():
+    place = location(path)
+    if isinstance(place, Path) and not place.exists():
         raise FileNotFoundError(f"the reference does not exist: {path}")
-    if Path(path).is_file():
+    if place.is_file() if isinstance(place, Path) else suffix_of(file_name(place)):
         return open_quadrant(path, mask=None if job.mask else False)
     found = open_zarr(path)
     image = found["reference"].to_dataset() if isinstance(found, xr.DataTree) and "reference" in found else found
     if not isinstance(image, xr.Dataset) or not {"y", "x"} <= set(image.get("sci", xr.DataArray()).dims):
-        raise StoreError(f"{path} holds no reference: an image 'sci' (y, x), as ztfxr.build_reference makes it")
+        raise StoreError(f"{shown(path)} holds no reference: an image 'sci' (y, x), as ztfxr.build_reference makes it")
     return image
 
 

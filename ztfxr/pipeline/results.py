@@ -20,6 +20,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.errors import StoreError
+from ztfxr.io.remote import shown
 from ztfxr.pipeline.epoch import HEADER, QUALITY, Epoch, products, unknown
 from ztfxr.pipeline.job import Job
 from ztfxr.pipeline.prepare import Shared
@@ -152,7 +153,7 @@ def _scalar(group: str, name: str) -> Column:
 
 def _text(name: str) -> Column:
     meaning = {
-        "path": "path of the frame",
+        "path": "path of the frame, or its URL without credentials",
         "message": "what is wrong with the epoch",
         "checksum": "hash of the file's size, first and last 64 KiB",
     }
@@ -261,7 +262,7 @@ class Results:
             for key, old in self._columns.items():
                 new = np.full(len(headers), self._arrays[key].fill_value, dtype=old.dtype)
                 if headers and key[1] in headers[0] and key[1] not in ("epoch_status", "message"):
-                    new[...] = [_stored(header[key[1]]) for header in headers]
+                    new[...] = [_stored(key[1], header[key[1]]) for header in headers]
                 self._columns[key] = np.concatenate([old, new])
             self._set_units(headers)
             self._dirty |= set(range(first // _ROWS, -(-n // _ROWS)))
@@ -321,7 +322,9 @@ class Results:
                     array.resize((self.n_epochs, *array.shape[1:]))
 
 
-def _stored(value: Any) -> Any:
+def _stored(name: str, value: Any) -> Any:
+    if name == "path":
+        return shown(value)
     return value.astype("datetime64[ns]").astype(np.int64) if isinstance(value, np.datetime64) else value
 
 

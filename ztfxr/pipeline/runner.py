@@ -20,6 +20,7 @@ import numpy as np
 import xarray as xr
 
 from ztfxr.errors import FrameError, InputError, StoreError
+from ztfxr.io.remote import shown
 from ztfxr.pipeline.epoch import Epoch, file_checksum
 from ztfxr.pipeline.job import Job, frame_name
 from ztfxr.pipeline.lock import locked
@@ -124,7 +125,7 @@ def run(
 
 def _local(store: str | PathLike[str]) -> Path:
     if isinstance(store, str) and "://" in store:
-        raise InputError(f"a run writes to a path, which all its workers see, not to a URL; came {store}")
+        raise InputError(f"a run writes to a path, which all its workers see, not to a URL; came {shown(store)}")
     return Path(os.path.realpath(store))
 
 
@@ -141,7 +142,8 @@ def _ready(job: Job, frames: Sequence[str], store: Path, pool: Pool, resume: boo
     options = json.dumps(_options(job), sort_keys=True)
     if not store.exists():
         headers = _headers(frames, pool)
-        attrs = {ROOT["job"]: job.with_frames(frames[:1]).to_json(), ROOT["options"]: options, ROOT["runs"]: [about]}
+        kept = job.with_frames(frames[:1]).without_secrets()
+        attrs = {ROOT["job"]: kept.to_json(), ROOT["options"]: options, ROOT["runs"]: [about]}
         create(store, job, prepare(job, headers), headers, attrs)
         return Results(store)
     if not resume:
@@ -158,8 +160,8 @@ def _ready(job: Job, frames: Sequence[str], store: Path, pool: Pool, resume: boo
 def _options(job: Job) -> dict[str, Any]:
     """The options of a job, with what tells another reference of the same name."""
     out = job.options()
-    if isinstance(job.reference, str) and Path(job.reference).is_file():
-        out["reference_checksum"] = file_checksum(job.reference)
+    if isinstance(job.reference, str) and (found := file_checksum(job.reference)):
+        out["reference_checksum"] = found
     return out
 
 
@@ -230,7 +232,7 @@ def _fill(results: Results, pending: Sequence[tuple[int, str]], pool: Pool, erro
             said.step(skipped=epoch.status != 0)
             flush()
             if epoch.status and errors == "raise":
-                raise FrameError(f"{path}: {epoch.message}")
+                raise FrameError(f"{shown(path)}: {epoch.message}")
 
 
 def _lost(error: WorkersDiedError) -> Epoch:

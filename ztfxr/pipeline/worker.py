@@ -18,6 +18,9 @@ from ztfxr.store.zarr import open_zarr
 
 __all__ = ["read_headers", "run_epoch"]
 
+# Within a task of a cluster dask would send these reads to the scheduler, as tasks for whichever worker.
+_HERE = {"scheduler": "synchronous"}
+
 
 def read_headers(paths: tuple[str, ...]) -> list[dict[str, Any]]:
     """`read_header` of several frames."""
@@ -70,7 +73,7 @@ def _bench(store: str, token: str) -> _Bench:  # noqa: ARG001
 
 def _shared(store: Path, job: Job) -> Shared:
     positions = open_zarr(store)["lightcurve"]
-    coords = {k: v.variable.load() for k, v in positions.coords.items() if v.dims == ("source",)}
+    coords = {k: v.variable.load(**_HERE) for k, v in positions.coords.items() if v.dims == ("source",)}
     psf = _loaded(store / "psf") if job.photometry["method"] == "psf" else None
     return Shared(_loaded(store / "reference"), xr.Dataset(coords=coords), psf)
 
@@ -79,4 +82,4 @@ def _loaded(store: Path) -> xr.Dataset:
     found = open_zarr(store)
     if not isinstance(found, xr.Dataset):
         raise StoreError(f"{store} should hold a Dataset; it holds a tree: lay out a new store")
-    return found.load()
+    return found.load(**_HERE)
