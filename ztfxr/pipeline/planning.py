@@ -93,7 +93,7 @@ def _estimate(found: dict[str, Any], n: int, counts: np.ndarray[Any, Any]) -> xr
         "memory_per_worker": ((), found["memory"], {"units": "byte", "long_name": "peak of memory of a worker"}),
         "bytes_read": ((), n * found["bytes_read"], {"units": "byte", "long_name": "read from frames"}),
         "store_bytes": ((), found["store_fixed"] + n * found["store_bytes"], {"units": "byte", "long_name": "store"}),
-        "store_bytes_fixed": ((), found["store_fixed"], {"units": "byte", "long_name": "store of one epoch"}),
+        "store_bytes_fixed": ((), found["store_fixed"], {"units": "byte", "long_name": "store without epochs"}),
         "n_epochs": ((), n, {"long_name": "epochs"}),
     }
     return xr.Dataset(variables, {"workers": counts}, {"sampled_epochs": found["sampled"]})
