@@ -24,7 +24,7 @@ from benchmarks.peers.clean import METHODS, labels, labels_by_hand
 
 ROOT, WORKER = Path(__file__).parents[1], Path(__file__).parent / "peers" / "clean.py"
 CLEAN = ("by hand", "by hand, in place", "ztfxr", "ztfxr, loaded", "ztfxr, no dask")
-PEERS = ("ztfimg", "ztfxr like ztfimg", "ztfxr, boxes of 192", "ztfxr")
+PEERS = ("ztfimg", "ztfxr like ztfimg", "ztfxr, boxes of 192", "ztfxr, no dask", "ztfxr")
 LABELS = ("labels by hand", "labels")
 
 
