@@ -20,11 +20,12 @@ from ztfxr.ops.background import variance
 from ztfxr.ops.coadd import build_reference
 from ztfxr.photometry.cuts import kept
 from ztfxr.photometry.forced import forced_photometry
-from ztfxr.photometry.lightcurve import lightcurve
+from ztfxr.photometry.lightcurve import OF_EPOCHS, lightcurve, on_reference_scale
 from ztfxr.photometry.psf import build_psf
 from ztfxr.photometry.variability import variability
 from ztfxr.plot.lightcurves import plot_smooth
 from ztfxr.plot.triplets import plot_summary
+from ztfxr.schema import annotate_all
 from ztfxr.store.zarr import to_zarr
 
 __all__ = ["run_frames", "smooth_line", "survey_table"]
@@ -121,10 +122,8 @@ def _curves(
         return lightcurve(diff, stars, radius=radius, scale="reference").compute()
     report(f"PSF of the reference from {int(psf['n_stars'])} stars, FWHM {float(psf['fwhm']):.2f} px; forced fits")
     fits = forced_photometry(diff, stars, reference_psf=psf, group_radius=0.0)
-    scale = xr.where(diff["science_convolved"], 1.0 / diff["kernel_sum"], diff["kernel_sum"]).reset_coords(drop=True)
-    scaled = {k: (fits[k] / scale).assign_attrs(fits[k].attrs) for k in ("flux", "flux_err")}
-    epochs = {k: diff[k].variable for k in ("kernel_sum", "kernel_sum_err", "chi2", "n_pixels", "epoch_status")}
-    return fits.assign(scaled).assign(epochs).assign_attrs(flux_scale="reference").compute()
+    curves = on_reference_scale(fits, diff).assign({k: diff[k].variable for k in OF_EPOCHS})
+    return annotate_all(curves).compute()
 
 
 def _smooth(curves: xr.Dataset, source: int) -> SmoothCurve:

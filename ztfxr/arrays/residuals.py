@@ -164,13 +164,19 @@ def fit_noise(signal: Images, residual: Images, template: Images, bad: Bools, un
     bad, unused
         Pixels without a signal, and pixels whose residual does not count.
     """
-    level, noise = sky_noise(signal, bad)
-    used = ~unused
+    level, used, faint = _sky_of(signal, residual, bad, unused)
     r, s, t = residual[used], signal[used] - np.float32(level), template[used]
-    faint = 2 * noise if noise > 0 else robust_variance(r) ** 0.5
-    total = robust_variance(r[np.abs(s) < faint])
+    total = robust_variance(r[faint])
     sky = max(total - float(np.median(t)), 0.05 * total)
     return PhotonNoise(level, sky, _photon_slope(r, s, t, sky))
+
+
+def _sky_of(signal: Images, residual: Images, bad: Bools, unused: Bools) -> tuple[float, Bools, Bools]:
+    """Level of the signal's sky, the pixels that count, and which of these are within twice its noise of the level."""
+    level, noise = sky_noise(signal, bad)
+    used = ~unused
+    limit = 2 * noise if noise > 0 else robust_variance(residual[used]) ** 0.5
+    return level, used, np.abs(signal[used] - np.float32(level)) < limit
 
 
 def sky_excess(signal: Images, residual: Images, stated: Images, bad: Bools, unused: Bools) -> float:
@@ -179,12 +185,10 @@ def sky_excess(signal: Images, residual: Images, stated: Images, bad: Bools, unu
     A sky measured on the image itself takes stars that are too faint to see for noise: with 900 stars brighter than
     21.5 mag on 600 × 600 pixels by 5 %.
     """
-    level, noise = sky_noise(signal, bad)
-    used = ~unused
-    r, s, v = residual[used], signal[used] - np.float32(level), stated[used]
-    faint = np.abs(s) < (2 * noise if noise > 0 else robust_variance(r) ** 0.5)
+    _, used, faint = _sky_of(signal, residual, bad, unused)
     if np.count_nonzero(faint) < _FEWEST:
         return 0.0
+    r, v = residual[used], stated[used]
     ratio = robust_variance(r[faint] / np.sqrt(v[faint]))
     return (max(ratio, 0.05) - 1.0) * float(np.median(v[faint]))
 

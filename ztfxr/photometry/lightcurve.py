@@ -15,9 +15,9 @@ from ztfxr.photometry.calibrate import calibrate_flux
 from ztfxr.photometry.forced import forced_photometry
 from ztfxr.schema import annotate_all
 
-__all__ = ["calibrate_flux", "lightcurve"]
+__all__ = ["OF_EPOCHS", "calibrate_flux", "lightcurve", "on_reference_scale"]
 
-_EPOCH = ("kernel_sum", "kernel_sum_err", "chi2", "n_pixels", "epoch_status")
+OF_EPOCHS = ("kernel_sum", "kernel_sum_err", "chi2", "n_pixels", "epoch_status")
 
 
 def lightcurve(
@@ -76,12 +76,12 @@ def lightcurve(
         diff = difference(frames, reference, **options)
     photometry = _measure(diff, positions, radius, masked, psf)
     spatial = [k for k, v in photometry.coords.items() if {"y", "x"} & set(v.dims)]
-    out = photometry.drop_vars(spatial, errors="ignore").assign({k: diff[k].variable for k in _EPOCH if k in diff})
+    out = photometry.drop_vars(spatial, errors="ignore").assign({k: diff[k].variable for k in OF_EPOCHS if k in diff})
     out.attrs |= {
         k: v for k, v in diff.attrs.items() if k in ("object", "kernel_size", "background_order", "exclude_radius")
     }
     if scale == "reference":
-        return annotate_all(_on_reference_scale(out, diff))
+        return annotate_all(on_reference_scale(out, diff))
     return calibrate_flux(out) if "magzp" in out.coords else annotate_all(out)
 
 
@@ -100,7 +100,7 @@ def _measure(
     return forced_photometry(diff, positions, psf)
 
 
-def _on_reference_scale(photometry: xr.Dataset, diff: xr.Dataset) -> xr.Dataset:
+def on_reference_scale(photometry: xr.Dataset, diff: xr.Dataset) -> xr.Dataset:
     """Fluxes divided by science over reference, which is the kernel's sum, or its inverse where science was
     convolved.
     """
