@@ -105,7 +105,8 @@ def test_windows_hold_one_star() -> None:
     assert not good[6, 16]
     assert not good[14:19, 26:31].any()
     assert good[10:23, 10:22].all()
-    assert windows.data[0][good].max() == pytest.approx(image[60, 60])
+    assert windows.data[0][good].max() == pytest.approx(image[60, 60] / NOISE)
+    assert np.all(windows.variance[0][good] == 1.0)
     assert np.all(windows.data[0][~good] == 0)
     assert np.all(np.isinf(windows.variance[0][~good]))
 

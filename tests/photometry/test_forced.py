@@ -163,6 +163,52 @@ def test_native_stamps_are_psfs_too() -> None:
     np.testing.assert_allclose(ours, theirs, rtol=2e-3)
 
 
+# the error of the PSF
+
+
+def test_the_error_of_the_psf_is_part_of_the_error() -> None:
+    """It is relative to the flux, follows the place in the frame, and can be left out."""
+    image, own = frame(), psf().isel(psf_term=[0, 0, 0]).copy()
+    own["psf_coeff"][1:] = 0.0
+    own = own.assign_coords(psf_origin=("axis", [float(ORIGIN[0]), float(ORIGIN[1])]), psf_scale=("axis", [300.0] * 2))
+    own["psf_flux_cov"] = ("psf_term", "psf_coterm"), np.diag([1e-4, 4e-4, 9e-4])
+    out = ztfxr.forced_photometry(image, positions(), own, background="none")
+    plain = ztfxr.forced_photometry(image, positions(), own, background="none", psf_error=False)
+    y, x, _ = stars()
+    np.testing.assert_allclose(out["psf_err"], 0.01 * np.sqrt(1 + 4 * (x / 300) ** 2 + 9 * (y / 300) ** 2))
+    np.testing.assert_allclose(out["flux_err"] ** 2, plain["flux_err"] ** 2 + (out["flux"] * out["psf_err"]) ** 2)
+    xr.testing.assert_equal(out.drop_vars("flux_err"), plain.drop_vars("flux_err"))
+
+
+@pytest.mark.parametrize("build", [psf, lambda: psf()["psf_coeff"][0, ::4, ::4].rename(psf_dy="psf_y", psf_dx="psf_x")])
+def test_an_error_that_is_not_known_is_nan_and_adds_nothing(build) -> None:
+    out = ztfxr.forced_photometry(frame(), positions(), build(), background="none")
+    assert np.isnan(out["psf_err"]).all()
+    assert np.isfinite(out["flux_err"]).all()
+
+
+@pytest.mark.slow
+def test_bright_stars_have_honest_errors_with_a_psf_of_few_stars() -> None:
+    """A few dozen stars fix a PSF to some tenths of a per cent, which outweighs the photon noise of bright stars."""
+    off, error, part = [], [], []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        y, x = (p.ravel() + rng.uniform(-3, 3, 81) for p in np.mgrid[30:390:42, 30:390:42].astype(float))
+        flux = np.exp(rng.uniform(np.log(2e3), np.log(1e5), y.size))
+        given = xr.Dataset({"x": ("source", x), "y": ("source", y), "flux": ("source", flux)})
+        none = dict.fromkeys(("n_stars", "n_galaxies", "n_variables", "n_transients"), 0)
+        scene = make_scene((420, 420), n_epochs=4, sources=given, seed=seed, **none)
+        out = ztfxr.forced_photometry(scene.images.drop_vars("variance"), np.column_stack([x, y]))
+        out = out.isel(source=flux > 3e4)
+        off.append((out["flux"] - scene.truth["flux"].values[:, flux > 3e4]).values.ravel())
+        error.append(out["flux_err"].values.ravel())
+        part.append((out["flux"] * out["psf_err"]).values.ravel())
+    off, error, part = (np.concatenate(p) for p in (off, error, part))
+    honest, naive = (np.sqrt(np.mean((off / e) ** 2)) for e in (error, np.sqrt(error**2 - part**2)))
+    assert honest == pytest.approx(1.0, abs=0.15)
+    assert naive > honest + 0.1
+
+
 # bad pixels, edges, flags
 
 

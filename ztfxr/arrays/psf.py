@@ -51,6 +51,9 @@ class PSFModel:
     origin, scale
         The terms are those of `basis.exponents` for ``u = (x - origin[1]) / scale[1]`` and v likewise along y, in
         absolute pixels.
+    flux_cov
+        Covariance (term, term) of the relative error of fluxes measured with the PSF, see `psf_error.flux_covariance`;
+        None where it is not known.
     """
 
     table: Floats
@@ -59,6 +62,7 @@ class PSFModel:
     reach: int
     origin: tuple[float, float]
     scale: tuple[float, float]
+    flux_cov: Floats | None = None
 
     @classmethod
     def of(
@@ -90,8 +94,18 @@ class PSFModel:
 
     def terms(self, y: Floats, x: Floats) -> Floats:
         """The polynomial terms at absolute positions, (position, term)."""
+        return self._terms(y, x, self.order)
+
+    def flux_error(self, y: Floats, x: Floats) -> Floats:
+        """Relative standard error of fluxes measured with the PSF at absolute positions; NaN where not known."""
+        if self.flux_cov is None:
+            return np.full(np.shape(y), np.nan)
+        terms = self._terms(y, x, order_of(len(self.flux_cov)))
+        return np.sqrt(np.maximum(np.einsum("pt,tr,pr->p", terms, self.flux_cov, terms), 0.0))
+
+    def _terms(self, y: Floats, x: Floats, order: int) -> Floats:
         v, u = (y - self.origin[0]) / self.scale[0], (x - self.origin[1]) / self.scale[1]
-        return np.ascontiguousarray(polynomial_terms(v, u, self.order))
+        return np.ascontiguousarray(polynomial_terms(v, u, order))
 
 
 def _centred(grid: Floats, half: int) -> Floats:

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from ztfxr.arrays.basis import order_of, polynomial_terms
+from ztfxr.arrays.basis import n_terms, order_of, polynomial_terms
 from ztfxr.arrays.match import Image, MatchError, psf_width
 from ztfxr.arrays.psf import PSFModel, grid_offsets, psf_fwhm, window_stamps
 from ztfxr.arrays.psf_basis import ProfileBasis, profile_basis
+from ztfxr.arrays.psf_error import StarEquations, flux_covariance
 from ztfxr.arrays.psf_stars import StarWindows, find_peaks, select_stars, star_windows
 from ztfxr.arrays.threads import in_parallel
 
@@ -49,9 +50,12 @@ class PSFOptions:
 
 @dataclass(frozen=True)
 class BuiltPSF:
-    """Values (term, y, x) at the grid's nodes, and what they rest on."""
+    """Values (term, y, x) at the grid's nodes, the covariance (term, term) of the relative error of fluxes measured
+    with them, and what they rest on.
+    """
 
     values: Floats
+    flux_cov: Floats
     order: int
     fwhm: float
     chi2: float
@@ -143,11 +147,14 @@ def build_psf(
         chi2 = _reject(fit, model, fwhm, pixels=number > 1)
         fit.dy, fit.dx = fit.dy + centre[0], fit.dx + centre[1]
         highest = min(order, 1) if rough else order
-        coefficients, used = _solve(fit, basis, fwhm, radius, highest, fixed=rough or options.order is not None)
+        stars = _star_equations(fit, basis, radius)
+        prior = _expected_wings(basis, fwhm, n_terms(highest))
+        coefficients, used = _solve(stars, prior, basis, highest, fixed=rough or options.order is not None)
         model, centre = _tabulated(fit, coefficients, basis, fwhm, options.oversampling)
     size = 2 * radius * options.oversampling + 1
     values = np.einsum("tf,fyx->tyx", coefficients, _on_grid(basis, size, options.oversampling))
-    return _finished(values, options.oversampling, radius, used, fit, chi2)
+    error = flux_covariance(stars, coefficients, basis, prior[0], used, fwhm=fwhm, radius=radius)
+    return _finished(values, error, options.oversampling, radius, used, fit, chi2)
 
 
 def _choose(
@@ -259,8 +266,8 @@ def _reject(fit: _Fit, model: PSFModel, fwhm: float, *, pixels: bool) -> Floats:
     return np.asarray(chi2)
 
 
-def _solve(fit: _Fit, basis: ProfileBasis, fwhm: float, radius: int, order: int, *, fixed: bool) -> tuple[Floats, int]:
-    """Coefficients (term, function) from all pixels of the stars that are kept, and the spatial order they need."""
+def _star_equations(fit: _Fit, basis: ProfileBasis, radius: int) -> StarEquations:
+    """The normal equations of each star that is kept, from all of its pixels."""
     kept = np.flatnonzero(fit.kept)
     margin = fit.windows.half - radius
     inner = np.s_[:, margin:-margin, margin:-margin]
@@ -278,37 +285,34 @@ def _solve(fit: _Fit, basis: ProfileBasis, fwhm: float, radius: int, order: int,
 
     parts = in_parallel(batch, range(0, len(kept), _BATCH))
     normal, right = (np.concatenate(p) for p in zip(*parts, strict=True))
-    terms = polynomial_terms(fit.v[kept], fit.u[kept], order)
-    n = terms.shape[1] * len(basis)
-    matrix = np.einsum("st,sr,sfg->tfrg", terms, terms, normal, optimize=True).reshape(n, n)
-    vector = (terms.T @ right).ravel()
-    _expect_wings(matrix, vector, basis, fwhm)
-    return _best(
-        matrix,
-        vector,
-        float((weight[kept] * data[kept] ** 2).sum()),
-        int((weight[kept] > 0).sum()),
-        basis,
-        order,
-        fixed,
-    )
+    square = float((weight[kept] * data[kept] ** 2).sum())
+    return StarEquations(normal, right, fit.v[kept], fit.u[kept], square, int((weight[kept] > 0).sum()))
 
 
-def _expect_wings(matrix: Floats, vector: Floats, basis: ProfileBasis, fwhm: float) -> None:
-    """Add to the equations, in place, that the wings are those of a Moffat profile, give or take as much again, and
-    vary over the frame by little of that.
+def _solve(
+    stars: StarEquations, prior: tuple[Floats, Floats], basis: ProfileBasis, order: int, *, fixed: bool
+) -> tuple[Floats, int]:
+    """Coefficients (term, function) from all stars, and the spatial order they need."""
+    terms = stars.terms(order)
+    matrix = stars.matrix(terms, prior[0])
+    vector = (terms.T @ stars.right).ravel() + prior[0] * prior[1]
+    return _best(matrix, vector, stars.square, stars.n_pixels, basis, order, fixed)
+
+
+def _expected_wings(basis: ProfileBasis, fwhm: float, n: int) -> tuple[Floats, Floats]:
+    """What is expected of the (term, function) coefficients, ravelled, and its precision: that the wings are those of
+    a Moffat profile, give or take as much again, and vary over the frame by little of that.
 
     Little light over many pixels: a dozen stars say of it less than any telescope's PSF does, and it decides how much
     light the PSF holds. A hundred stars outweigh what is expected.
     """
     wing = np.flatnonzero((basis.harmonic == 0) & (basis.sigma > _WING_FWHM * fwhm))
-    expected = basis.moffat(fwhm, _BETA)[wing]
-    precision = 1.0 / (expected**2 + _WING_DOUBT**2)
-    matrix[wing, wing] += precision
-    vector[wing] += precision * expected
-    for term in range(1, len(vector) // len(basis)):
-        varying = wing + term * len(basis)
-        matrix[varying, varying] += 1.0 / ((_WING_VARIES * expected) ** 2 + (_WING_DOUBT / 6) ** 2)
+    light = basis.moffat(fwhm, _BETA)[wing]
+    precision, expected = np.zeros((2, n, len(basis)))
+    precision[0, wing] = 1.0 / (light**2 + _WING_DOUBT**2)
+    precision[1:, wing] = 1.0 / ((_WING_VARIES * light) ** 2 + (_WING_DOUBT / 6) ** 2)
+    expected[0, wing] = light
+    return precision.ravel(), expected.ravel()
 
 
 def _best(
@@ -370,7 +374,9 @@ def _tabulated(
     return PSFModel.of(values, oversampling), 2 * np.stack([along_y, along_x]) / total
 
 
-def _finished(values: Floats, oversampling: int, radius: int, order: int, fit: _Fit, chi2: Floats) -> BuiltPSF:
+def _finished(
+    values: Floats, error: Floats, oversampling: int, radius: int, order: int, fit: _Fit, chi2: Floats
+) -> BuiltPSF:
     """The PSF cut at its radius, of unit sum at the centre of the frame."""
     offset = grid_offsets(values.shape[1], oversampling)
     values = values * (np.hypot(offset[:, None], offset[None, :]) <= radius)
@@ -380,4 +386,4 @@ def _finished(values: Floats, oversampling: int, radius: int, order: int, fit: _
     values = values / total
     fwhm = psf_fwhm(PSFModel.of(values, oversampling), 0.0, 0.0)
     n_kept = int(fit.kept.sum())
-    return BuiltPSF(values, order, fwhm, float(np.median(chi2[fit.kept])), n_kept, len(fit.kept) - n_kept)
+    return BuiltPSF(values, error, order, fwhm, float(np.median(chi2[fit.kept])), n_kept, len(fit.kept) - n_kept)

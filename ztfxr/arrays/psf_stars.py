@@ -177,7 +177,8 @@ def star_windows(
     noise: float,
     fwhm: float,
 ) -> StarWindows:
-    """The pixels around stars, their neighbours marked as not good; stars with less than 60 % good pixels are left out.
+    """The pixels around stars in units of the sky's noise, their neighbours marked as not good; stars with less than
+    60 % good pixels are left out.
 
     A neighbour takes the disk within which a Moffat profile (β = 3) of its height exceeds a third of the noise.
     """
@@ -193,8 +194,9 @@ def star_windows(
     real = (squared > 2.5) & (peaks.height[other] > wing + _WING_NOISE * noise)
     reach2 = scale2 * np.maximum((3 * peaks.height[other] / noise) ** (1 / 3) - 1, 0.0)
     _clear_disks(good, star[real], dy[real], dx[real], reach2[real])
-    clean = np.where(good, data, 0.0).astype(np.float64), np.where(good, noise2, np.inf).astype(np.float64)
-    return StarWindows(y, x, *clean, good).take(np.flatnonzero(good.mean(axis=(1, 2)) >= _MOSTLY_GOOD))
+    pixels = np.where(good, data, 0.0).astype(np.float64) / noise
+    spread = np.where(good, noise2, np.inf).astype(np.float64) / noise**2
+    return StarWindows(y, x, pixels, spread, good).take(np.flatnonzero(good.mean(axis=(1, 2)) >= _MOSTLY_GOOD))
 
 
 @njit(nogil=True, cache=True)

@@ -35,6 +35,7 @@ _OUTPUTS = dict.fromkeys(
     (
         "flux",
         "flux_err",
+        "psf_err",
         "local_background",
         "fit_chi2",
         "fit_pixels",
@@ -69,6 +70,7 @@ def forced_photometry(
     mask: xr.DataArray | Literal[False] | None = None,
     max_masked_fraction: float = 0.5,
     refine: int = 0,
+    psf_error: bool = True,
     bound: bool = False,
 ) -> xr.Dataset:
     """Fluxes of point sources at fixed positions, by PSF fits that are linear; lazy, one epoch a task.
@@ -120,14 +122,17 @@ def forced_photometry(
     refine
         Steps by which positions are refined, once per source over all epochs, never per epoch: sources whose position
         all epochs together fix to 0.2 pixels and that stand alone move to where they fit best.
+    psf_error
+        The PSF's own error is part of `flux_err`, where it is known (`ztfxr.build_psf`). It is a factor that all fluxes
+        of an image share, and all epochs where they share the PSF: False to compare fluxes among each other.
     bound
         Add `flux_err_bound`.
 
     Returns
     -------
     xarray.Dataset
-        On (..., source): `flux` and `flux_err` (unit of the image; the flux of the whole PSF, of unit sum),
-        `local_background`, `fit_chi2` (reduced), `fit_pixels`, `masked_fraction` (of the light), `status` and
+        On (..., source): `flux` and `flux_err` (unit of the image; the flux of the whole PSF, of unit sum), `psf_err`
+        (relative to the flux; NaN where the PSF's error is not known), `local_background`, `fit_chi2` (reduced), `fit_pixels`, `masked_fraction` (of the light), `status` and
         `fit_flags` (`saturated`, `blended`). A flux that could not be measured is NaN with a status that says why; an
         epoch's own status is passed on to its sources. With `bound`, `flux_err_bound`: the Cramér-Rao bound for
         independent pixels of that variance, over all that the PSF reaches. With `refine`, `x_refined` and `y_refined`.
@@ -140,7 +145,8 @@ def forced_photometry(
     -----
     ``f = Σ w P D / Σ w P²`` with P the pixel-integrated PSF at its sub-pixel place (Naylor 1998, MNRAS 296, 339);
     groups solve ``Σ w P_i (D - Σ_j f_j P_j) = 0``. ``flux_err² = Σ c² V`` with ``c = w P / Σ w P²``, and with the noise
-    of a convolved image ``Σ_u V(u) (Σ c(p) K(p - u))²``: right whatever the weights. The PSF's own error is not in it.
+    of a convolved image ``Σ_u V(u) (Σ c(p) K(p - u))²``: right whatever the weights; the PSF's error adds
+    ``(f · psf_err)²``.
     """
     if isinstance(obj, xr.DataTree):
         options = {k: v for k, v in locals().items() if k not in ("obj", "positions", "psf")}
@@ -157,13 +163,12 @@ def forced_photometry(
         max_masked_fraction,
     )
     kwargs = {**job.kwargs, "options": chosen}
+    results = {"bound": bound, "psf_error": psf_error}
     x, y = (xr.DataArray(where[f"{d}_pixel"].values - job.origin[d], dims="source") for d in ("x", "y"))
     for _ in range(refine):
         x, y = _refined(job, x, y, kwargs)
     outputs = {**_OUTPUTS, **({"flux_err_bound": _SOURCE} if bound else {})}
-    found = apply_images(
-        _fit_one, *job.inputs, y, x, inputs=job.core, outputs=outputs, kwargs=kwargs | {"bound": bound}
-    )
+    found = apply_images(_fit_one, *job.inputs, y, x, inputs=job.core, outputs=outputs, kwargs=kwargs | results)
     out = xr.Dataset(found).assign_coords(where.coords)
     if refine:
         out = out.assign({f"{d}_refined": p + job.origin[d] for d, p in (("x", x), ("y", y))})
@@ -315,6 +320,7 @@ def _scene(
     coefficients: NDArray[Any],
     psf_origin: Floats,
     psf_scale: Floats,
+    psf_flux_cov: Floats,
     kernel: NDArray[Any],
     swapped: NDArray[np.bool_],
     phi: NDArray[Any],
@@ -332,7 +338,7 @@ def _scene(
     measure: bool,
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """The arguments of `fit_sources` for one image; None where it has no PSF."""
-    model = psf_model(coefficients, psf_origin, psf_scale, oversampling)
+    model = psf_model(coefficients, psf_origin, psf_scale, psf_flux_cov, oversampling)
     spread = spread_kernels(kernel, swapped, phi, of)
     if model is None or spread is None:
         return None
@@ -353,21 +359,24 @@ def _scene(
     return (values, variance, bad, y, x, model), extra
 
 
-def _fit_one(*arrays: Any, bound: bool, **kwargs: Any) -> tuple[NDArray[Any], ...]:
+def _fit_one(*arrays: Any, bound: bool, psf_error: bool, **kwargs: Any) -> tuple[NDArray[Any], ...]:
     """Fluxes in one image: the values of `_OUTPUTS`, and the bound where asked."""
     n = len(arrays[-1])
     scene = _scene(*arrays, **kwargs)
     if scene is None:
         nan, none = np.full(n, np.nan), np.zeros(n, dtype=np.int64)
-        lost = (nan, nan, nan, nan, none, nan, np.full(n, _FAILED, dtype=np.uint16), none.astype(np.uint16))
+        lost = (nan, nan, nan, nan, nan, none, nan, np.full(n, _FAILED, dtype=np.uint16), none.astype(np.uint16))
         return (*lost, nan) if bound else lost
     inputs, extra = scene
-    fits = fit_sources(*inputs, **extra)
-    results = _interpreted(fits, extra["options"].max_masked_fraction)
+    fits, (y, x) = fit_sources(*inputs, **extra), arrays[-2:]
+    own = inputs[-1].flux_error(y + extra["origin"][0], x + extra["origin"][1])
+    if psf_error:
+        fits = replace(fits, flux_err=np.hypot(fits.flux_err, np.nan_to_num(own) * fits.flux))
+    results = _interpreted(fits, own, extra["options"].max_masked_fraction)
     return (*results, _bound(inputs, extra)) if bound else results
 
 
-def _interpreted(fits: SourceFits, limit: float) -> tuple[NDArray[Any], ...]:
+def _interpreted(fits: SourceFits, psf_err: Floats, limit: float) -> tuple[NDArray[Any], ...]:
     off, edge = fits.outside > 1 - 1e-9, (fits.outside > 1e-9) & (fits.outside <= 1 - 1e-9)
     hit = fits.lost - fits.outside > 1e-9
     hopeless = ~off & ~np.isfinite(fits.flux)
@@ -377,6 +386,7 @@ def _interpreted(fits: SourceFits, limit: float) -> tuple[NDArray[Any], ...]:
     return (
         fits.flux,
         fits.flux_err,
+        np.where(np.isfinite(fits.flux), psf_err, np.nan),
         fits.background,
         fits.chi2,
         fits.n_pixels,

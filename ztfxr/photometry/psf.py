@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -31,8 +31,10 @@ Floats = NDArray[np.float64]
 _GRID = ("psf_term", "psf_dy", "psf_dx")
 _STAMP, _SAMPLES = ("psf_y", "psf_x"), ("sample_y", "sample_x")
 _AXIS = ("axis",)
+_FLUX_COV = ("psf_term", "psf_coterm")
 _OUTPUTS: dict[str, tuple[str, ...]] = {
     "psf_coeff": _GRID,
+    "psf_flux_cov": _FLUX_COV,
     "psf_order": (),
     "fwhm": (),
     "psf_chi2": (),
@@ -94,7 +96,9 @@ def build_psf(
     xarray.Dataset
         `psf_coeff` (..., psf_term, psf_dy, psf_dx) on a grid of four nodes per pixel, of unit sum (per pixel) at the
         image's centre, zero beyond the radius, for the terms 1, u, v, u², uv, v², … of u and v along x and y, which
-        are zero at `psf_origin` and one `psf_scale` pixels from there; `psf_order`; `fwhm` (pixel) at the
+        are zero at `psf_origin` and one `psf_scale` pixels from there; `psf_flux_cov` (..., psf_term, psf_coterm): with
+        the terms t of a place, ``tᵀ psf_flux_cov t`` is the variance of the relative error that the PSF's own error
+        makes of all fluxes there, which `ztfxr.forced_photometry` adds to theirs; `psf_order`; `fwhm` (pixel) at the
         centre; `psf_chi2`, `n_stars` and `n_stars_rejected`; `epoch_status`: an epoch without a PSF is NaN with a
         status that says why. `psf_at` evaluates it.
 
@@ -111,7 +115,8 @@ def build_psf(
     MNRAS 333, 400), all coefficients in one weighted least squares over the pixels of all stars, in turn with the
     stars' fluxes and positions. The centre of the PSF is its windowed centroid. Where stars are few, what they do not
     determine of the wings is that of a Moffat profile (β = 3): from 12 to 26 stars the light that the PSF holds came
-    out right to 0.7 % (rms) instead of 1.7 %, from a hundred to 0.3 % instead of 0.5 %.
+    out right to 0.7 % (rms) instead of 1.7 %, from a hundred to 0.3 % instead of 0.5 %. How well it is known in an
+    image, the jackknife over its stars says (see `ztfxr.arrays.psf_error`).
     """
     _check(order, max_order, radius, n_stars, min_snr)
     image, bad = get_image(obj), get_mask(obj, mask)
@@ -137,7 +142,7 @@ def build_psf(
         *(bare(a) for a in inputs),
         inputs=core,
         outputs=_OUTPUTS,
-        sizes={"psf_term": n_terms(highest), "psf_dy": grid, "psf_dx": grid},
+        sizes={"psf_term": n_terms(highest), "psf_coterm": n_terms(highest), "psf_dy": grid, "psf_dx": grid},
         kwargs={"options": options},
     )
     return _labelled(found, image, grid)
@@ -208,13 +213,16 @@ def _build_one(
         )
     except MatchError as error:
         status = np.uint16(planes_to_bits([error.status], STATUS_PLANES))
-        return np.full(shape, np.nan), np.int64(0), np.nan, np.nan, np.int64(0), np.int64(0), status
+        nothing = np.full(shape, np.nan), np.full(shape[:1] * 2, np.nan)
+        return *nothing, np.int64(0), np.nan, np.nan, np.int64(0), np.int64(0), status
     values = np.zeros(shape)
     margin = (size - built.values.shape[1]) // 2
     inner = slice(margin, size - margin)
     values[: len(built.values), inner, inner] = built.values
+    error = np.zeros(shape[:1] * 2)
+    error[: len(built.flux_cov), : len(built.flux_cov)] = built.flux_cov
     counts = np.int64(built.n_stars), np.int64(built.n_rejected)
-    return values, np.int64(built.order), built.fwhm, built.chi2, *counts, np.uint16(0)
+    return values, error, np.int64(built.order), built.fwhm, built.chi2, *counts, np.uint16(0)
 
 
 def _middle(shape: tuple[int, ...]) -> tuple[float, float]:
@@ -247,9 +255,11 @@ def _labelled(found: dict[str, xr.DataArray], image: xr.DataArray, grid: int) ->
 
 @dataclass(frozen=True)
 class PSFInputs:
-    """A PSF as inputs of a mapped function: coefficients, origin and scale, with their core dimensions."""
+    """A PSF as inputs of a mapped function: coefficients, origin, scale and the covariance of the relative error of
+    fluxes (NaN where it is not known), with their core dimensions.
+    """
 
-    arrays: tuple[xr.DataArray, xr.DataArray, xr.DataArray]
+    arrays: tuple[xr.DataArray, xr.DataArray, xr.DataArray, xr.DataArray]
     core: tuple[tuple[str, ...], ...]
     oversampling: int
 
@@ -265,13 +275,15 @@ def psf_inputs(psf: xr.Dataset | xr.DataArray) -> PSFInputs:
 
     Raises `InputError` for anything else.
     """
+    unknown = xr.DataArray(np.nan)
     if isinstance(psf, xr.Dataset) and "psf_coeff" in psf:
-        arrays = bare(psf["psf_coeff"]), bare(psf["psf_origin"]), bare(psf["psf_scale"])
-        return PSFInputs(arrays, (_GRID, _AXIS, _AXIS), _oversampling(psf))
+        error = psf.get("psf_flux_cov", unknown)
+        arrays = bare(psf["psf_coeff"]), bare(psf["psf_origin"]), bare(psf["psf_scale"]), bare(error)
+        return PSFInputs(arrays, (_GRID, _AXIS, _AXIS, _FLUX_COV if error.ndim else ()), _oversampling(psf))
     if isinstance(psf, xr.DataArray) and set(_STAMP) <= set(psf.dims) and all(psf.sizes[d] % 2 for d in _STAMP):
         flat = xr.DataArray(np.zeros(2), dims="axis"), xr.DataArray(np.ones(2), dims="axis")
         stamp = bare(psf).rename(dict(zip(_STAMP, _SAMPLES, strict=True)))
-        return PSFInputs((stamp, *flat), (_SAMPLES, _AXIS, _AXIS), 1)
+        return PSFInputs((stamp, *flat, unknown), (_SAMPLES, _AXIS, _AXIS, ()), 1)
     found = f"{dict(psf.sizes)}" if isinstance(psf, xr.DataArray | xr.Dataset) else type(psf).__name__
     raise InputError(
         "a PSF is a Dataset of ztfxr.build_psf or ztfxr.read_psf, or a stamp with dimensions (psf_y, psf_x) of odd "
@@ -289,7 +301,9 @@ def _oversampling(psf: xr.Dataset) -> int:
     return k
 
 
-def psf_model(coefficients: NDArray[Any], origin: Floats, scale: Floats, oversampling: int) -> PSFModel | None:
+def psf_model(
+    coefficients: NDArray[Any], origin: Floats, scale: Floats, flux_cov: Floats, oversampling: int
+) -> PSFModel | None:
     """The model of one image from the arrays of `PSFInputs`; None where there is no PSF."""
     if not np.isfinite(coefficients).all():
         return None
@@ -301,7 +315,9 @@ def psf_model(coefficients: NDArray[Any], origin: Floats, scale: Floats, oversam
         return None
     highest = next(n for n in (n_terms(order) for order in range(99)) if n > used[-1])
     values = _trimmed(values[:highest], oversampling)
-    return PSFModel.of(values, oversampling, (float(origin[0]), float(origin[1])), (float(scale[0]), float(scale[1])))
+    places = (float(origin[0]), float(origin[1])), (float(scale[0]), float(scale[1]))
+    known = flux_cov if flux_cov.ndim and np.isfinite(flux_cov).all() else None
+    return replace(PSFModel.of(values, oversampling, *places), flux_cov=known)
 
 
 def _trimmed(values: Floats, oversampling: int) -> Floats:
@@ -384,6 +400,7 @@ def _stamps(
     coefficients: NDArray[Any],
     origin: Floats,
     scale: Floats,
+    flux_cov: Floats,
     kernel: NDArray[Any],
     swapped: NDArray[np.bool_],
     phi: NDArray[Any],
@@ -398,7 +415,7 @@ def _stamps(
     """Stamps of one image at some positions."""
     from scipy import signal
 
-    model = psf_model(coefficients, origin, scale, oversampling)
+    model = psf_model(coefficients, origin, scale, flux_cov, oversampling)
     kernels = spread_kernels(kernel, swapped, phi, of)
     if model is None or kernels is None:
         return np.full((len(y), side, side), np.nan)
