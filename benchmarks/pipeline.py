@@ -148,7 +148,7 @@ def on_cluster(job: pipeline.Job, folder: Path, n_workers: int) -> Iterator[tupl
 
     warm = job.with_frames(job.paths()[: max(n_workers, min(4 * n_workers, len(job.paths()) // 4))])
     with (
-        LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
         pipeline.run(warm, folder / f"warm-{n_workers}.zarr", client=client, progress=False)

@@ -84,7 +84,7 @@ def test_a_worker_that_dies_changes_nothing(made, undisturbed, tmp_path):
 
     job, store = make_job(made, stamps=9, kernels=True), tmp_path / "run.zarr"
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50) as cluster,
         Client(cluster) as client,
     ):
         killed = []

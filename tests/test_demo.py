@@ -75,28 +75,17 @@ def test_what_magap_differs_by_is_the_host_left_by_ipac(curves, name):
 
 
 def test_the_alert_light_curve_is_reopened_equal(curves, alert_paths):
-    stamps = packets.with_measured_noise(ztfxr.open_alerts(alert_paths, filter="ztfg").load())
-    expected = ztfxr.lightcurve(stamps.ztf.difference(exclude_radius=10).compute(), [(0, 0)], radius=7)
+    stamps = ztfxr.open_alerts(alert_paths, filter="ztfg").load()
+    expected = ztfxr.lightcurve(stamps, [(0, 0)], radius=7, exclude_radius=10).compute()
     xr.testing.assert_identical(curves["ztfg"][list(expected.data_vars)], expected)
     assert np.isfinite(curves["ztfg"].flux).all()
     assert np.isfinite(curves["ztfg"].mag_psf).all()
     assert curves["ztfg"].mag_psf.attrs["units"] == "mag"
 
 
-def test_the_sky_noise_of_moonlit_alerts_is_measured(alert_paths):
-    stamps = ztfxr.open_alerts(alert_paths, filter="ztfr").load()
-    measured = packets.with_measured_noise(stamps)
-    ratio = (measured["variance"] / stamps["variance"]).median(("y", "x"))
-    assert (measured["variance"] >= stamps["variance"]).all()
-    assert float(ratio.sel(time="2021-08-25")[0]) > 8
-    assert float(ratio.median()) < 1.5
-    chi2 = measured.ztf.difference(exclude_radius=10)["chi2"].compute()
-    assert float(chi2.max()) < 1.25
-
-
 def test_fading_transients_have_the_magnitude_of_what_is_missing(alert_paths):
     stamps = ztfxr.open_alerts(alert_paths, filter="ztfg").isel(time=slice(3, 6)).load()
-    diff = stamps.ztf.difference(exclude_radius=10).compute()
+    diff = stamps.ztf.difference(exclude_radius=10, model_error=True).compute()
     rising = packets.compare_packets(stamps, diff)
     negative = stamps.assign_coords(isdiffpos=("time", [False] * 3))
     fading = packets.compare_packets(negative, diff.assign(difference=-diff["difference"]))
@@ -108,8 +97,7 @@ def test_fading_transients_have_the_magnitude_of_what_is_missing(alert_paths):
 def test_an_epoch_that_cannot_be_differenced_keeps_its_row(alert_paths):
     stamps = ztfxr.open_alerts(alert_paths, filter="ztfg").isel(time=slice(0, 3)).load()
     stamps["sci"][1] = np.nan
-    stamps = packets.with_measured_noise(stamps)
-    lc = packets.compare_packets(stamps, stamps.ztf.difference(exclude_radius=10).compute())
+    lc = packets.compare_packets(stamps, stamps.ztf.difference(exclude_radius=10, model_error=True).compute())
     assert np.isnan(lc["mag"].values[:, 0]).tolist() == [False, True, False]
     assert np.isnan(lc["mag_psf"].values[:, 0]).tolist() == [False, True, False]
     lines = packets.packet_lines({"ztfg": lc})
@@ -135,9 +123,12 @@ def test_the_profile_and_the_host_of_made_up_stamps():
     )
     same = {"magzp": 26.0, "magap": 14.0, "magpsf": 14.0, "sigmagap": 0.01, "sigmapsf": 0.02, "isdiffpos": True}
     stamps = stamps.assign_coords({k: ("time", [v] * 4) for k, v in same.items()})
-    diff = ztfxr.difference(stamps.assign(sci=stamps["sci"] + stamps["reference"]), stamps["reference"].isel(time=0))
+    diff = ztfxr.difference(
+        stamps.assign(sci=stamps["sci"] + stamps["reference"]), stamps["reference"].isel(time=0), model_error=True
+    )
     # The kernel is not what is tested, and so smooth a host leaves it free.
     diff = diff.compute().assign(difference=stamps["sci"], difference_variance=stamps["variance"])
+    diff["model_error"] = xr.zeros_like(diff["model_error"])
     lc = packets.compare_packets(stamps, diff)
     np.testing.assert_allclose(lc["host_left"], 0.02, atol=0.002)
     assert (abs(lc["flux_psf"] - 50000) < 4 * lc["flux_psf_err"]).all()

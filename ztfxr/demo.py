@@ -18,7 +18,7 @@ from ztfxr.io.alerts import open_alerts
 from ztfxr.io.backend import open_epochs, open_quadrant
 from ztfxr.ops.background import variance
 from ztfxr.ops.stack import stack
-from ztfxr.packets import APERTURE, EXCLUDED, compare_packets, packet_lines, with_measured_noise
+from ztfxr.packets import APERTURE, EXCLUDED, compare_packets, packet_lines
 from ztfxr.photometry.lightcurve import lightcurve
 from ztfxr.plot import plot_summary
 from ztfxr.plot.lightcurves import plot_packets
@@ -118,9 +118,10 @@ def run_alerts(alerts: Path | str, folder: Path | str, *, report: Report = print
     curves, diffs = {}, {}
     for name, node in tree.children.items():
         with _progress():
-            stamps = with_measured_noise(node.to_dataset().load())
-            diffs[name] = difference(stamps, exclude_radius=EXCLUDED).compute()
-        curves[name] = compare_packets(stamps, diffs[name])
+            stamps = node.to_dataset().load()
+            diff = difference(stamps, exclude_radius=EXCLUDED, model_error=True).compute()
+        curves[name] = compare_packets(stamps, diff)
+        diffs[name] = diff.drop_vars("model_error")
     store, figure = folder / "lightcurve.zarr", folder / "lightcurve.png"
     to_zarr(
         xr.DataTree.from_dict(

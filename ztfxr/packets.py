@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from ztfxr.arrays.noise import mad_std
 from ztfxr.arrays.psf_basis import profile_basis
-from ztfxr.dia.difference import difference
 from ztfxr.photometry.aperture import aperture_photometry
 from ztfxr.photometry.baseline import magnitudes
 from ztfxr.photometry.calibrate import calibrate_flux
 from ztfxr.photometry.forced import forced_photometry
 from ztfxr.photometry.lightcurve import lightcurve
 
-__all__ = ["APERTURE", "EXCLUDED", "compare_packets", "packet_lines", "with_measured_noise"]
+__all__ = ["APERTURE", "EXCLUDED", "compare_packets", "packet_lines"]
 
 Floats = NDArray[np.float64]
 
@@ -26,7 +25,7 @@ APERTURE = 7.0
 EXCLUDED = 10.0
 _PROFILE = 9.0
 _CENTROID_WIDTH, _CENTROID_STEPS, _HARMONICS = 2.5, 12, 4
-_HOST_RING, _SKY_RING, _NEAR_RING = 11.0, 20.0, (11.0, 24.0)
+_HOST_RING, _NEAR_RING = 11.0, (11.0, 24.0)
 _HOST_SKY = 0.02
 _CENTRE = [(0, 0)]
 
@@ -36,9 +35,12 @@ _MEANINGS = {
     "host_flux": ("DN", "light of the reference above its sky in the aperture"),
     "host_flux_psf": ("DN", "light of the reference above its sky, weighted as in the PSF fit"),
     "host_left": ("", "host that IPAC's difference still holds beyond 11 pixels, as a fraction of the reference"),
-    "mag_err": ("mag", "standard error of mag: pixel noise and kernel sum"),
+    "mag_err": ("mag", "standard error of mag: noise of the pixels, error of kernel and background"),
     "flux_psf": ("DN", "flux of the PSF fit"),
-    "flux_psf_err": ("DN", "its standard error: pixel noise, freedom of the profile and kernel sum"),
+    "flux_psf_err": (
+        "DN",
+        "its standard error: noise of the pixels, freedom of the profile, error of kernel and background",
+    ),
     "mag_psf": ("mag", "AB magnitude of the PSF fit"),
     "mag_psf_err": ("mag", "standard error of mag_psf"),
     "profile_chi2": ("", "reduced chi-square of the transient's own profile"),
@@ -50,22 +52,6 @@ _MEANINGS = {
 }
 
 
-def with_measured_noise(stamps: xr.Dataset, exclude_radius: float = EXCLUDED) -> xr.Dataset:
-    """`stamps` with the variance of the sky as it is in the science stamps. Computes.
-
-    The stamps do not hold their own sky: IPAC shifts it to that of the reference, so that photon statistics of the
-    pixels understate the noise of moonlit nights by factors of up to four. What is missing is measured on a first
-    difference, beyond 20 pixels, and added to every pixel of the epoch; it is never negative.
-    """
-    first = difference(stamps, exclude_radius=exclude_radius).compute()
-    far = _distance(stamps) > _SKY_RING
-    scatter = [mad_std(image[far]) for image in first["difference"].values]
-    modelled = first["difference_variance"].where(xr.DataArray(far, dims=("y", "x"))).median(("y", "x")).values
-    missing = np.nan_to_num(np.maximum(np.square(scatter) - modelled, 0.0))
-    variance = stamps["variance"] + xr.DataArray(missing.astype(np.float32), dims="time")
-    return stamps.assign(variance=variance.transpose("time", "y", "x"))
-
-
 def compare_packets(stamps: xr.Dataset, diff: xr.Dataset) -> xr.Dataset:
     """Light curve of the transient of alert packets by aperture and by PSF, beside the packets' own. Computes.
 
@@ -74,7 +60,7 @@ def compare_packets(stamps: xr.Dataset, diff: xr.Dataset) -> xr.Dataset:
     stamps
         One filter of `ztfxr.open_alerts`, loaded.
     diff
-        Its `ztfxr.difference`, computed.
+        Its `ztfxr.difference`, computed, with `model_error`: the host is all that the kernel is known by.
 
     Returns
     -------
@@ -99,9 +85,7 @@ def compare_packets(stamps: xr.Dataset, diff: xr.Dataset) -> xr.Dataset:
     }
     found |= _psf_fluxes(stamps, diff, host)
     lc = lc.assign(found)
-    scale = lc["kernel_sum_err"]
-    lc["mag"], lc["mag_err"] = _magnitude(lc, lc["flux"] * sign, np.hypot(lc["flux_err"], scale * lc["host_flux"]))
-    lc["flux_psf_err"] = np.hypot(lc["flux_psf_err"], scale * lc["host_flux_psf"])
+    lc["mag"], lc["mag_err"] = _magnitude(lc, lc["flux"] * sign, lc["flux_err"])
     lc["mag_psf"], lc["mag_psf_err"] = _magnitude(lc, lc["flux_psf"] * sign, lc["flux_psf_err"])
     lc = lc.assign(_deviations(lc, sign))
     for name, (units, meaning) in _MEANINGS.items():
@@ -172,11 +156,13 @@ def _psf_fluxes(stamps: xr.Dataset, diff: xr.Dataset, host: xr.DataArray) -> dic
     weighted = forced_photometry(
         host, _CENTRE, psf=psf, variance=stamps["variance"], mask=False, background="none", weights="variance"
     )
+    model = fit["model_err"].values
+    pixels = np.sqrt(fit["flux_err"].values ** 2 - model**2)
     freedom = fit["flux"].values * np.array(errors)[:, None]
     dims = ("time", "source")
     return {
         "flux_psf": xr.Variable(dims, fit["flux"].values),
-        "flux_psf_err": xr.Variable(dims, np.maximum(fit["flux_err"].values, freedom)),
+        "flux_psf_err": xr.Variable(dims, np.hypot(np.maximum(pixels, freedom), model)),
         "host_flux_psf": xr.Variable(dims, weighted["flux"].values),
         "profile_chi2": xr.Variable("time", np.array(chi2)),
     }
@@ -250,8 +236,9 @@ def packet_lines(curves: dict[str, xr.Dataset]) -> list[str]:
 _PAIRS = (("magap", "sigmagap", "mag", "deviation_ap"), ("magpsf", "sigmapsf", "mag_psf", "deviation_psf"))
 _LEGEND = (
     "dev: ours less the packet's; s: the packet's error alone. sigmagap is the noise of the pixels and knows no error",
-    "of the kernel. host left: what IPAC's difference still holds of the host beyond 11 px of the transient, found",
-    "without our difference. Notes, where magap deviates by more than 2 s: 'noise': not by more than 2 of our errors;",
+    "of the kernel, as ours does. host left: what IPAC's difference still holds of the host beyond 11 px of the",
+    "transient, found without our difference. Notes, where magap deviates by more than 2 s: 'noise': not by more than",
+    "2 of our errors;",
     "'sky': not so from the same sum on IPAC's difference (IPAC takes a local sky off); 'host': the host left there",
     "explains the rest within 2 of our errors; 'more': it does not.",
 )
@@ -281,6 +268,8 @@ def _summary(name: str, v: dict[str, Floats]) -> list[str]:
         "  less the host left in IPAC's, in both errors": (v["deviation_psf"] - v["deviation_host_psf"]) / both,
         "aperture less magpsf, in sigmapsf": (v["mag"] - v["magpsf"]) / v["sigmapsf"],
         "aperture less magap, in sigmagap": v["deviation_ap"] / v["sigmagap"],
+        "  the packet's own magap less magpsf, in sigmagap": (v["magap"] - v["magpsf"]) / v["sigmagap"],
+        "  our own aperture less PSF fit, in sigmagap": (v["mag"] - v["mag_psf"]) / v["sigmagap"],
         "  the same sum on IPAC's difference": v["deviation_ipac"] / v["sigmagap"],
         "  less that and the host left there, in our errors": after / v["mag_err"],
     }

@@ -15,6 +15,7 @@ import xarray as xr
 from astropy.io import fits
 from astropy.time import Time
 
+from ztfxr.arrays.noise import mad_std, photon_variance
 from ztfxr.errors import AlertError, InputError, MissingDependencyError
 from ztfxr.io.alerts import open_alerts
 
@@ -131,6 +132,22 @@ def test_ipacs_difference_gives_its_aperture_magnitude(tree: xr.DataTree) -> Non
         residual = -2.5 * np.log10(flux) + node["magzpsci"] - node["magap"]
         assert abs(float(residual.median())) < 0.01
         assert float(residual.std()) < 0.01
+
+
+def test_the_noise_of_moonlit_nights_is_in_the_variance(tree: xr.DataTree) -> None:
+    """The stamps hold the reference's sky; differences scatter as the variance says all the same."""
+    far = np.hypot(tree["ztfr"]["y"], tree["ztfr"]["x"]) > 20
+    for node in tree.children.values():
+        stamps = node.to_dataset().load()
+        by_pixels = photon_variance(stamps["sci"].values, gain=6.2, readnoise=10.0)
+        ratio = (stamps["variance"] / by_pixels).median(("y", "x"))
+        assert float(ratio.min()) == pytest.approx(1.0, abs=0.1)
+        assert float(ratio.max()) > 8
+        diff = stamps.ztf.difference(exclude_radius=10)
+        pull = (diff["difference"] / np.sqrt(diff["difference_variance"])).where(far)
+        scatter = [mad_std(p[np.isfinite(p)]) for p in pull.values]
+        assert 0.85 < min(scatter) < max(scatter) < 1.1
+        assert float(diff["chi2"].max()) < 1.25
 
 
 def test_folder_and_filter(alert_paths: list[Path], tree: xr.DataTree) -> None:

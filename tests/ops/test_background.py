@@ -321,7 +321,7 @@ def test_distributed_agrees(stack: xr.Dataset) -> None:
     """On two worker processes: a mesh of sep's cannot travel, its maps can."""
     lazy = xr.merge([background(stack.chunk(time=1)), variance(stack.chunk(time=1))])
     expected = xr.merge([background(stack), variance(stack)])
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster, Client(cluster):
         xr.testing.assert_identical(lazy.compute(), expected)
 
 

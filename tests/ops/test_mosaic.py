@@ -301,7 +301,7 @@ def test_processes_and_distributed_give_the_same() -> None:
     eager, found = mosaic(tree, shape=SHAPE, gaps=GAPS), mosaic(lazy(tree), shape=SHAPE, gaps=GAPS)
     with dask.config.set(scheduler="processes", num_workers=2):
         xr.testing.assert_identical(found.compute(), eager)
-    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster, Client(cluster):
+    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as cluster, Client(cluster):
         xr.testing.assert_identical(found.compute(), eager)
 
 

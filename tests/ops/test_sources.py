@@ -348,7 +348,7 @@ def test_processes_and_distributed_equal_numpy(stack: xr.Dataset) -> None:
     expected, lazy = sources(stack, max_sources=20), sources(stack.chunk(time=1), max_sources=20)
     with dask.config.set(scheduler="processes", num_workers=2):
         xr.testing.assert_identical(lazy.compute(), expected)
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
     with LocalCluster(**options) as cluster, Client(cluster):
         xr.testing.assert_identical(lazy.compute(), expected)
 

@@ -467,7 +467,7 @@ def test_any_scheduler(cube: xr.Dataset, centered: bool) -> None:
     for scheduler in ("threads", "processes"):
         xr.testing.assert_identical(found.compute(scheduler=scheduler, num_workers=2), expected)
     with (
-        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster),
     ):
         xr.testing.assert_identical(found.compute(), expected)

@@ -13,6 +13,7 @@ from ztfxr.arrays.apply import background_image, footprint_mask, varying_convolu
 from ztfxr.arrays.basis import KernelBasis, delta_basis, gaussian_basis, n_terms
 from ztfxr.arrays.cutouts import CutoutEquations, Cutouts, equations, star_cutouts, tile_cutouts, unit_position
 from ztfxr.arrays.lags import whole_equations
+from ztfxr.arrays.model_error import model_modes
 from ztfxr.arrays.residuals import (
     SAMPLE,
     PhotonNoise,
@@ -106,9 +107,17 @@ class Matched:
     difference: Images
     variance: Images
     bad: Bools
+    template: Images
     solution: SpatialKernel
     convolved: Literal["reference", "science"]
     fwhm: tuple[float, float]
+
+    def model_error(self) -> Images:
+        """The error of what was subtracted, by `model_modes` (mode, y, x), on the scale of the difference."""
+        scale = self.solution.scale if self.convolved == "science" else 1.0
+        modes = (model_modes(self.template, self.solution) / scale).astype(np.float32)
+        modes[:, self.bad] = np.nan
+        return modes
 
     def noise_ratio(self) -> float:
         """Robust scatter of the difference over its stated noise, on some rows; 1 where the variance is right."""
@@ -150,7 +159,8 @@ def match(science: Image, reference: Image, excluded: Bools, options: MatchOptio
     if swap:
         difference, variance = -difference / np.float32(solution.scale), variance / np.float32(solution.scale**2)
     difference[problem.bad], variance[problem.bad] = np.nan, np.nan
-    return Matched(difference, variance, problem.bad, solution, "science" if swap else "reference", fwhm)
+    convolved: Literal["reference", "science"] = "science" if swap else "reference"
+    return Matched(difference, variance, problem.bad, problem.template.pixels, solution, convolved, fwhm)
 
 
 def solve_match(

@@ -101,7 +101,8 @@ class PSFModel:
         if self.flux_cov is None:
             return np.full(np.shape(y), np.nan)
         terms = self._terms(y, x, order_of(len(self.flux_cov)))
-        return np.sqrt(np.maximum(np.einsum("pt,tr,pr->p", terms, self.flux_cov, terms), 0.0))
+        variance: Floats = np.einsum("pt,tr,pr->p", terms, self.flux_cov, terms)
+        return np.sqrt(np.maximum(variance, 0.0))
 
     def _terms(self, y: Floats, x: Floats, order: int) -> Floats:
         v, u = (y - self.origin[0]) / self.scale[0], (x - self.origin[1]) / self.scale[1]

@@ -147,14 +147,14 @@ def build_psf(
         chi2 = _reject(fit, model, fwhm, pixels=number > 1)
         fit.dy, fit.dx = fit.dy + centre[0], fit.dx + centre[1]
         highest = min(order, 1) if rough else order
-        stars = _star_equations(fit, basis, radius)
+        own = _star_equations(fit, basis, radius)
         prior = _expected_wings(basis, fwhm, n_terms(highest))
-        coefficients, used = _solve(stars, prior, basis, highest, fixed=rough or options.order is not None)
+        coefficients, used = _solve(own, prior, basis, highest, fixed=rough or options.order is not None)
         model, centre = _tabulated(fit, coefficients, basis, fwhm, options.oversampling)
     size = 2 * radius * options.oversampling + 1
     values = np.einsum("tf,fyx->tyx", coefficients, _on_grid(basis, size, options.oversampling))
-    error = flux_covariance(stars, coefficients, basis, prior[0], used, fwhm=fwhm, radius=radius)
-    return _finished(values, error, options.oversampling, radius, used, fit, chi2)
+    flux_cov = flux_covariance(own, coefficients, basis, prior[0], used, fwhm=fwhm, radius=radius)
+    return _finished(values, flux_cov, options.oversampling, radius, used, fit, chi2)
 
 
 def _choose(
@@ -375,7 +375,7 @@ def _tabulated(
 
 
 def _finished(
-    values: Floats, error: Floats, oversampling: int, radius: int, order: int, fit: _Fit, chi2: Floats
+    values: Floats, flux_cov: Floats, oversampling: int, radius: int, order: int, fit: _Fit, chi2: Floats
 ) -> BuiltPSF:
     """The PSF cut at its radius, of unit sum at the centre of the frame."""
     offset = grid_offsets(values.shape[1], oversampling)
@@ -386,4 +386,4 @@ def _finished(
     values = values / total
     fwhm = psf_fwhm(PSFModel.of(values, oversampling), 0.0, 0.0)
     n_kept = int(fit.kept.sum())
-    return BuiltPSF(values, error, order, fwhm, float(np.median(chi2[fit.kept])), n_kept, len(fit.kept) - n_kept)
+    return BuiltPSF(values, flux_cov, order, fwhm, float(np.median(chi2[fit.kept])), n_kept, len(fit.kept) - n_kept)

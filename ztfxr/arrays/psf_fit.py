@@ -57,11 +57,13 @@ class ConvolvedNoise:
 class SourceFits:
     """One value a source; the flux is NaN where none could be measured.
 
-    `lost` is the fraction of the PSF's light that falls on bad pixels or outside the image, `outside` the latter alone.
+    `flux_err` is that of the pixels' noise, `model_err` that of what was subtracted. `lost` is the fraction of the
+    PSF's light that falls on bad pixels or outside the image, `outside` the latter alone.
     """
 
     flux: Floats
     flux_err: Floats
+    model_err: Floats
     background: Floats
     chi2: Floats
     n_pixels: Ints
@@ -115,6 +117,7 @@ def fit_sources(
     saturated: Bools | None = None,
     convolved: ConvolvedNoise | None = None,
     correlation: Floats | None = None,
+    modes: NDArray[Any] | None = None,
 ) -> SourceFits:
     """Fluxes of sources at known positions, by weighted linear least squares.
 
@@ -143,9 +146,11 @@ def fit_sources(
         What a matching kernel did to PSF and noise.
     correlation
         Autocorrelation of the noise (lag_y, lag_x), odd, 1 in the middle, in units of the variance map.
+    modes
+        Error of what was subtracted, (mode, y, x), see `ztfxr.arrays.model_error`.
     """
     frame, spread, sources, rules = _prepared(
-        image, variance, bad, y, x, model, options, origin, saturated, convolved, correlation
+        image, variance, bad, y, x, model, options, origin, saturated, convolved, correlation, modes
     )
     n = len(y)
     known, place = _distinct(y, x)
@@ -162,6 +167,7 @@ def fit_sources(
     return SourceFits(
         flux=column["flux"],
         flux_err=np.sqrt(np.maximum(column["variance"], 0.0)),
+        model_err=np.sqrt(column["model_variance"]),
         background=column["background"],
         chi2=column["chi2"],
         n_pixels=np.nan_to_num(column["n_pixels"]).astype(np.int64),
@@ -204,7 +210,7 @@ def position_equations(
     ``g_y, g_x, H_yy, H_yx, H_xx``: the sums over images give the step ``H⁻¹ g``. Zero for sources without a flux and
     for blended ones, whose neighbours would pull.
     """
-    frame, spread, sources, rules = _prepared(image, variance, bad, y, x, model, options, origin, None, convolved, None)
+    frame, spread, sources, rules = _prepared(image, variance, bad, y, x, model, options, origin, None, convolved)
     flux = np.where(fits.blended, np.nan, fits.flux)
     out = np.zeros((len(y), 5))
     position_sums(frame, spread, sources, rules, flux, np.nan_to_num(fits.background), out)
@@ -222,7 +228,8 @@ def _prepared(
     origin: tuple[float, float],
     saturated: Bools | None,
     convolved: ConvolvedNoise | None,
-    correlation: Floats | None,
+    correlation: Floats | None = None,
+    modes: NDArray[Any] | None = None,
 ) -> tuple[Frame, Spread, Sources, Rules]:
     """The arguments of the compiled loops, in types that they know."""
     none = np.zeros((0, 0, 0))
@@ -234,6 +241,7 @@ def _prepared(
         unusable,
         np.zeros((0, 0), bool) if saturated is None else np.array(saturated, dtype=bool, order="C"),
         _plain(extra.variance),
+        _plain(none if modes is None else modes),
     )
     spread = Spread(
         model.table,

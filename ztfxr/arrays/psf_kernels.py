@@ -18,20 +18,23 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Images = NDArray[Any]
 
-COLUMNS = ("flux", "variance", "background", "chi2", "n_pixels", "lost", "outside", "saturated")
-_FLUX, _VARIANCE, _BACKGROUND, _CHI2, _PIXELS, _LOST, _OUTSIDE, _SATURATED = range(8)
+COLUMNS = ("flux", "variance", "background", "chi2", "n_pixels", "lost", "outside", "saturated", "model_variance")
+_FLUX, _VARIANCE, _BACKGROUND, _CHI2, _PIXELS, _LOST, _OUTSIDE, _SATURATED, _MODEL = range(9)
 _FIT, _ANNULUS = 1, 2
 _SINGULAR = 1e-13
 
 
 class Frame(NamedTuple):
-    """One image (y, x); `convolved` is the variance of the image that was convolved with the kernels, or empty."""
+    """One image (y, x); `convolved` is the variance of the image that was convolved with the kernels, `modes` (mode, y,
+    x) the error of what was subtracted; both may be empty.
+    """
 
     image: Images
     variance: Images
     bad: Bools
     saturated: Bools
     convolved: Images
+    modes: Images
 
 
 class Spread(NamedTuple):
@@ -373,6 +376,18 @@ def _noise_of(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def _model_variance(modes: Images, pixels: _Pixels, factors: Floats) -> float:
+    """Variance of ``Σ c M`` of what was subtracted."""
+    variance = 0.0
+    for k in range(modes.shape[0]):
+        total = 0.0
+        for p in range(factors.size):
+            total += factors[p] * modes[k, pixels.row[p], pixels.column[p]]
+        variance += total * total
+    return variance
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def _levels(
     frame: Frame, sources: Sources, rules: Rules, numbers: Ints, usable: Bools, space: Floats
 ) -> tuple[float, float]:
@@ -445,6 +460,7 @@ def _fit_group(
             constant, row = solution[n + a] if fit else 0.0, out[numbers[a]]
             noise = _noise_of(frame, spread, sources, numbers[a], rules.half * min(n, 2), pixels, factors)
             row[_FLUX], row[_VARIANCE], row[_BACKGROUND] = solution[a], noise + total**2 * level_noise, level + constant
+            row[_MODEL] = _model_variance(frame.modes, pixels, factors)
             row[_CHI2] = _misfit(pixels, weight, rest, a, constant) / max(row[_PIXELS] - (2 if fit else 1), 1.0)
 
 

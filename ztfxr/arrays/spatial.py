@@ -56,13 +56,22 @@ class SpatialKernel:
 
     def covariance(self, combinations: Floats) -> Floats:
         """Covariance of linear combinations (combination, free parameter) of the free parameters."""
+        rows = self._whitened(combinations)
+        return np.asarray(rows.T @ self.matrix @ rows if self.smoothed else rows.T @ rows)
+
+    def half_covariance(self, combinations: Floats) -> Floats:
+        """A matrix H (free parameter, combination) with ``Hᵀ H`` the covariance of the combinations."""
+        rows = self._whitened(combinations)
+        return np.asarray(linalg.cholesky(self.matrix) @ rows if self.smoothed else rows)
+
+    def _whitened(self, combinations: Floats) -> Floats:
+        """The combinations by parameters of unit variance; those of a smoothed kernel have `matrix` for covariance."""
         rows = (combinations * self.scaling).T
         half = linalg.solve_triangular(self.factor, rows, lower=True, check_finite=False)
         if not self.smoothed:
-            return np.asarray(half.T @ half)
+            return np.asarray(half)
         full = linalg.solve_triangular(self.factor, half, lower=True, trans="T", check_finite=False)
-        full *= self.scaling[:, None]
-        return np.asarray(full.T @ self.matrix @ full)
+        return np.asarray(full * self.scaling[:, None])
 
     def _kernel_combinations(self, v: float, u: float) -> Floats:
         """Kernel pixels (size**2) at a position as combinations of the free parameters."""

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.arrays.basis import n_terms
-from ztfxr.arrays.match import MAX_KERNEL_SIZE, Image, MatchError, MatchOptions, match
+from ztfxr.arrays.match import MAX_KERNEL_SIZE, Image, Matched, MatchError, MatchOptions, match
 from ztfxr.dia._pair import (
     bare,
     epoch_results,
@@ -57,7 +57,8 @@ _OUTPUTS: dict[str, tuple[str, ...]] = {
     "science_convolved": (),
     "epoch_status": (),
 }
-_FRAME_PIXELS = 512 * 512
+_WITH_MODES = _OUTPUTS | {"model_error": ("mode", *IMAGE)}
+_FRAME_PIXELS, _MODE_PIXELS = 512 * 512, 256 * 256
 _CUTOUT_KERNEL = 9
 
 
@@ -83,6 +84,7 @@ def difference(
     reference_variance: xr.DataArray | None = None,
     mask: xr.DataArray | None = None,
     reference_mask: xr.DataArray | None = None,
+    model_error: bool = False,
 ) -> xr.Dataset:
     """Subtract the reference, matched in PSF, flux scale and background, from one epoch or a stack; lazy, one epoch a
     task.
@@ -143,6 +145,11 @@ def difference(
         and gain are measured from the residuals.
     mask, reference_mask
         Boolean, True where bad; by default the Datasets' recommended planes. Non-finite pixels are always bad.
+    model_error
+        Add the error of kernel and background as images, which `ztfxr.forced_photometry` and
+        `ztfxr.aperture_photometry` then add to the errors of fluxes. It counts on stamps, where little but a bright
+        host fixes the kernel: on those of alerts it is up to twice the noise of the pixels. For images of at most 256 ×
+        256 pixels and a kernel of given size and order.
 
     Returns
     -------
@@ -152,13 +159,15 @@ def difference(
         and `background_coeff` with errors (term), for the terms 1, u, v, u², uv, v², … with u, v in [-1, 1] along x
         and y; `kernel_sum`, the photometric scale; reduced `chi2` of the solution, `noise_ratio` of the whole
         difference, `lost_fraction`, cut-outs used and rejected, `condition`; and `epoch_status`: an epoch that cannot
-        be solved is NaN with a status that says why. The coordinates of `science` stay. The attribute `frame` holds
-        the first absolute pixel (y, x) and the sizes (y, x) over which u and v run, also of a slice of the result.
+        be solved is NaN with a status that says why. With `model_error`, `model_error` (mode, y, x): a sum over pixels
+        has the variance that the squares of the modes' sums add up to. The coordinates of `science` stay. The attribute
+        `frame` holds the first absolute pixel (y, x) and the sizes (y, x) over which u and v run, also of a slice of
+        the result.
 
     Raises
     ------
     InputError
-        An even kernel size, an order outside 0–3, no reference.
+        An even kernel size, an order outside 0–3, no reference; `model_error` for a frame or a kernel of any size.
     AlignmentError
         The images do not share one pixel grid.
     ChunkError
@@ -194,8 +203,12 @@ def difference(
     )
     size = options.kernel_size or MAX_KERNEL_SIZE
     sizes = {"ky": size, "kx": size, "term": n_terms(options.background_order), "kterm": n_terms(options.max_order)}
+    if model_error:
+        sizes["mode"] = _n_modes(options, inputs[0].sizes["y"] * inputs[0].sizes["x"])
     core = [IMAGE if set(IMAGE) <= set(a.dims) else () for a in inputs]
-    found = apply_images(_one_epoch, *inputs, inputs=core, outputs=_OUTPUTS, sizes=sizes, kwargs={"options": options})
+    kwargs = {"options": options, "n_modes": sizes.get("mode", 0)}
+    outputs = _WITH_MODES if model_error else _OUTPUTS
+    found = apply_images(_one_epoch, *inputs, inputs=core, outputs=outputs, sizes=sizes, kwargs=kwargs)
     return _labelled(found, science, inputs[0], options, size, exclude_radius)
 
 
@@ -239,7 +252,7 @@ def _labelled(
     exclude_radius: float,
 ) -> xr.Dataset:
     """The results with their coordinates and attributes, and the status that epochs already had."""
-    out = epoch_results(found, _OUTPUTS, sci)
+    out = epoch_results(found, _WITH_MODES, sci)
     offset = np.arange(size) - size // 2
     out = out.assign_coords(ky=offset, kx=offset)
     out.attrs = {
@@ -302,6 +315,18 @@ def _options(
     )
 
 
+def _n_modes(options: MatchOptions, n_pixels: int) -> int:
+    """Free parameters at most, where their modes can be held."""
+    if n_pixels > _MODE_PIXELS:
+        raise InputError(
+            f"model_error is for stamps of at most 256 × 256 pixels; came {n_pixels} pixels: cut out what is measured "
+            "before the difference, or leave it out, since the stars of a frame fix its kernel"
+        )
+    if options.kernel_size is None or options.kernel_order is None:
+        raise InputError("model_error needs a kernel_size and a kernel_order that are numbers, not 'auto'")
+    return n_terms(options.max_order) * options.kernel_size**2 + n_terms(options.background_order)
+
+
 def _excluded(
     science: xr.Dataset | xr.DataArray, image: xr.DataArray, exclude: Positions | None, radius: float
 ) -> xr.DataArray:
@@ -334,14 +359,19 @@ def _one_epoch(
     excluded: Bools,
     *,
     options: MatchOptions,
+    n_modes: int,
 ) -> tuple[Any, ...]:
-    """Match and subtract one image; arrays (y, x) in, the values of `_OUTPUTS` out."""
+    """Match and subtract one image; arrays (y, x) in, the values of `_OUTPUTS` out, and `n_modes` of the model's error
+    if any.
+    """
     sci = Image.of(science, science_variance, science_bad)
     ref = Image.of(reference, reference_variance, reference_bad)
     try:
         matched = match(sci, ref, excluded, options)
     except MatchError as error:
-        return _no_solution((science.shape[0], science.shape[1]), options, error.status)
+        shape = (science.shape[0], science.shape[1])
+        modes = [np.full((n_modes, *shape), np.nan, dtype=np.float32)] if n_modes else []
+        return *_no_solution(shape, options, error.status), *modes
     solution, size = matched.solution, options.kernel_size or MAX_KERNEL_SIZE
     coefficients = np.zeros((n_terms(options.max_order), size, size))
     coefficients[: len(solution.coefficients)] = _centred(solution.coefficients, size)
@@ -366,7 +396,14 @@ def _one_epoch(
         np.float64(solution.condition),
         np.bool_(matched.convolved == "science"),
         np.uint16(0),
+        *([_modes(matched, n_modes)] if n_modes else []),
     )
+
+
+def _modes(matched: Matched, number: int) -> NDArray[np.float32]:
+    """`Matched.model_error`, with modes of zero for parameters that were not free."""
+    modes = matched.model_error()
+    return np.concatenate([modes, np.zeros((number - len(modes), *modes.shape[1:]), dtype=np.float32)])
 
 
 def _centred(kernel: Floats, size: int) -> Floats:

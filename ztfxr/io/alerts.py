@@ -20,7 +20,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 from numpy.typing import NDArray
 
 from ztfxr._quiet import quiet
-from ztfxr.arrays.noise import photon_variance
+from ztfxr.arrays.noise import mad_std, photon_variance
 from ztfxr.errors import AlertError, InputError, MissingDependencyError
 from ztfxr.io.frames import JD_OF_MJD, mid_exposure, to_datetime
 from ztfxr.schema import FILTERS, annotate_all
@@ -54,6 +54,7 @@ _DIMS = ("time", "y", "x")
 _NOMINAL_GAIN = 6.2
 _NOMINAL_READNOISE = 10.0
 _NOMINAL_NFRAMES = 15.0
+_SKY_RING, _TYPICAL_SQUARE = 20.0, 0.3
 
 
 def open_alerts(
@@ -80,11 +81,13 @@ def open_alerts(
     -------
     xarray.DataTree or xarray.Dataset
         One node per filter (``tree["ztfg"]``), sorted by time: `sci`, `reference` and `ipac_difference`
-        (time, y, x) float32 in DN, with `variance` and `reference_variance` by photon statistics (the stamps hold their
-        sky; the reference is a mean of `reference_nframes`, 15 where the packet does not say). `y`, `x` are offsets
-        from the central pixel: packets carry no WCS, and each science/reference pair is aligned while epochs among
-        themselves are not. The packet's photometry (`magpsf`, `magap`, `magzpsci`, `fwhm`, `isdiffpos`, ...), `candid`,
-        `mjd` (mid-exposure), `gain`, `readnoise` and `reference_nframes` lie on `time`.
+        (time, y, x) float32 in DN, with `variance` and `reference_variance` by photon statistics (the reference is a
+        mean of `reference_nframes`, 15 where the packet does not say). IPAC shifts the sky of the science stamps to
+        that of the reference, so that their pixels understate the noise of moonlit nights, the variance up to
+        twentyfold: what the scatter of IPAC's difference has more, beyond 20 pixels from the middle, is added. `y`, `x`
+        are offsets from the central pixel: packets carry no WCS, and each science/reference pair is aligned while
+        epochs among themselves are not. The packet's photometry (`magpsf`, `magap`, `magzpsci`, `fwhm`, `isdiffpos`,
+        ...), `candid`, `mjd` (mid-exposure), `gain`, `readnoise` and `reference_nframes` lie on `time`.
 
     Raises
     ------
@@ -161,6 +164,7 @@ def _stack(packets: Sequence[dict[str, Any]], name: str, gain: float, readnoise:
     n_frames = coords["reference_nframes"][1]
     images["variance"] = _noise(images["sci"], gain, readnoise, np.ones_like(n_frames))
     images["reference_variance"] = _noise(images["reference"], gain, readnoise, n_frames)
+    images["variance"] += _missing_noise(images)
     epochs = {k: v.chunk(time=1) for k, v in images.items()}
     dataset = xr.Dataset(epochs, coords)
     dataset.attrs = {"object": str(packets[0]["objectId"]), "target_x": 0, "target_y": 0}
@@ -176,6 +180,18 @@ def _stack(packets: Sequence[dict[str, Any]], name: str, gain: float, readnoise:
 def _noise(stamps: xr.Variable, gain: float, readnoise: float, n_frames: NDArray[np.float64]) -> xr.Variable:
     noise = photon_variance(stamps.values, gain=gain, readnoise=readnoise, n_frames=n_frames)
     return xr.Variable(_DIMS, noise.astype(np.float32))
+
+
+def _missing_noise(images: dict[str, xr.Variable]) -> xr.Variable:
+    """Variance of each science stamp's sky that its pixels do not tell of, by the scatter of IPAC's difference."""
+    ny, nx = images["sci"].shape[1:]
+    far = np.hypot(np.arange(ny)[:, None] - ny // 2, np.arange(nx)[None] - nx // 2) > _SKY_RING
+    if not far.any():
+        return xr.Variable("time", np.zeros(len(images["sci"]), dtype=np.float32))
+    modelled = (images["variance"] + _TYPICAL_SQUARE * images["reference_variance"]).values[:, far]
+    found = np.array([mad_std(stamp[far]) ** 2 for stamp in images["ipac_difference"].values])
+    missing = np.nan_to_num(np.maximum(found - np.nanmedian(modelled, axis=1), 0.0))
+    return xr.Variable("time", missing.astype(np.float32))
 
 
 def _coordinates(

@@ -78,7 +78,8 @@ def aperture_photometry(
     -------
     xarray.Dataset
         `flux`, `flux_err` (unit of the image), `area`, `masked_fraction`, `status` on (..., source) or (..., source,
-        radius); with an annulus `local_background`, `local_background_err` (per pixel) on (..., source). A flux that
+        radius); `model_err` where the Dataset has `model_error` (see `ztfxr.difference`), part of `flux_err`; with an
+        annulus `local_background`, `local_background_err` (per pixel) on (..., source). A flux that
         could not be measured is NaN with a status that says why; an epoch's own status is passed on to each source.
 
     Raises
@@ -90,6 +91,7 @@ def aperture_photometry(
     ``flux_err² = Σ w² V + A² σ_b²`` with w the overlap of each pixel, V its variance, A the area and σ_b the error of
     the local background, pixels taken as independent.
     """
+    options = {k: v for k, v in locals().items() if k not in ("obj", "positions")}
     radii = _radii(radius)
     _check(radii, masked, max_masked_fraction, annulus, background)
     image, noise, bad = image_and_noise(obj, variance, mask)
@@ -124,7 +126,18 @@ def aperture_photometry(
     out.attrs = {"masked": masked} | ({"radius_pixel": float(radii[0])} if np.ndim(radius) == 0 else {})
     if annulus is not None:
         out.attrs["annulus_pixel"] = [float(r) for r in annulus]
-    return annotate_all(out)
+    if not isinstance(obj, xr.Dataset) or not {"difference", "model_error"} <= set(obj.variables):
+        return annotate_all(out)
+    modes = obj.drop_vars("model_error").assign(difference=obj["model_error"])
+    return _with_model_error(out, aperture_photometry(modes, positions, **options)["flux"])
+
+
+def _with_model_error(photometry: xr.Dataset, modes: xr.DataArray) -> xr.Dataset:
+    """`photometry` with the error of what was subtracted, from the fluxes of its modes, which add up in squares."""
+    dims = photometry["flux"].dims
+    square = (modes**2).sum("mode", skipna=False).transpose(*dims)
+    total = np.sqrt(photometry["flux_err"] ** 2 + square)
+    return annotate_all(photometry.assign(model_err=np.sqrt(square), flux_err=total))
 
 
 def aperture_correction(

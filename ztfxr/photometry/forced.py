@@ -132,10 +132,12 @@ def forced_photometry(
     -------
     xarray.Dataset
         On (..., source): `flux` and `flux_err` (unit of the image; the flux of the whole PSF, of unit sum), `psf_err`
-        (relative to the flux; NaN where the PSF's error is not known), `local_background`, `fit_chi2` (reduced), `fit_pixels`, `masked_fraction` (of the light), `status` and
-        `fit_flags` (`saturated`, `blended`). A flux that could not be measured is NaN with a status that says why; an
-        epoch's own status is passed on to its sources. With `bound`, `flux_err_bound`: the Cramér-Rao bound for
-        independent pixels of that variance, over all that the PSF reaches. With `refine`, `x_refined` and `y_refined`.
+        (relative to the flux; NaN where the PSF's error is not known) and, where the Dataset has `model_error` (see
+        `ztfxr.difference`), `model_err`, both part of `flux_err`; `local_background`, `fit_chi2` (reduced),
+        `fit_pixels`, `masked_fraction` (of the light), `status` and `fit_flags` (`saturated`, `blended`). A flux that
+        could not be measured is NaN with a status that says why; an epoch's own status is passed on to its sources.
+        With `bound`, `flux_err_bound`: the Cramér-Rao bound for independent pixels of that variance, over all that the
+        PSF reaches. With `refine`, `x_refined` and `y_refined`.
 
     Raises
     ------
@@ -163,11 +165,12 @@ def forced_photometry(
         max_masked_fraction,
     )
     kwargs = {**job.kwargs, "options": chosen}
-    results = {"bound": bound, "psf_error": psf_error}
+    results = {"bound": bound, "psf_error": psf_error, "with_modes": job.with_modes}
     x, y = (xr.DataArray(where[f"{d}_pixel"].values - job.origin[d], dims="source") for d in ("x", "y"))
     for _ in range(refine):
         x, y = _refined(job, x, y, kwargs)
-    outputs = {**_OUTPUTS, **({"flux_err_bound": _SOURCE} if bound else {})}
+    extra = {"model_err": job.with_modes, "flux_err_bound": bound}
+    outputs = _OUTPUTS | {name: _SOURCE for name, wanted in extra.items() if wanted}
     found = apply_images(_fit_one, *job.inputs, y, x, inputs=job.core, outputs=outputs, kwargs=kwargs | results)
     out = xr.Dataset(found).assign_coords(where.coords)
     if refine:
@@ -214,6 +217,7 @@ class _Job:
     core: list[tuple[str, ...]]
     status: list[xr.DataArray]
     kwargs: dict[str, Any]
+    with_modes: bool
 
 
 def _job(
@@ -239,9 +243,11 @@ def _job(
         v if isinstance(v, xr.DataArray) else xr.DataArray(np.nan if v is None else float(v))
         for v in (science_variance, reference_variance)
     ]
+    modes = xr.DataArray(np.nan) if diff is None else diff.get("model_error", xr.DataArray(np.nan))
     inputs = [image, noise, bad, level, _saturated(obj, diff), *source.arrays, *kernels, *levels, _lags(correlation)]
     core = [IMAGE, *(_image_core(a) for a in inputs[1:5]), *source.core, *kernel_core]
     core += [_image_core(v) for v in levels] + [("lag_y", "lag_x") if inputs[-1].ndim else ()]
+    inputs, core = [*inputs, modes], [*core, ("mode", *IMAGE) if modes.ndim else ()]
     origin = pixel_origin(image)
     kwargs = {
         "oversampling": source.oversampling,
@@ -251,9 +257,8 @@ def _job(
         "measure": isinstance(correlation, str),
     }
     status = [s for s in (_epoch_status(obj), _epoch_status(chosen)) if s is not None]
-    return _Job(
-        image, background, origin, [inputs[0], *map(bare, inputs[1:])], [*core, _SOURCE, _SOURCE], status, kwargs
-    )
+    arrays = [inputs[0], *map(bare, inputs[1:])]
+    return _Job(image, background, origin, arrays, [*core, _SOURCE, _SOURCE], status, kwargs, bool(modes.ndim))
 
 
 def _which_psf(
@@ -327,6 +332,7 @@ def _scene(
     science_variance: NDArray[Any],
     reference_variance: NDArray[Any],
     lags: NDArray[Any],
+    modes: NDArray[Any],
     y: Floats,
     x: Floats,
     *,
@@ -356,24 +362,26 @@ def _scene(
     if extra["correlation"] is not None and frame is not None:
         extra["convolved"] = replace(extra["convolved"], noise=np.zeros((0, 0, 0)), variance=np.zeros((0, 0)))
     extra["saturated"] = saturated if saturated.ndim else None
+    extra["modes"] = modes if modes.ndim else None
     return (values, variance, bad, y, x, model), extra
 
 
-def _fit_one(*arrays: Any, bound: bool, psf_error: bool, **kwargs: Any) -> tuple[NDArray[Any], ...]:
-    """Fluxes in one image: the values of `_OUTPUTS`, and the bound where asked."""
+def _fit_one(*arrays: Any, bound: bool, psf_error: bool, with_modes: bool, **kwargs: Any) -> tuple[NDArray[Any], ...]:
+    """Fluxes in one image: the values of `_OUTPUTS`, and the model's error and the bound where asked."""
     n = len(arrays[-1])
     scene = _scene(*arrays, **kwargs)
     if scene is None:
         nan, none = np.full(n, np.nan), np.zeros(n, dtype=np.int64)
         lost = (nan, nan, nan, nan, nan, none, nan, np.full(n, _FAILED, dtype=np.uint16), none.astype(np.uint16))
-        return (*lost, nan) if bound else lost
+        return *lost, *[nan] * (with_modes + bound)
     inputs, extra = scene
     fits, (y, x) = fit_sources(*inputs, **extra), arrays[-2:]
     own = inputs[-1].flux_error(y + extra["origin"][0], x + extra["origin"][1])
+    total = np.hypot(fits.flux_err, fits.model_err)
     if psf_error:
-        fits = replace(fits, flux_err=np.hypot(fits.flux_err, np.nan_to_num(own) * fits.flux))
-    results = _interpreted(fits, own, extra["options"].max_masked_fraction)
-    return (*results, _bound(inputs, extra)) if bound else results
+        total = np.hypot(total, np.nan_to_num(own) * fits.flux)
+    results = _interpreted(replace(fits, flux_err=total), own, extra["options"].max_masked_fraction)
+    return *results, *([fits.model_err] if with_modes else []), *([_bound(inputs, extra)] if bound else [])
 
 
 def _interpreted(fits: SourceFits, psf_err: Floats, limit: float) -> tuple[NDArray[Any], ...]:
@@ -404,7 +412,8 @@ def _bound(inputs: tuple[Any, ...], extra: dict[str, Any]) -> Floats:
         convolved = replace(convolved, noise=np.zeros((0, 0, 0)), variance=np.zeros((0, 0)))
     margin = 0 if convolved is None else convolved.spread.shape[1] // 2
     options = replace(extra["options"], radius=float(model.reach + margin), model_weights=False)
-    return fit_sources(*inputs, **{**extra, "options": options, "convolved": convolved, "correlation": None}).flux_err
+    given = {**extra, "options": options, "convolved": convolved, "correlation": None, "modes": None}
+    return fit_sources(*inputs, **given).flux_err
 
 
 # ---- positions over all epochs --------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from ztfxr.schema import annotate_all
 
 __all__ = ["OF_EPOCHS", "calibrate_flux", "lightcurve", "on_reference_scale"]
 
+_STAMP_PIXELS = 128 * 128
+
 OF_EPOCHS = ("kernel_sum", "kernel_sum_err", "chi2", "n_pixels", "epoch_status")
 
 
@@ -53,14 +55,16 @@ def lightcurve(
         reference, divided by the photometric scale of the kernel, so that exposure time and transparency drop out
         without a zero point; there is no `flux_ujy` then.
     **options
-        Passed on to `ztfxr.difference`.
+        Passed on to `ztfxr.difference`. Its `model_error` is True by default for stamps of at most 128 × 128 pixels and
+        a kernel of given size and order.
 
     Returns
     -------
     xarray.Dataset
-        `flux`, `flux_err` (DN on the science scale of each epoch), `status`, `area`, `masked_fraction` on (time,
-        source); `flux_ujy`, `flux_ujy_err` by the zero point `magzp` where it is known; `kernel_sum`, `chi2`,
-        `epoch_status` on time; the coordinates of the epochs. Every epoch has a row, whatever happened to it.
+        `flux`, `flux_err` (DN on the science scale of each epoch), `model_err` (part of `flux_err`), `status`,
+        `area`, `masked_fraction` on (time, source); `flux_ujy`, `flux_ujy_err` by the zero point `magzp` where it is
+        known; `kernel_sum`, `chi2`, `epoch_status` on time; the coordinates of the epochs. Every epoch has a row,
+        whatever happened to it.
 
     Raises
     ------
@@ -73,7 +77,7 @@ def lightcurve(
             raise InputError(f"these are difference images already; {', '.join(idle)} would have no effect")
         diff = frames
     else:
-        diff = difference(frames, reference, **options)
+        diff = difference(frames, reference, **{"model_error": _is_stamp(frames, options)} | options)
     photometry = _measure(diff, positions, radius, masked, psf)
     spatial = [k for k, v in photometry.coords.items() if {"y", "x"} & set(v.dims)]
     out = photometry.drop_vars(spatial, errors="ignore").assign({k: diff[k].variable for k in OF_EPOCHS if k in diff})
@@ -83,6 +87,12 @@ def lightcurve(
     if scale == "reference":
         return annotate_all(on_reference_scale(out, diff))
     return calibrate_flux(out) if "magzp" in out.coords else annotate_all(out)
+
+
+def _is_stamp(frames: xr.Dataset | xr.DataArray, options: dict[str, Any]) -> bool:
+    """Whether the images are so small, and their kernel so simple, that the kernel's error can count."""
+    free = "auto" in (options.get("kernel_size"), options.get("kernel_order"))
+    return not free and frames.sizes["y"] * frames.sizes["x"] <= _STAMP_PIXELS
 
 
 def _measure(

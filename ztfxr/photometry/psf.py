@@ -219,10 +219,10 @@ def _build_one(
     margin = (size - built.values.shape[1]) // 2
     inner = slice(margin, size - margin)
     values[: len(built.values), inner, inner] = built.values
-    error = np.zeros(shape[:1] * 2)
-    error[: len(built.flux_cov), : len(built.flux_cov)] = built.flux_cov
+    flux_cov = np.zeros(shape[:1] * 2)
+    flux_cov[: len(built.flux_cov), : len(built.flux_cov)] = built.flux_cov
     counts = np.int64(built.n_stars), np.int64(built.n_rejected)
-    return values, error, np.int64(built.order), built.fwhm, built.chi2, *counts, np.uint16(0)
+    return values, flux_cov, np.int64(built.order), built.fwhm, built.chi2, *counts, np.uint16(0)
 
 
 def _middle(shape: tuple[int, ...]) -> tuple[float, float]:
