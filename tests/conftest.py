@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+# Before numpy is there: tests share the cores with each other, and threads of BLAS that wait for one another are slow.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import dask
 import matplotlib as mpl
 import numpy as np

@@ -68,10 +68,18 @@ def test_what_magap_differs_by_is_the_host_left_by_ipac(curves, name):
     lc = curves[name].isel(source=0)
     assert abs(float(lc["deviation_ipac"].median())) < 0.005
     after = lc["deviation_ap"] - lc["deviation_ipac"] - lc["deviation_host"]
-    assert fraction(after / lc["mag_err"], 2) >= 0.85
+    assert fraction(after / lc["mag_err"], 2) >= 0.9
     assert float(np.abs(after).median()) < 0.006
     if name == "ztfr":
         assert np.corrcoef(lc["deviation_host"], lc["deviation_ap"] - lc["deviation_ipac"])[0, 1] > 0.97
+
+
+def test_the_packets_own_magnitudes_differ_by_what_ours_differ_from_magap(curves):
+    """No light curve can be within `sigmagap` of `magap` and near `magpsf`: the packets are not themselves."""
+    lc = curves["ztfr"].isel(source=0)
+    assert fraction((lc["magap"] - lc["magpsf"]) / lc["sigmagap"]) < 0.1
+    assert fraction((lc["mag"] - lc["mag_psf"]) / lc["sigmagap"], 2) > 0.8
+    assert np.corrcoef(lc["deviation_ap"], lc["magpsf"] - lc["magap"])[0, 1] > 0.9
 
 
 def test_the_alert_light_curve_is_reopened_equal(curves, alert_paths):

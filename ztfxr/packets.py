@@ -238,9 +238,8 @@ _LEGEND = (
     "dev: ours less the packet's; s: the packet's error alone. sigmagap is the noise of the pixels and knows no error",
     "of the kernel, as ours does. host left: what IPAC's difference still holds of the host beyond 11 px of the",
     "transient, found without our difference. Notes, where magap deviates by more than 2 s: 'noise': not by more than",
-    "2 of our errors;",
-    "'sky': not so from the same sum on IPAC's difference (IPAC takes a local sky off); 'host': the host left there",
-    "explains the rest within 2 of our errors; 'more': it does not.",
+    "2 of our errors; 'sky': not so from the same sum on IPAC's difference (IPAC takes a local sky off); 'host': the",
+    "host left there explains the rest within 2 of our errors; 'more': it does not.",
 )
 
 

@@ -15,7 +15,7 @@ from ztfxr.photometry.calibrate import calibrate_flux
 from ztfxr.photometry.forced import forced_photometry
 from ztfxr.schema import annotate_all
 
-__all__ = ["OF_EPOCHS", "calibrate_flux", "lightcurve", "on_reference_scale"]
+__all__ = ["OF_EPOCHS", "calibrate_flux", "lightcurve", "on_reference_scale", "with_model_error"]
 
 _STAMP_PIXELS = 128 * 128
 
@@ -77,7 +77,7 @@ def lightcurve(
             raise InputError(f"these are difference images already; {', '.join(idle)} would have no effect")
         diff = frames
     else:
-        diff = difference(frames, reference, **{"model_error": _is_stamp(frames, options)} | options)
+        diff = difference(frames, reference, **with_model_error(frames, options))
     photometry = _measure(diff, positions, radius, masked, psf)
     spatial = [k for k, v in photometry.coords.items() if {"y", "x"} & set(v.dims)]
     out = photometry.drop_vars(spatial, errors="ignore").assign({k: diff[k].variable for k in OF_EPOCHS if k in diff})
@@ -89,10 +89,11 @@ def lightcurve(
     return calibrate_flux(out) if "magzp" in out.coords else annotate_all(out)
 
 
-def _is_stamp(frames: xr.Dataset | xr.DataArray, options: dict[str, Any]) -> bool:
-    """Whether the images are so small, and their kernel so simple, that the kernel's error can count."""
+def with_model_error(frames: xr.Dataset | xr.DataArray, options: dict[str, Any]) -> dict[str, Any]:
+    """Options of `difference` for light curves: on stamps, whose kernel's error can count, `model_error` by default."""
     free = "auto" in (options.get("kernel_size"), options.get("kernel_order"))
-    return not free and frames.sizes["y"] * frames.sizes["x"] <= _STAMP_PIXELS
+    small = frames.sizes["y"] * frames.sizes["x"] <= _STAMP_PIXELS
+    return {"model_error": small and not free} | options
 
 
 def _measure(

@@ -31,7 +31,7 @@ from ztfxr.ops.align import align
 from ztfxr.ops.background import variance as noise_model
 from ztfxr.ops.stamps import stamp, stamps
 from ztfxr.photometry.forced import forced_photometry
-from ztfxr.photometry.lightcurve import calibrate_flux, lightcurve
+from ztfxr.photometry.lightcurve import calibrate_flux, lightcurve, with_model_error
 from ztfxr.pipeline.job import Job, frame_name
 from ztfxr.pipeline.prepare import FRAME_SHAPE, Shared
 from ztfxr.schema import SPECS, STATUS_PLANES, planes_to_bits
@@ -211,7 +211,7 @@ def _with_noise(frame: xr.Dataset, job: Job) -> xr.Dataset:
 
 def products(frame: xr.Dataset, job: Job, shared: Shared) -> dict[tuple[str, str], xr.DataArray]:
     """All that is stored of an epoch, by group and name; lazy where the frame is."""
-    diff = difference(frame, shared.reference, **_difference_options(job))
+    diff = difference(frame, shared.reference, **with_model_error(frame, _difference_options(job)))
     photometry = _photometry(diff, job, shared)
     out = {("epochs", name): diff[name] for name in QUALITY}
     out |= {("lightcurve", str(k)): v for k, v in photometry.data_vars.items() if v.dims == ("source",)}
