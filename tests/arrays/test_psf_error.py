@@ -69,7 +69,7 @@ def test_refits_without_each_star_are_the_oracle(order: int, n: int, rest: float
             fewer = StarEquations(stars.normal[kept], stars.right[kept], stars.v[kept], stars.u[kept], 0.0, 0)
             left = solved(fewer, basis, precision, order)
             changes.append(flux_of(basis, terms @ left, terms @ whole) - 1.0)
-        doubt = np.square(np.array(changes) - np.mean(changes)).sum()
+        doubt = (n - 1) / (n - 3) * np.square(np.array(changes) - np.mean(changes)).sum()
         assumed = flux_covariance(_exact(stars, whole, order), whole, basis, precision, order, fwhm=FWHM, radius=RADIUS)
         assert terms @ found @ terms == pytest.approx(doubt + terms @ assumed @ terms, rel=0.12)
 
@@ -100,6 +100,16 @@ def _off(model: PSFModel) -> float:
     truth = np.array([pixels(offset - (a - np.rint(a)), offset - (b - np.rint(b))) for a, b in zip(y, x, strict=True)])
     weight = (np.hypot(offset[:, None], offset[None]) <= 6.6) / (0.03 * truth.max() + np.maximum(stamps, 0))
     return float(((weight * stamps * truth).sum((1, 2)) / (weight * stamps**2).sum((1, 2))).mean() - 1)
+
+
+def test_three_stars_say_nothing_of_it() -> None:
+    image, variance, y, x, _ = field(2.2)
+    found, _ = built(image, variance, stars=(y[:60], x[:60]), order=0)
+    assert np.isfinite(found.flux_cov).all()
+    image, variance, *_ = field(2.2, n=3, seed=50)
+    found, _ = built(image, variance)
+    assert found.n_stars == 3
+    assert np.isnan(found.flux_cov).all()
 
 
 def test_the_unit_of_the_image_does_not_matter() -> None:

@@ -62,8 +62,9 @@ def flux_covariance(
     A PSF P that is off by δ makes a flux ``f = Σ w P D / Σ w P²``, P of unit sum, too large by
     ``ε = Σ δ / Σ P - Σ w P δ / Σ w P²``: light that the PSF holds beyond the pixels that are fitted. How far δ may be
     off follows from the stars themselves: the jackknife leaves out one after the other (Efron & Stein 1981, Ann. Stat.
-    9, 586). So it knows the noise of the pixels, neighbours, and what the basis cannot follow. What was assumed of the
-    wings adds its own doubt. Only functions that are round have a part in ε.
+    9, 586). So it knows the noise of the pixels, neighbours, and what the basis cannot follow. Found from n stars, its
+    deviations follow Student's distribution, whose variance is (n - 1) / (n - 3) times as large. What was assumed of
+    the wings adds its own doubt. Only functions that are round have a part in ε.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ def flux_covariance(
     -------
     numpy.ndarray
         (term, term) for the terms of `order`: at terms t of a position, ``var(ε) = tᵀ C t``. It holds for bright stars
-        (weights of the photon noise), the only ones whose error it is.
+        (weights of the photon noise), the only ones whose error it is. NaN where there are three stars or fewer.
     """
     terms = stars.terms(order)
     n = terms.shape[1]
@@ -103,9 +104,10 @@ def flux_covariance(
         for some in np.split(np.arange(len(terms)), range(_BATCH, len(terms), _BATCH))
     ]
     doubt = scaling * np.linalg.solve(matrix * scaling * scaling[:, None], np.diag(scaling * np.sqrt(known[free])))
-    spread = [_on_terms(v, free, n, effect) for v in (np.concatenate(changes), doubt.T)]
-    spread[0] = spread[0] - spread[0].mean(axis=0)
-    return np.asarray(sum(s.T @ s for s in spread))
+    change, assumed = (_on_terms(v, free, n, effect) for v in (np.concatenate(changes), doubt.T))
+    change -= change.mean(axis=0)
+    few = (len(terms) - 1) / (len(terms) - 3) if len(terms) > 3 else np.nan
+    return np.asarray(few * change.T @ change + assumed.T @ assumed)
 
 
 def _effect(basis: ProfileBasis, coefficients: Floats, fwhm: float, radius: int) -> Floats:
