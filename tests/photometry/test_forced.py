@@ -209,6 +209,16 @@ def test_bright_stars_have_honest_errors_with_a_psf_of_few_stars() -> None:
     assert naive > honest + 0.1
 
 
+def test_the_error_of_a_psf_that_all_epochs_share_is_stated_alone(difference: xr.Dataset) -> None:
+    shared = psf(1.0)
+    shared["psf_flux_cov"] = ("psf_term", "psf_coterm"), [[0.04]]
+    left_out, wanted = (
+        ztfxr.forced_photometry(difference, places(), reference_psf=shared, psf_error=choice) for choice in (None, True)
+    )
+    np.testing.assert_allclose(left_out["psf_err"], 0.2)
+    np.testing.assert_allclose(wanted["flux_err"] ** 2, left_out["flux_err"] ** 2 + (0.2 * wanted["flux"]) ** 2)
+
+
 # bad pixels, edges, flags
 
 

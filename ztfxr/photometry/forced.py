@@ -70,7 +70,7 @@ def forced_photometry(
     mask: xr.DataArray | Literal[False] | None = None,
     max_masked_fraction: float = 0.5,
     refine: int = 0,
-    psf_error: bool = True,
+    psf_error: bool | None = None,
     bound: bool = False,
 ) -> xr.Dataset:
     """Fluxes of point sources at fixed positions, by PSF fits that are linear; lazy, one epoch a task.
@@ -124,7 +124,8 @@ def forced_photometry(
         all epochs together fix to 0.2 pixels and that stand alone move to where they fit best.
     psf_error
         The PSF's own error is part of `flux_err`, where it is known (`ztfxr.build_psf`). It is a factor that all fluxes
-        of an image share, and all epochs where they share the PSF: False to compare fluxes among each other.
+        of an image share, and all epochs where they share the PSF: False to compare such fluxes among each other. By
+        default True, but False with `reference_psf`, which all epochs share.
     bound
         Add `flux_err_bound`.
 
@@ -165,7 +166,8 @@ def forced_photometry(
         max_masked_fraction,
     )
     kwargs = {**job.kwargs, "options": chosen}
-    results = {"bound": bound, "psf_error": psf_error, "with_modes": job.with_modes}
+    counts = reference_psf is None if psf_error is None else psf_error
+    results = {"bound": bound, "psf_error": counts, "with_modes": job.with_modes}
     x, y = (xr.DataArray(where[f"{d}_pixel"].values - job.origin[d], dims="source") for d in ("x", "y"))
     for _ in range(refine):
         x, y = _refined(job, x, y, kwargs)
