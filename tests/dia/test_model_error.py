@@ -144,6 +144,19 @@ def test_light_curves_of_stamps_hold_it_and_stay_lazy(raising_scheduler) -> None
     assert "model_err" not in free
 
 
+def test_it_follows_the_scale_of_the_flux() -> None:
+    science, reference = stamps(3)
+    options = {"reference": reference, "radius": 5, "kernel_size": 7, **EXCLUDED}
+    own, other = (ztfxr.lightcurve(science, [PLACE], scale=s, **options) for s in ("science", "reference"))
+    np.testing.assert_allclose(other["model_err"] / other["flux_err"], own["model_err"] / own["flux_err"])
+    np.testing.assert_allclose(own["model_err"] / other["model_err"], own["kernel_sum"].values[:, None])
+
+
+def test_a_whitened_difference_has_none() -> None:
+    white = ztfxr.decorrelate(difference().isel(time=[0]), science_variance=NOISE**2, reference_variance=1e-4)
+    assert "model_error" not in white
+
+
 def test_an_epoch_without_a_kernel_has_none() -> None:
     science, reference = stamps(2)
     science = science.copy(deep=True)

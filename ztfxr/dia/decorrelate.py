@@ -61,9 +61,9 @@ def decorrelate(
         `diff` with `difference`, `difference_variance` and `mask` replaced, and `decorrelation_kernel` (phi_y, phi_x)
         at the image's centre. The whitening kernel sums to 1: fluxes stay on the science scale, in the effective PSF
         `psf_difference`, which is the PSF convolved with it (and with the matching kernel, where `science_convolved`).
-        Masked pixels enter as zero and the mask grows by what the kernel reaches; NaN where `mask` is True. An epoch
-        without a difference stays as it is; one whose noise cannot be measured is NaN with the status
-        ``too_few_pixels``.
+        `model_error`, which is of the difference as it was, is left out. Masked pixels enter as zero and the mask grows
+        by what the kernel reaches; NaN where `mask` is True. An epoch without a difference stays as it is; one whose
+        noise cannot be measured is NaN with the status ``too_few_pixels``.
 
     Raises
     ------
@@ -93,7 +93,8 @@ def decorrelate(
     dims = diff["difference"].dims
     images = {k: v.transpose(*dims) if outputs[k] == IMAGE else v for k, v in found.items()}
     offset = np.arange(size) - size // 2
-    return annotate_all(diff.assign(images).assign_coords(phi_y=offset, phi_x=offset))
+    kept = diff.drop_vars("model_error", errors="ignore")
+    return annotate_all(kept.assign(images).assign_coords(phi_y=offset, phi_x=offset))
 
 
 def _check(diff: xr.Dataset, size: int, psf: xr.DataArray | None) -> None:

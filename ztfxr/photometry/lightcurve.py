@@ -116,5 +116,6 @@ def on_reference_scale(photometry: xr.Dataset, diff: xr.Dataset) -> xr.Dataset:
     convolved.
     """
     ratio = xr.where(diff["science_convolved"], 1.0 / diff["kernel_sum"], diff["kernel_sum"])
-    scaled = {k: photometry[k] / ratio.reset_coords(drop=True) for k in ("flux", "flux_err")}
+    in_counts = [k for k in ("flux", "flux_err", "model_err") if k in photometry]
+    scaled = {k: photometry[k] / ratio.reset_coords(drop=True) for k in in_counts}
     return photometry.assign(scaled).assign_attrs(flux_scale="reference")
