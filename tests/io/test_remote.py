@@ -397,7 +397,7 @@ folder = Path(sys.argv[1])
 tree = open_epochs(sorted(folder.glob("*sciimg*")), mask=False if sys.argv[2] == "alone" else None)
 nodes = list(tree.children.values())
 assert not any("message" in n.attrs for n in nodes)
-total = sum(float(n["sci"][3:9, 4:8].mean()) for n in nodes[:: len(nodes) // 300])
+total = sum(float(n["sci"][3:9, 4:8].mean()) for n in nodes[:: max(len(nodes) // 300, 1)])
 print(len(nodes), total > 0)
 """
 
@@ -405,14 +405,14 @@ print(len(nodes), total > 0)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on handles to lower")
 def test_thousands_of_frames(tmp_path: Path, write_frame: WriteFrame) -> None:
-    """2,000 frames open and 300 stamps read under a limit of 256 handles."""
+    """1,200 frames open and 300 stamps read under a limit of 256 handles."""
     first = write_frame(mask=False)
-    for i in range(1, 2000):
+    for i in range(1, 1200):
         (tmp_path / first.name.replace("2020092443", f"2021{i:06d}")).hardlink_to(first)
     run = subprocess.run(
         [sys.executable, "-c", MANY, str(tmp_path), "alone"], capture_output=True, text=True, check=False
     )
-    assert run.stdout.split() == ["2000", "True"], run.stderr
+    assert run.stdout.split() == ["1200", "True"], run.stderr
 
 
 @pytest.mark.slow
@@ -420,13 +420,13 @@ def test_thousands_of_frames(tmp_path: Path, write_frame: WriteFrame) -> None:
 @pytest.mark.parametrize("suffix", [".fits.gz", ".fits.fz"])
 def test_hundreds_of_packed_frames(tmp_path: Path, write_frame: WriteFrame, suffix: str) -> None:
     first = write_frame(suffix=suffix)
-    for i in range(1, 300):
+    for i in range(1, 280):
         for path in (first, first.with_name(first.name.replace("sciimg", "mskimg"))):
             (tmp_path / path.name.replace("2020092443", f"2021{i:06d}")).hardlink_to(path)
     run = subprocess.run(
         [sys.executable, "-c", MANY, str(tmp_path), "masks"], capture_output=True, text=True, check=False
     )
-    assert run.stdout.split() == ["300", "True"], run.stderr
+    assert run.stdout.split() == ["280", "True"], run.stderr
 
 
 # gzip
