@@ -56,7 +56,7 @@ def lightcurve(
         without a zero point; there is no `flux_ujy` then.
     **options
         Passed on to `ztfxr.difference`. Its `model_error` is True by default for stamps of at most 128 × 128 pixels and
-        a kernel of given size and order.
+        a constant kernel of given size.
 
     Returns
     -------
@@ -91,9 +91,9 @@ def lightcurve(
 
 def with_model_error(frames: xr.Dataset | xr.DataArray, options: dict[str, Any]) -> dict[str, Any]:
     """Options of `difference` for light curves: on stamps, whose kernel's error can count, `model_error` by default."""
-    free = "auto" in (options.get("kernel_size"), options.get("kernel_order"))
+    simple = options.get("kernel_size") != "auto" and options.get("kernel_order") in (None, 0)
     small = frames.sizes["y"] * frames.sizes["x"] <= _STAMP_PIXELS
-    return {"model_error": small and not free} | options
+    return {"model_error": small and simple} | options
 
 
 def _measure(
