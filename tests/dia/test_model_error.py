@@ -27,14 +27,13 @@ def gaussian(sigma: float, half: int = 8) -> Floats:
 
 
 @lru_cache
-def stamps(n: int = 40, transient: float = 0.0) -> tuple[xr.Dataset, xr.DataArray]:
+def stamps(n: int = 40) -> tuple[xr.Dataset, xr.DataArray]:
     """Epochs of a bright, flat galaxy and a few faint stars, and their reference, which has no noise."""
     y, x = np.mgrid[-24:25, -24:25].astype(float)
     host = 3000 * np.exp(-np.hypot(x / 5, y / 2.0)) + 200 * np.exp(-0.5 * np.hypot(x + 15, y - 12) ** 2 / 1.2**2)
     reference = signal.fftconvolve(host, gaussian(1.1), mode="same")
     rng = np.random.default_rng(0)
     truth = 1.3 * signal.fftconvolve(reference, gaussian(0.8), mode="same") + 20.0
-    truth += transient * np.roll(np.pad(gaussian(1.5), 16), (2, 3), (0, 1))
     images = truth + NOISE * rng.normal(size=(n, SIDE, SIDE))
     coords = {"y": np.arange(-24, 25), "x": np.arange(-24, 25)}
     dims = ("time", "y", "x")
