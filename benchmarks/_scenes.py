@@ -31,7 +31,7 @@ class Pair:
     reference_variance: Images
     reference_bad: Bools
 
-    def labelled(self) -> dict[str, xr.DataArray]:
+    def labeled(self) -> dict[str, xr.DataArray]:
         """The images and masks as the arguments of `ztfxr.difference`."""
         images = {
             "science": self.science,
@@ -63,10 +63,10 @@ def make_sources(shape: tuple[int, int], number: int, seed: int = 0) -> Sources:
     return Sources(rng.uniform(0, shape[0] - 1, number), rng.uniform(0, shape[1] - 1, number), flux)
 
 
-def _profile(centre: Floats, sigma: Floats) -> tuple[NDArray[np.int64], Floats]:
+def _profile(center: Floats, sigma: Floats) -> tuple[NDArray[np.int64], Floats]:
     """First pixel, and Gaussians integrated over the 25 pixels from there on, one line each star."""
-    first = np.rint(centre).astype(np.int64) - _HALF
-    edges = first[:, None] + np.arange(2 * _HALF + 2) - 0.5 - centre[:, None]
+    first = np.rint(center).astype(np.int64) - _HALF
+    edges = first[:, None] + np.arange(2 * _HALF + 2) - 0.5 - center[:, None]
     return first, np.diff(erf(edges / (np.sqrt(2.0) * sigma[:, None])), axis=1) / 2
 
 

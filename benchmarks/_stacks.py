@@ -224,7 +224,7 @@ def _difference_bound(scene: Scene, variance: Floats, solution: xr.Dataset, psf:
     """The Cramér-Rao bound (time, source) of transients in differences, ``(Pᵀ C⁻¹ P)^-1/2``, for some of them.
 
     C is the covariance of the difference's pixels: the science image's variance, and that of the reference through the
-    kernel at the image's centre. NaN where the kernel acts on the science image.
+    kernel at the image's center. NaN where the kernel acts on the science image.
     """
     out = np.full((len(variance), len(places)), np.nan)
     reference, some = scene.reference["variance"].values, np.arange(0, len(places), BOUND_EVERY)

@@ -16,7 +16,7 @@ class _Pair:
 
     def prepare(self, size: int) -> None:
         pair = make_pair(size)
-        self.arguments: dict[str, Any] = pair.labelled() | (pair.noise() if self.noise else {})
+        self.arguments: dict[str, Any] = pair.labeled() | (pair.noise() if self.noise else {})
         self.options: dict[str, Any] = {}
 
     def time_difference(self, *_: object) -> None:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 import ztfxr
 from benchmarks._scenes import make_crowded_stack
-from ztfxr.arrays.basis import polynomial_terms
-from ztfxr.arrays.cutouts import unit_position
-from ztfxr.arrays.match import Image, MatchOptions, match
+from ztfxr.arrays.matching.cutouts import unit_position
+from ztfxr.arrays.matching.match import Image, MatchOptions, match
+from ztfxr.arrays.polynomials import polynomial_terms
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]

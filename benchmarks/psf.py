@@ -118,7 +118,7 @@ class ForcedPhotometry:
         self.run()
 
 
-class Neighbours(ForcedPhotometry):
+class Neighbors(ForcedPhotometry):
     """Pairs of stars 1.5 FWHM apart, each solved jointly."""
 
     pairs = True
@@ -194,7 +194,7 @@ def main() -> None:
     print(f"photutils {photutils.__version__}, one thread, {FIT_SIZE} x {FIT_SIZE} px a source")
     with threadpool_limits(1):
         report("isolated stars", compare(ForcedPhotometry, options.sources, options.repeats))
-        report("pairs 1.5 FWHM apart, solved jointly", compare(Neighbours, options.sources, options.repeats))
+        report("pairs 1.5 FWHM apart, solved jointly", compare(Neighbors, options.sources, options.repeats))
 
 
 if __name__ == "__main__":

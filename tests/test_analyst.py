@@ -37,7 +37,7 @@ def result(frames, catalog):
     )
 
 
-def test_the_catalogue_is_measured_on_the_cutout(result, made):
+def test_the_catalog_is_measured_on_the_cutout(result, made):
     assert result.sizes["source"] == 4
     assert (result.sizes["y"], result.sizes["x"]) == (250, 250)
     assert abs(float(result.flux[0]) - float(made.truth.flux[2])) < 4 * float(result.flux_err[0])
@@ -47,7 +47,7 @@ def test_the_catalogue_is_measured_on_the_cutout(result, made):
     np.testing.assert_allclose((result.model + result.difference).values[good], result.aligned.values[good], rtol=1e-4)
 
 
-def test_the_cutout_is_centred_where_asked(frames):
+def test_the_cutout_is_centered_where_asked(frames):
     sky = ztfxr.pixel_to_sky(frames[1], 150, 160)
     center = (float(sky.ra.deg), float(sky.dec.deg))
     out = ztfxr.difference_photometry(
@@ -107,6 +107,6 @@ def test_a_file_of_its_own_needs_no_source(result, tmp_path):
         ztfxr.write_extensions(result, tmp_path / "no" / "folder.fits")
 
 
-def test_a_catalogue_elsewhere_is_an_error(frames):
-    with pytest.raises(ztfxr.InputError, match="no catalogue star lies on the cut-out"):
+def test_a_catalog_elsewhere_is_an_error(frames):
+    with pytest.raises(ztfxr.InputError, match="no catalog star lies on the cut-out"):
         ztfxr.difference_photometry(*frames, positions=[(900.0, 900.0)], method="none", kernel_size=9)

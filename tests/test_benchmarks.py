@@ -116,9 +116,9 @@ def test_psf_fits_agree() -> None:
 
 
 def test_pairs_come_apart() -> None:
-    """Jointly solved, by both programs; alone, each would hold a good part of its neighbour's light."""
+    """Jointly solved, by both programs; alone, each would hold a good part of its neighbor's light."""
     for method in ("ztfxr", "photutils"):
-        benchmark = psf.Neighbours()
+        benchmark = psf.Neighbors()
         benchmark.setup(method, 100)
         np.testing.assert_allclose(benchmark.run(), benchmark.stars.flux, rtol=0.2)
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import ztfxr.wcs as module
 from tests.conftest import MakeHeader
-from ztfxr.arrays.chebyshev import GridExpansion
+from ztfxr.arrays.geometry.chebyshev import GridExpansion
 from ztfxr.errors import AlignmentError, InputError, MissingWCSError, OutsideFrameError
 from ztfxr.io.backend import open_quadrant
 from ztfxr.wcs import (
@@ -46,7 +46,7 @@ BIG = (400, 300)
 
 
 def image(header: fits.Header | None, shape: tuple[int, int] = SHAPE, lazy: bool = True) -> xr.DataArray:
-    """An image whose pixels are their own number, labelled by absolute pixels and sky."""
+    """An image whose pixels are their own number, labeled by absolute pixels and sky."""
     pixels: Any = np.arange(shape[0] * shape[1], dtype=float).reshape(shape)
     coords = {d: np.arange(n) for d, n in zip(("y", "x"), shape, strict=True)}
     out = xr.DataArray(da.from_array(pixels, chunks=-1) if lazy else pixels, coords, ("y", "x"), "sci")
@@ -123,14 +123,14 @@ def sip_header(wcs_header: MakeHeader, a_2_0: float = 5e-4) -> fits.Header:
 
 def test_sip(wcs_header: MakeHeader) -> None:
     header = sip_header(wcs_header)
-    labelled = image(header)
-    kept = fits.Header.fromstring(labelled.attrs["wcs_header"], sep="\n")
+    labeled = image(header)
+    kept = fits.Header.fromstring(labeled.attrs["wcs_header"], sep="\n")
     assert {"A_2_0", "B_0_2", "AP_ORDER", "BP_ORDER"} <= set(kept)
     ra, dec = exact(header, 30.0, 10.0)
-    sky = pixel_to_sky(labelled, 10.0, 30.0)
+    sky = pixel_to_sky(labeled, 10.0, 30.0)
     assert (sky.ra.deg, sky.dec.deg) == (ra, dec)
     x, y = np.meshgrid(np.arange(0.0, 50, 7), np.arange(0.0, 60, 7))
-    np.testing.assert_allclose(sky_to_pixel(labelled, pixel_to_sky(labelled, x, y)), (x, y), rtol=0, atol=1e-7)
+    np.testing.assert_allclose(sky_to_pixel(labeled, pixel_to_sky(labeled, x, y)), (x, y), rtol=0, atol=1e-7)
 
 
 def test_the_pointing_goes_with_the_cards(header: fits.Header) -> None:
@@ -170,10 +170,10 @@ def tpv(header: fits.Header, x: Any, y: Any) -> tuple[Any, Any]:
         plane.append(sum(terms[n] * a ** k[0] * b ** k[1] for n, k in enumerate(_POWERS) if k is not None))
     xi, eta = np.deg2rad(plane)
     ra0, dec0 = np.deg2rad([header["CRVAL1"], header["CRVAL2"]])
-    centre = np.array([np.cos(dec0) * np.cos(ra0), np.cos(dec0) * np.sin(ra0), np.sin(dec0)])
+    center = np.array([np.cos(dec0) * np.cos(ra0), np.cos(dec0) * np.sin(ra0), np.sin(dec0)])
     east = np.array([-np.sin(ra0), np.cos(ra0), 0.0])
-    north = np.cross(centre, east)
-    vector = centre[:, None] + east[:, None] * xi.ravel() + north[:, None] * eta.ravel()
+    north = np.cross(center, east)
+    vector = center[:, None] + east[:, None] * xi.ravel() + north[:, None] * eta.ravel()
     ra = np.rad2deg(np.arctan2(vector[1], vector[0])) % 360.0
     dec = np.rad2deg(np.arctan2(vector[2], np.hypot(vector[0], vector[1])))
     return ra.reshape(xi.shape), dec.reshape(xi.shape)
@@ -326,8 +326,8 @@ def test_sel_broadcasts(frame: xr.DataArray) -> None:
     outer = frame.sel(ra=xr.DataArray(sky.ra.deg, dims="a"), dec=xr.DataArray([dec, dec], dims="b"))
     assert outer.dims == ("a", "b")
     assert outer.values.tolist() == [[value, value] for value in expected]
-    labelled = xr.DataArray(sky.ra.deg, {"source": [7, 8]}, ("source",))
-    assert list(frame.sel(ra=labelled, dec=dec).values) == expected
+    labeled = xr.DataArray(sky.ra.deg, {"source": [7, 8]}, ("source",))
+    assert list(frame.sel(ra=labeled, dec=dec).values) == expected
 
 
 BOX = st.tuples(st.integers(-8, 55), st.integers(0, 40), st.integers(-8, 65), st.integers(0, 40))
@@ -340,7 +340,7 @@ def anywhere(request: pytest.FixtureRequest, wcs_header: MakeHeader) -> xr.DataA
 
 @given(BOX)
 def test_sel_box(anywhere: xr.DataArray, box: tuple[int, int, int, int]) -> None:
-    """The smallest window with every pixel whose centre is in the box; across RA 0 and near the pole too."""
+    """The smallest window with every pixel whose center is in the box; across RA 0 and near the pole too."""
     ra, dec = anywhere["ra"].values, anywhere["dec"].values
     x0, nx, y0, ny = box
     ends = pixel_to_sky(anywhere, [x0 + 0.3, x0 + nx], [y0 + 0.3, y0 + ny])
@@ -400,7 +400,7 @@ def test_sel_refuses_text_and_tolerance(frame: xr.DataArray) -> None:
 
 
 def test_sel_says_what_it_needs(frame: xr.DataArray) -> None:
-    with pytest.raises(InputError, match="select with both ra= and dec=; came ra"):
+    with pytest.raises(InputError, match="select with both ra= and dec=; got ra"):
         frame.sel(ra=150.0)
     with pytest.raises(InputError, match="method='pad' is not known"):
         frame.sel(ra=150.3, dec=20.7, method="pad")
@@ -580,7 +580,7 @@ def test_dates_do_not_make_another_wcs(frame: xr.DataArray, header: fits.Header)
     assert (frame - image(later)).shape == SHAPE
 
 
-def test_unlabelled_images_pair_by_pixel(frame: xr.DataArray) -> None:
+def test_unlabeled_images_pair_by_pixel(frame: xr.DataArray) -> None:
     """Without a WCS, the absolute pixels `y` and `x` decide what pairs; other windows are refused, if by xarray."""
     cut = (slice(10, 30), slice(5, 20))
     found = frame[cut] - image(None)[cut]
@@ -726,9 +726,9 @@ def test_outside_choices(frame: xr.DataArray) -> None:
 @pytest.mark.parametrize("distance", [1, 10, 45, 80, 100, 135, 180])
 def test_far_positions_never_land_on_the_image(frame: xr.DataArray, distance: float) -> None:
     """A gnomonic projection shows the opposite half of the sky as well."""
-    centre = SkyCoord(150.3, 20.7, unit="deg")
+    center = SkyCoord(150.3, 20.7, unit="deg")
     angles = np.arange(0, 360, 15)
-    x, y = sky_to_pixel(frame, centre.directional_offset_by(angles * 1.0 * _deg(), distance * _deg()))
+    x, y = sky_to_pixel(frame, center.directional_offset_by(angles * 1.0 * _deg(), distance * _deg()))
     with np.errstate(invalid="ignore"):
         assert not ((abs(x) < 1000) & (abs(y) < 1000)).any()
     assert (np.isnan(x) == (distance > 60)).all()
@@ -849,19 +849,19 @@ def test_each_thread_has_its_own_wcs(frame: xr.DataArray) -> None:
 @pytest.mark.parametrize("shape", [SHAPE, BIG])
 def test_threads(wcs_header: MakeHeader, shape: tuple[int, int]) -> None:
     """Eight threads that label and convert at once agree with one."""
-    labelled = image(wcs_header(shape, crval=(77.0, 11.0)), shape)
+    labeled = image(wcs_header(shape, crval=(77.0, 11.0)), shape)
     module._grid_expansion.cache_clear()
 
     def work(_: int) -> tuple[Any, Any, Any]:
-        fresh = pickle.loads(pickle.dumps(labelled))
+        fresh = pickle.loads(pickle.dumps(labeled))
         sky = pixel_to_sky(fresh, np.arange(40.0), np.arange(40.0))
         return fresh["ra"].values, fresh["dec"].values, sky_to_pixel(fresh, sky)
 
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(work, range(24)))
     for ra, dec, pixels in results:
-        np.testing.assert_array_equal(ra, labelled["ra"].values)
-        np.testing.assert_array_equal(dec, labelled["dec"].values)
+        np.testing.assert_array_equal(ra, labeled["ra"].values)
+        np.testing.assert_array_equal(dec, labeled["dec"].values)
         np.testing.assert_allclose(pixels, (np.arange(40.0), np.arange(40.0)), rtol=0, atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""ZTF images as labelled, lazy xarray objects; difference imaging; light curves.
+"""ZTF images as labeled, lazy xarray objects; difference imaging; light curves.
 
 Every operation is a function here, ``ztfxr.f(obj, ...)``, and a method of the accessor that importing ztfxr
 registers, ``obj.ztf.f(...)``. Lazy in, lazy out; what computes says "Computes" in its docstring.

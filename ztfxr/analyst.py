@@ -47,17 +47,17 @@ def difference_photometry(
     report: Callable[[str], Any] | None = None,
     **options: Any,
 ) -> xr.Dataset:
-    """Align a frame to the reference, subtract on a cut-out, and measure every catalogue star. Computes.
+    """Align a frame to the reference, subtract on a cut-out, and measure every catalog star. Computes.
 
     Parameters
     ----------
     image, reference
         Datasets with `sci` (y, x), and `flags` and `variance` where they exist, as the readers give them.
     positions
-        The star catalogue, as for `ztfxr.resolve_positions`, on the reference's frame; stars off the cut-out are
+        The star catalog, as for `ztfxr.resolve_positions`, on the reference's frame; stars off the cut-out are
         left out.
     center
-        RA and Dec in degrees of the cut-out's centre, or x, y where the reference has no WCS; by default the middle.
+        RA and Dec in degrees of the cut-out's center, or x, y where the reference has no WCS; by default the middle.
     size, kernel_size, radius
         Of the cut-out, the kernel and the aperture, in pixels.
     method
@@ -115,13 +115,13 @@ def difference_photometry(
 
 def _cut(reference: xr.Dataset, center: tuple[float, float] | None, size: int) -> xr.Dataset:
     missing = {d: np.arange(reference.sizes[d]) for d in ("y", "x") if d not in reference.coords}
-    labelled = reference.assign_coords(missing)
+    labeled = reference.assign_coords(missing)
     if center is None:
-        middle = {d: float(labelled[d][labelled.sizes[d] // 2]) for d in ("x", "y")}
-        return stamp(labelled, x=middle["x"], y=middle["y"], size=size, boundary="trim")
-    names = ("ra", "dec") if has_wcs(labelled) else ("x", "y")
+        middle = {d: float(labeled[d][labeled.sizes[d] // 2]) for d in ("x", "y")}
+        return stamp(labeled, x=middle["x"], y=middle["y"], size=size, boundary="trim")
+    names = ("ra", "dec") if has_wcs(labeled) else ("x", "y")
     place: dict[str, Any] = dict(zip(names, center, strict=True))
-    return stamp(labelled, **place, size=size, boundary="trim")
+    return stamp(labeled, **place, size=size, boundary="trim")
 
 
 def _aligned_line(aligned: xr.Dataset) -> str:
@@ -140,7 +140,7 @@ def _inside(stars: xr.Dataset, cut: xr.Dataset) -> xr.Dataset:
         low, high = float(cut[d][0]) - 0.5, float(cut[d][-1]) + 0.5
         inside &= (stars[f"{d}_pixel"].values >= low) & (stars[f"{d}_pixel"].values < high)
     if not inside.any():
-        raise InputError("no catalogue star lies on the cut-out; check center and size, or the catalogue's coordinates")
+        raise InputError("no catalog star lies on the cut-out; check center and size, or the catalog's coordinates")
     return stars.isel(source=np.flatnonzero(inside))
 
 

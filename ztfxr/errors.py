@@ -92,7 +92,7 @@ class MatchFailedError(ZtfxrError, ArithmeticError):
 
 
 class PSFError(FrameError, ValueError):
-    """A PSF file cannot be used, or does not agree with its own stamp of the centre."""
+    """A PSF file cannot be used, or does not agree with its own stamp of the center."""
 
     status = "bad_header"
 
@@ -115,7 +115,7 @@ class ChunkError(ZtfxrError, ValueError):
 
 
 class CatalogError(ZtfxrError, OSError):
-    """A catalogue cannot be read, or the service that has it gave no usable answer."""
+    """A catalog cannot be read, or the service that has it gave no usable answer."""
 
 
 class StoreError(ZtfxrError, OSError):

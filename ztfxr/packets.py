@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.noise import mad_std
-from ztfxr.arrays.psf_basis import profile_basis
+from ztfxr.arrays.images.noise import mad_std
+from ztfxr.arrays.psf.profiles import profile_basis
+from ztfxr.arrays.types import Floats
 from ztfxr.photometry.aperture import aperture_photometry
 from ztfxr.photometry.baseline import magnitudes
 from ztfxr.photometry.calibrate import calibrate_flux
@@ -18,7 +19,6 @@ from ztfxr.photometry.lightcurve import lightcurve
 
 __all__ = ["APERTURE", "EXCLUDED", "compare_packets", "packet_lines"]
 
-Floats = NDArray[np.float64]
 
 APERTURE = 7.0
 """Radius in pixels: the packets' schema calls `magap` a sum within 14 pixels' diameter."""
@@ -27,7 +27,7 @@ _PROFILE = 9.0
 _CENTROID_WIDTH, _CENTROID_STEPS, _HARMONICS = 2.5, 12, 4
 _HOST_RING, _NEAR_RING = 11.0, (11.0, 24.0)
 _HOST_SKY = 0.02
-_CENTRE = [(0, 0)]
+_CENTER = [(0, 0)]
 
 _MEANINGS = {
     "ipac_flux": ("DN", "the same aperture on IPAC's difference"),
@@ -74,7 +74,7 @@ def compare_packets(stamps: xr.Dataset, diff: xr.Dataset) -> xr.Dataset:
     the fourth about its centroid, fitted to each difference within 9 pixels. The flux of the fit then is that of the
     profile, the pixels weighted by their noise.
     """
-    lc = lightcurve(diff, _CENTRE, radius=APERTURE)
+    lc = lightcurve(diff, _CENTER, radius=APERTURE)
     sign = xr.where(stamps["isdiffpos"].variable, 1.0, -1.0)
     host = _above_sky(stamps["reference"])
     found: dict[str, Any] = {
@@ -107,7 +107,7 @@ def _deviations(lc: xr.Dataset, sign: xr.Variable) -> dict[str, xr.DataArray]:
 
 
 def _sum(stamps: xr.Dataset, image: xr.DataArray) -> xr.Variable:
-    found = aperture_photometry(image, _CENTRE, radius=APERTURE, variance=stamps["variance"], mask=False)
+    found = aperture_photometry(image, _CENTER, radius=APERTURE, variance=stamps["variance"], mask=False)
     return found["flux"].variable
 
 
@@ -152,9 +152,9 @@ def _psf_fluxes(stamps: xr.Dataset, diff: xr.Dataset, host: xr.DataArray) -> dic
     images = zip(diff["difference"].values, diff["difference_variance"].values, strict=True)
     profiles, errors, chi2 = zip(*(_own_profile(image, variance) for image, variance in images), strict=True)
     psf = xr.DataArray(np.stack(profiles), dims=("time", "psf_y", "psf_x"))
-    fit = forced_photometry(diff, _CENTRE, psf=psf)
+    fit = forced_photometry(diff, _CENTER, psf=psf)
     weighted = forced_photometry(
-        host, _CENTRE, psf=psf, variance=stamps["variance"], mask=False, background="none", weights="variance"
+        host, _CENTER, psf=psf, variance=stamps["variance"], mask=False, background="none", weights="variance"
     )
     model = fit["model_err"].values
     pixels = np.sqrt(fit["flux_err"].values ** 2 - model**2)
@@ -180,9 +180,9 @@ def _own_profile(image: NDArray[Any], variance: NDArray[Any]) -> tuple[Floats, f
     half = int(_PROFILE)
     if good.sum() < inside.sum() / 2:
         return np.full((2 * half + 1, 2 * half + 1), np.nan), np.nan, np.nan
-    centre, fwhm = _centroid(np.where(good, image, 0.0), offset)
+    center, fwhm = _centroid(np.where(good, image, 0.0), offset)
     basis = profile_basis(fwhm, _PROFILE, 0, harmonics=_HARMONICS)
-    functions = basis.values(offset - centre[0], offset - centre[1])
+    functions = basis.values(offset - center[0], offset - center[1])
     noise = np.sqrt(variance[good])
     design = functions[:, good].T / noise[:, None]
     size = np.sqrt((design**2).sum(axis=0))

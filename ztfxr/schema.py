@@ -113,7 +113,7 @@ STATUS_PLANES: tuple[Plane, ...] = (
 )
 
 SOURCE_PLANES: tuple[Plane, ...] = (
-    Plane("deblended", 0, "parted from a neighbour that it was detected with"),
+    Plane("deblended", 0, "parted from a neighbor that it was detected with"),
     Plane("truncated", 1, "reaches over the edge of the image"),
     Plane("deblend_overflow", 2, "deblending ran out of memory"),
     Plane("singular", 3, "its pixels lie on a line, or nearly so"),
@@ -123,7 +123,7 @@ SOURCE_PLANES: tuple[Plane, ...] = (
     Plane("kron_nonpositive", 7, "no positive flux to take a Kron radius from; it is the smallest allowed"),
     Plane("kron_circular", 8, "the Kron ellipse was too small; the aperture is the smallest circle"),
     Plane("window_failed", 9, "the windowed centroid strayed; it is the isophotal one"),
-    Plane("empty", 15, "no source: the row fills up the catalogue"),
+    Plane("empty", 15, "no source: the row fills up the catalog"),
 )
 """What happened to a detected source; bits 0 to 7 are sep's."""
 
@@ -139,7 +139,7 @@ EXTRACTION_PLANES: tuple[Plane, ...] = (
 
 FIT_PLANES: tuple[Plane, ...] = (
     Plane("saturated", 0, "saturated pixels in the fit"),
-    Plane("blended", 1, "solved together with neighbours"),
+    Plane("blended", 1, "solved together with neighbors"),
 )
 
 CUT_PLANES: tuple[Plane, ...] = (
@@ -324,13 +324,13 @@ _VARIABLES: tuple[Spec, ...] = (
     Spec("segmentation", _YX, "int32", "", "row of the source that a pixel belongs to, counted from 1; 0 is none"),
     Spec("n_sources", (), "int64", "", "sources that were detected"),
     Spec("angsep_arcsec", ("match",), "float64", "arcsec", "separation on the sky"),
-    Spec("isolated", _S, "bool", "", "True without a neighbour"),
+    Spec("isolated", _S, "bool", "", "True without a neighbor"),
     Spec("unmatched", _S, "bool", "", "True without a partner"),
     Spec("extraction_status", (), "uint16", "", "what happened to the extraction; 0 is good"),
     Spec("threshold_factor", (), "float64", "", "factor by which the threshold that was asked for had to be raised"),
     Spec("magzp_err", (), "float64", "mag", "standard error of the zero point"),
-    Spec("color_term", (), "float64", "", "magnitudes to add per magnitude of colour"),
-    Spec("color_term_err", (), "float64", "", "standard error of the colour term"),
+    Spec("color_term", (), "float64", "", "magnitudes to add per magnitude of color"),
+    Spec("color_term_err", (), "float64", "", "standard error of the color term"),
     Spec("intrinsic_scatter", (), "float64", "mag", "scatter about the fit beyond the stated errors"),
     Spec("n_used", (), "int64", "", "stars that the fit rests on"),
 )

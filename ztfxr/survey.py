@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ztfxr.arrays.noise import mad_std
-from ztfxr.arrays.registration import find_stars
-from ztfxr.arrays.smooth import SmoothCurve, smooth_nights
+from ztfxr.arrays.curves.smooth import SmoothCurve, smooth_nights
+from ztfxr.arrays.geometry.registration import find_stars
+from ztfxr.arrays.images.noise import mad_std
 from ztfxr.dia.difference import difference
 from ztfxr.errors import InputError
 from ztfxr.io.generic import open_frames
@@ -46,7 +46,7 @@ def run_frames(
 ) -> xr.Dataset:
     """Measure every star of a field over frames that need neither WCS nor alignment, and rank the stars. Computes.
 
-    Fluxes are forced PSF fits on the differences, each star alone, since its neighbours are gone there; the PSF is the
+    Fluxes are forced PSF fits on the differences, each star alone, since its neighbors are gone there; the PSF is the
     reference's, which each epoch's kernel widens. So they do not follow the seeing, as sums in small apertures do.
 
     Parameters

@@ -18,12 +18,13 @@ import xarray as xr
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS, FITSFixedWarning
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from xarray.core.indexing import CoordinateTransformIndexingAdapter, IndexSelResult
 from xarray.indexes import CoordinateTransform, CoordinateTransformIndex
 
 from ztfxr._quiet import quiet
-from ztfxr.arrays.chebyshev import GridExpansion, expand
+from ztfxr.arrays.geometry.chebyshev import GridExpansion, expand
+from ztfxr.arrays.types import Floats
 from ztfxr.errors import AlignmentError, InputError, MissingWCSError, OutsideFrameError
 from ztfxr.schema import SPECS
 
@@ -42,7 +43,6 @@ __all__ = [
 ]
 
 T = TypeVar("T", xr.Dataset, xr.DataArray)
-Floats = NDArray[np.float64]
 
 _NAMES = ("ra", "dec")
 _KEYWORDS = ("WCSAXES", "RADESYS", "RADECSYS", "EQUINOX", "LONPOLE", "LATPOLE", "MJD-OBS", "DATE-OBS", "RA", "DEC")
@@ -303,7 +303,7 @@ class WCSIndex(CoordinateTransformIndex):
         """The nearest pixel to sky positions, or the window around a box of sky; degrees.
 
         Positions are numbers or arrays that broadcast; a box is ``ra=slice(west, east), dec=slice(south, north)``, may
-        cross RA 0, and gives the smallest window with every pixel whose centre lies in it. `OutsideFrameError` where a
+        cross RA 0, and gives the smallest window with every pixel whose center lies in it. `OutsideFrameError` where a
         position or the whole box is off the image.
         """
         if method not in (None, "nearest"):
@@ -311,7 +311,7 @@ class WCSIndex(CoordinateTransformIndex):
         if tolerance is not None:
             raise InputError(f"a position selects the pixel that it lies in: tolerance={tolerance!r} has no meaning")
         if set(labels) != set(_NAMES):
-            raise InputError(f"select with both ra= and dec=; came {', '.join(map(str, labels))}")
+            raise InputError(f"select with both ra= and dec=; got {', '.join(map(str, labels))}")
         if any(isinstance(v, slice) for v in labels.values()):
             return IndexSelResult(self._box(labels["ra"], labels["dec"]))
         positions = _sky_labels(labels)
@@ -319,7 +319,7 @@ class WCSIndex(CoordinateTransformIndex):
         return super().sel(positions, method="nearest")
 
     def _box(self, ra: Any, dec: Any) -> dict[Hashable, slice]:
-        """Slices of the smallest window that holds the pixel centres of a box."""
+        """Slices of the smallest window that holds the pixel centers of a box."""
         (west, east), (south, north) = (_bounds(name, box) for name, box in zip(_NAMES, (ra, dec), strict=True))
         width = east - west if abs(east - west) <= 180.0 else (east - west) % 360.0
         if not 0.0 <= width <= 180.0 or south > north:
@@ -399,7 +399,7 @@ def _bounds(name: str, box: Any) -> tuple[float, float]:
             return float(box.start), float(box.stop)
     except (AttributeError, TypeError, ValueError):
         pass
-    raise InputError(f"a box is ra=slice(west, east), dec=slice(south, north) in degrees; {name} came as {box!r}")
+    raise InputError(f"a box is ra=slice(west, east), dec=slice(south, north) in degrees; got {name} as {box!r}")
 
 
 def assign_wcs(obj: T, header: fits.Header | str) -> T:

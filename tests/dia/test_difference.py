@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import signal
 
 import ztfxr
-from ztfxr.arrays.noise import mad_std
+from ztfxr.arrays.images.noise import mad_std
 from ztfxr.schema import STATUS_PLANES, planes_to_bits
 from ztfxr.testing import Detector, Sky, make_scene
 
@@ -167,7 +167,7 @@ def test_errors_name_what_is_wrong():
     science, reference = pair(8, epochs=1)
     with pytest.raises(ztfxr.InputError, match=r"kernel_size must be odd.*came 4: use 5"):
         ztfxr.difference(science, reference, kernel_size=4)
-    with pytest.raises(ztfxr.InputError, match="background_order must be 0, 1, 2 or 3; came 7"):
+    with pytest.raises(ztfxr.InputError, match="background_order must be 0, 1, 2 or 3; got 7"):
         ztfxr.difference(science, reference, background_order=7)
     with pytest.raises(ztfxr.InputError, match="no reference"):
         ztfxr.difference(science)
@@ -281,9 +281,9 @@ def test_stars_too_faint_to_see_do_not_count_as_noise():
     epochs, reference = (ds.drop_vars(["variance", "ra", "dec"]) for ds in (made.images, made.reference))
     diff = ztfxr.difference(epochs, reference).compute()
     sky = (made.ideal.expected - made.ideal.background) < 1.0
-    modelled = (ztfxr.variance(epochs) / made.images.variance).where(sky).median(("y", "x"))
+    modeled = (ztfxr.variance(epochs) / made.images.variance).where(sky).median(("y", "x"))
     found = (diff.difference_variance / made.images.variance).where(sky).median(("y", "x"))
-    assert (modelled > 1.04).all()
+    assert (modeled > 1.04).all()
     np.testing.assert_allclose(found, 1.0, atol=0.025)
     told = ztfxr.difference(epochs, reference, variance=made.images.variance).compute()
     assert not told.difference_variance.equals(diff.difference_variance)

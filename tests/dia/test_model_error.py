@@ -170,7 +170,7 @@ def test_an_epoch_without_a_kernel_has_none() -> None:
 @pytest.mark.parametrize(
     ("size", "options", "message"),
     [
-        (300, {}, "at most 256 × 256 pixels; came 90000 pixels"),
+        (300, {}, "at most 256 × 256 pixels; got 90000 pixels"),
         (64, {"kernel_size": "auto"}, "numbers, not 'auto'"),
         (64, {"kernel_order": "auto"}, "numbers, not 'auto'"),
     ],

@@ -10,7 +10,7 @@ import ztfxr
 from tests.arrays.test_match import lopsided_kernel, varying_pair
 
 
-def labelled(image: np.ndarray, x0: int = 0, y0: int = 0) -> xr.DataArray:
+def labeled(image: np.ndarray, x0: int = 0, y0: int = 0) -> xr.DataArray:
     coords = {"y": np.arange(image.shape[0]) + y0, "x": np.arange(image.shape[1]) + x0}
     return xr.DataArray(image.astype("f4"), dims=("y", "x"), coords=coords, name="sci")
 
@@ -19,7 +19,7 @@ def labelled(image: np.ndarray, x0: int = 0, y0: int = 0) -> xr.DataArray:
 def pair():
     reference, science, coefficients = varying_pair(1)
     noisy = science + np.random.default_rng(4).normal(scale=0.5, size=science.shape)
-    return labelled(noisy, 100, 50), labelled(reference, 100, 50), coefficients
+    return labeled(noisy, 100, 50), labeled(reference, 100, 50), coefficients
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +46,12 @@ def test_the_kernel_anywhere_is_the_injected_one_within_its_errors(solution, pai
     assert float(found.kernel_sum[0]) == pytest.approx(lopsided_kernel(5).sum(), abs=6 * float(found.kernel_sum_err[0]))
 
 
-def test_the_centre_agrees_with_the_difference(solution, pair, options):
+def test_the_center_agrees_with_the_difference(solution, pair, options):
     diff = ztfxr.difference(pair[0], pair[1], kernel_order=1, **options)
-    centre = ztfxr.kernel_at(solution, 100 + (240 - 1) / 2, 50 + (220 - 1) / 2)
-    np.testing.assert_allclose(centre.kernel, diff.kernel, rtol=1e-9)
-    np.testing.assert_allclose(centre.kernel_err, diff.kernel_err, rtol=1e-6)
-    assert float(centre.kernel_sum_err) == pytest.approx(float(diff.kernel_sum_err), rel=1e-6)
+    center = ztfxr.kernel_at(solution, 100 + (240 - 1) / 2, 50 + (220 - 1) / 2)
+    np.testing.assert_allclose(center.kernel, diff.kernel, rtol=1e-9)
+    np.testing.assert_allclose(center.kernel_err, diff.kernel_err, rtol=1e-6)
+    assert float(center.kernel_sum_err) == pytest.approx(float(diff.kernel_sum_err), rel=1e-6)
     np.testing.assert_allclose(solution.background_coeff_err, diff.background_coeff_err, rtol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""ZOGY on labelled images: flux, score, PSFs given and estimated, laziness, chunkings, statuses, real stamps."""
+"""ZOGY on labeled images: flux, score, PSFs given and estimated, laziness, chunkings, statuses, real stamps."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_errors_name_what_is_wrong(data):
     science, reference = data
     with pytest.raises(ztfxr.InputError, match=r"reference_psf has the dimensions.*came {'y': 3"):
         zogy(science, reference, reference_psf=xr.DataArray(np.ones((3, 3)), dims=("y", "x")))
-    with pytest.raises(ztfxr.InputError, match="psf_size must be odd and at least 5; came 20"):
+    with pytest.raises(ztfxr.InputError, match="psf_size must be odd and at least 5; got 20"):
         zogy(science, reference, psf_size=20)
     with pytest.raises(ztfxr.InputError, match="no reference"):
         zogy(science)

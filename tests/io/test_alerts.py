@@ -15,7 +15,7 @@ import xarray as xr
 from astropy.io import fits
 from astropy.time import Time
 
-from ztfxr.arrays.noise import mad_std, photon_variance
+from ztfxr.arrays.images.noise import mad_std, photon_variance
 from ztfxr.errors import AlertError, InputError, MissingDependencyError
 from ztfxr.io.alerts import open_alerts
 
@@ -125,7 +125,7 @@ def test_units_are_those_of_the_packet(tree: xr.DataTree) -> None:
 
 
 def test_ipacs_difference_gives_its_aperture_magnitude(tree: xr.DataTree) -> None:
-    """A circular sum of radius 7 px at the centre of the stamp: zero point, sign and orientation are right."""
+    """A circular sum of radius 7 px at the center of the stamp: zero point, sign and orientation are right."""
     for node in tree.children.values():
         inside = node["x"] ** 2 + node["y"] ** 2 <= 49
         flux = node["ipac_difference"].compute().where(inside).sum(("y", "x")) * xr.where(node["isdiffpos"], 1, -1)

@@ -151,7 +151,7 @@ def test_real_header_travels(real: xr.Dataset, by_hand: Any) -> None:
 CORNERS = ((0, 0), (0, 3071), (3079, 0), (3079, 3071), (1540, 1536))
 
 
-def test_real_sky_of_corners_and_centre(real: xr.Dataset, by_hand: Any) -> None:
+def test_real_sky_of_corners_and_center(real: xr.Dataset, by_hand: Any) -> None:
     wcs = WCS(by_hand[2])
     ra, dec = real["ra"].values, real["dec"].values
     for y, x in CORNERS:

@@ -1,4 +1,4 @@
-"""Catalogues from local files."""
+"""Catalogs from local files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def table() -> Table:
 
 
 def write(table: Table, folder: Path, kind: str) -> Path:
-    path = folder / f"catalogue.{kind}"
+    path = folder / f"catalog.{kind}"
     if kind == "parquet":
         table.to_pandas().to_parquet(path)
     elif kind.endswith(".gz"):
@@ -49,20 +49,20 @@ KINDS = ["fits", "fits.gz", "ecsv", "ecsv.gz", "csv", "csv.gz", "vot", "parquet"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_format_gives_the_same_catalogue(table: Table, tmp_path: Path, kind: str) -> None:
+def test_every_format_gives_the_same_catalog(table: Table, tmp_path: Path, kind: str) -> None:
     out = ztfxr.read_catalog(write(table, tmp_path, kind))
     np.testing.assert_array_equal(out["ra"], [57.25, 359.5])
     np.testing.assert_array_equal(out["dec"], [35.5, -0.25])
     np.testing.assert_array_equal(out["rmag"], [18.25, np.nan])
     assert out["objID"].values.tolist() == [2**60 + 1, 5]
     assert out["name"].values.tolist() == ["a, b", "c"]
-    assert out.attrs == {"source": f"catalogue.{kind}"}
+    assert out.attrs == {"source": f"catalog.{kind}"}
     if not kind.startswith(("csv", "parquet")):
         assert out["rmag"].attrs["units"] == "mag"
 
 
 def test_the_name_does_not_decide(table: Table, tmp_path: Path) -> None:
-    path = write(table, tmp_path, "ecsv").rename(tmp_path / "catalogue.csv")
+    path = write(table, tmp_path, "ecsv").rename(tmp_path / "catalog.csv")
     assert ztfxr.read_catalog(path)["rmag"].attrs["units"] == "mag"
 
 
@@ -87,7 +87,7 @@ def test_a_table_is_chosen_among_extensions(table: Table, tmp_path: Path) -> Non
         ztfxr.read_catalog(path, hdu="THREE")
 
 
-def test_the_catalogue_of_an_lco_frame_keeps_its_one_based_pixels(shared: Path) -> None:
+def test_the_catalog_of_an_lco_frame_keeps_its_one_based_pixels(shared: Path) -> None:
     """Upper-case X counts from 1 there: it must not become `x_centroid`, which counts from 0."""
     path = shared / "data" / "lco" / "banzai_test_frame.fits.fz"
     out, own = ztfxr.read_catalog(path, hdu="CAT"), ztfxr.read_lco_catalog(path)
@@ -109,7 +109,7 @@ def test_the_catalogue_of_an_lco_frame_keeps_its_one_based_pixels(shared: Path) 
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "catalogue"
+    path = tmp_path / "catalog"
     path.write_bytes(content)
     with pytest.raises(CatalogError, match=message):
         ztfxr.read_catalog(path)

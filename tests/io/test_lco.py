@@ -52,7 +52,7 @@ def test_a_cropped_frame_needs_no_mask(cropped):
     assert str(ds["filter"].values) == "ip"
 
 
-def test_the_catalogue_is_zero_based_and_sorted(cropped, banzai):
+def test_the_catalog_is_zero_based_and_sorted(cropped, banzai):
     cat = ztfxr.read_lco_catalog(cropped)
     with fits.open(cropped) as hdus:
         table = hdus["CAT"].data
@@ -63,7 +63,7 @@ def test_the_catalogue_is_zero_based_and_sorted(cropped, banzai):
     assert "ra" not in ztfxr.read_lco_catalog(banzai)
 
 
-def test_catalogue_positions_fall_on_stars(banzai):
+def test_catalog_positions_fall_on_stars(banzai):
     ds, cat = ztfxr.open_lco(banzai), ztfxr.read_lco_catalog(banzai)
     image = ds.sci.values
     sky, spread = np.median(image), 1.4826 * np.median(np.abs(image - np.median(image)))

@@ -107,32 +107,32 @@ def write_pair(folder: Path, stamp: NDArray[np.float64]) -> Path:
     return write_daophot(folder / f"{NAME}_sciimgdao.psf")
 
 
-def test_the_centre_stamp_beside_it_is_reproduced(tmp_path: Path) -> None:
+def test_the_center_stamp_beside_it_is_reproduced(tmp_path: Path) -> None:
     stamp = daophot_stamp(0.0, 0.0, 12)
     psf = ztfxr.read_psf(write_pair(tmp_path, stamp / stamp.sum()))
-    assert 0 <= psf.attrs["centre_deviation"] < 2e-3
+    assert 0 <= psf.attrs["center_deviation"] < 2e-3
 
 
 @pytest.mark.parametrize("wrong", ["shifted", "wide"])
-def test_another_centre_stamp_is_refused(tmp_path: Path, wrong: str) -> None:
+def test_another_center_stamp_is_refused(tmp_path: Path, wrong: str) -> None:
     stamp = daophot_stamp(0.0, 0.0, 12)
     if wrong == "shifted":
         stamp = np.roll(stamp, 1, axis=1)
     if wrong == "wide":
         stamp = stamp + 0.05 * stamp.max() * (np.hypot(*np.mgrid[-12:13, -12:13]) < 6)
     path = write_pair(tmp_path, stamp)
-    with pytest.raises(PSFError, match=r"differs from its own stamp of the centre by \d+\.\d % of the peak"):
+    with pytest.raises(PSFError, match=r"differs from its own stamp of the center by \d+\.\d % of the peak"):
         ztfxr.read_psf(path)
-    assert "centre_deviation" not in ztfxr.read_psf(path, centre=False).attrs
+    assert "center_deviation" not in ztfxr.read_psf(path, center=False).attrs
 
 
-def test_a_centre_stamp_may_be_named(tmp_path: Path) -> None:
+def test_a_center_stamp_may_be_named(tmp_path: Path) -> None:
     path = write_daophot(tmp_path / "any.psf")
     fits.writeto(tmp_path / "stamp.fits", 7 * daophot_stamp(0.0, 0.0, 9))
-    assert ztfxr.read_psf(path, centre=tmp_path / "stamp.fits").attrs["centre_deviation"] < 2e-3
+    assert ztfxr.read_psf(path, center=tmp_path / "stamp.fits").attrs["center_deviation"] < 2e-3
     fits.writeto(tmp_path / "even.fits", np.ones((24, 24)))
     with pytest.raises(PSFError, match=r"square with an odd side; it is \(24, 24\)"):
-        ztfxr.read_psf(path, centre=tmp_path / "even.fits")
+        ztfxr.read_psf(path, center=tmp_path / "even.fits")
 
 
 @pytest.mark.parametrize(
@@ -220,8 +220,8 @@ def psfex_stamp(x: float, y: float, half: int, degree: int, step: float) -> NDAr
     samples = np.tensordot([u**i * v**j for i, j in powers], psfex_samples(degree, step), axes=1)
     n = samples.shape[0]
 
-    def rows(centre: float) -> NDArray[np.float64]:
-        offset = (np.arange(-half, half + 1) - (centre - np.floor(centre + 0.5))) / step
+    def rows(center: float) -> NDArray[np.float64]:
+        offset = (np.arange(-half, half + 1) - (center - np.floor(center + 0.5))) / step
         d = offset[:, None] - (np.arange(n) - n // 2)
         w = np.where(np.abs(d) < 4, np.sinc(d) * np.sinc(d / 4), 0.0)
         return w / w.sum(axis=1, keepdims=True)

@@ -44,7 +44,7 @@ def forms() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("form", forms())
-def test_every_form_gives_the_same_catalogue(form: str) -> None:
+def test_every_form_gives_the_same_catalog(form: str) -> None:
     out = as_catalog(forms()[form])
     assert out.sizes == {"source": 3}
     for name, expected in (("ra", RA), ("dec", DEC), ("mag", MAG)):
@@ -139,15 +139,15 @@ def test_a_column_named_source_is_an_identifier() -> None:
         ({"ra": ["03:40:14.6"], "dec": ["33:21:00"]}, "ra is .*degrees are needed"),
         (QTable({"ra": [1.0] * u.mag, "dec": [1.0] * u.deg}), "ra is in 'mag', which is no angle"),
         ({"VIGNET": np.zeros((2, 3, 3))}, r"'VIGNET' holds arrays of shape \(3, 3\)"),
-        ([1.0, 2.0], "came list"),
+        ([1.0, 2.0], "got list"),
         (
             xr.Dataset({"flux": (("time", "star"), np.zeros((2, 2)))}),
             "has the dimension 'source'; this Dataset has time",
         ),
         (xr.Dataset(coords={"ra": (("y", "x"), np.zeros((2, 2)))}), "this is an image"),
-        ({"a": xr.DataArray(np.zeros((2, 2)))}, "a catalogue's have one"),
+        ({"a": xr.DataArray(np.zeros((2, 2)))}, "a catalog's have one"),
     ],
 )
-def test_what_is_no_catalogue_is_refused(catalog: Any, message: str) -> None:
+def test_what_is_no_catalog_is_refused(catalog: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         as_catalog(catalog)

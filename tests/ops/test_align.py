@@ -1,4 +1,4 @@
-"""Alignment by WCS, by catalogues and by stars; failures keep their place with a reason."""
+"""Alignment by WCS, by catalogs and by stars; failures keep their place with a reason."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from tests.conftest import MakeHeader
-from ztfxr.arrays.noise import mad_std
-from ztfxr.arrays.transform import Transform
+from ztfxr.arrays.geometry.transform import Transform
+from ztfxr.arrays.images.noise import mad_std
 from ztfxr.errors import AlignmentError, ChunkError, FrameError, InputError, MissingWCSError
 from ztfxr.io.generic import open_frames
 from ztfxr.ops.align import align
@@ -229,7 +229,7 @@ def test_no_wcs_to_register_by(pair: Any) -> None:
         align(image, frame(to["sci"].values), method="wcs")
 
 
-# ---- by stars and catalogues -----------------------------------------------------------------------------------------
+# ---- by stars and catalogs -----------------------------------------------------------------------------------------
 
 
 TRUTH = Transform.similarity(np.exp(0.02j), 21.3 - 14.8j)
@@ -300,7 +300,7 @@ def test_a_field_without_common_stars(target: xr.Dataset) -> None:
 
 
 def catalogs() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Two catalogues in different orders, each with entries of its own, one of them wrong."""
+    """Two catalogs in different orders, each with entries of its own, one of them wrong."""
     x, y, flux = stars(60)
     px, py = TRUTH(x, y)
     px[3] += 40
@@ -335,7 +335,7 @@ def test_catalogs_that_do_not_help(target: xr.Dataset) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "sky"}, "method is one of auto, wcs, catalogs, stars; came 'sky'"),
+        ({"method": "sky"}, "method is one of auto, wcs, catalogs, stars; got 'sky'"),
         ({"kind": "rotation"}, "kind is one of shift, affine, polynomial"),
         ({"kind": "polynomial", "order": 9}, "order of a polynomial transform is 1 to 8"),
         ({"interpolation": "nearest"}, "interpolation is one of"),

@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster
 from numpy.typing import NDArray
 
 from tests.conftest import make_flags, make_sky
-from ztfxr.arrays.noise import mad_std
+from ztfxr.arrays.images.noise import mad_std
 from ztfxr.errors import ChunkError, InputError
 from ztfxr.io.backend import open_quadrant
 from ztfxr.ops.background import background, clean, get_image, get_mask, noise, variance
@@ -276,7 +276,7 @@ def test_median_and_none_by_hand(frame: xr.Dataset) -> None:
 
 @pytest.mark.parametrize("function", [background, clean, noise])
 def test_unknown_method(frame: xr.Dataset, function: Any) -> None:
-    with pytest.raises(InputError, match="the sky is measured by method 'sep', 'median', 'none'; came 'mean'"):
+    with pytest.raises(InputError, match="the sky is measured by method 'sep', 'median', 'none'; got 'mean'"):
         function(frame, method="mean")
 
 
@@ -348,13 +348,13 @@ def test_noise_by_hand(frame: xr.Dataset) -> None:
 
 
 def test_noise_without_sources(frame: xr.Dataset) -> None:
-    """A catalogue, a boolean image, or nothing left out."""
+    """A catalog, a boolean image, or nothing left out."""
     bright = frame.assign(sci=frame["sci"].copy())
     bright["sci"][60:66, 60:66] += 5000
     names = ("x_centroid", "y_centroid", "semimajor_axis", "semiminor_axis", "orientation")
-    catalogue = xr.Dataset({n: ("source", [v]) for n, v in zip(names, (62.5, 69.5, 2.0, 2.0, 0.0), strict=True)})
-    hidden = source_mask(bright, catalogue)
-    for given in (catalogue, hidden):
+    catalog = xr.Dataset({n: ("source", [v]) for n, v in zip(names, (62.5, 69.5, 2.0, 2.0, 0.0), strict=True)})
+    hidden = source_mask(bright, catalog)
+    for given in (catalog, hidden):
         found = float(noise(bright, statistic="std", sources=given, mask=False))
         left = clean(bright, mask=False).values[~hidden.values]
         assert found == pytest.approx(np.std(left, dtype=float), rel=1e-6)
@@ -365,11 +365,11 @@ def test_noise_without_sources(frame: xr.Dataset) -> None:
 
 def test_noise_of_an_image_alone(frame: xr.Dataset) -> None:
     for statistic in ("mad", "std"):
-        with pytest.raises(InputError, match="nothing says where the sources are: give sources= as a catalogue or"):
+        with pytest.raises(InputError, match="nothing says where the sources are: give sources= as a catalog or"):
             noise(frame["sci"], statistic=statistic)  # type: ignore[arg-type]
         assert float(noise(frame["sci"], statistic=statistic, sources=False)) > 0  # type: ignore[arg-type]
     assert float(noise(frame["sci"], statistic="rms")) == by_sep(frame["sci"].values, np.zeros(SHAPE, bool)).globalrms
-    with pytest.raises(InputError, match="statistic is one of 'mad', 'std', 'rms'; came 'var'"):
+    with pytest.raises(InputError, match="statistic is one of 'mad', 'std', 'rms'; got 'var'"):
         noise(frame, statistic="var")  # type: ignore[arg-type]
 
 

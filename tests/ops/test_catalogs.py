@@ -1,4 +1,4 @@
-"""Catalogues beside an image: matching, isolation, footprint, the tree, and VizieR without a network."""
+"""Catalogs beside an image: matching, isolation, footprint, the tree, and VizieR without a network."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_column_over_time_is_refused_unless_left_out(sources: xr.Dataset, ps1:
         ztfxr.match(curve, ps1, radius=1.0, columns=["curve"])
 
 
-def test_empty_catalogues_match_nothing(sources: xr.Dataset) -> None:
+def test_empty_catalogs_match_nothing(sources: xr.Dataset) -> None:
     out = ztfxr.match(sources, sources.isel(source=[]), radius=1.0)
     assert out.sizes == {"match": 0}
     assert out["left_mag"].dtype == sources["mag"].dtype
@@ -169,13 +169,13 @@ def test_the_real_quadrant_matches_its_own_distorted_copy(quadrant_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"radius": -1.0}, "radius must be at least 0 arcsec; came -1.0"),
+        ({"radius": -1.0}, "radius must be at least 0 arcsec; got -1.0"),
         ({"radius": np.nan}, "radius must be at least 0"),
         ({"radius": 1 * u.pix}, "radius is an angle, or a number of arcsec"),
         ({"radius": "wide"}, "radius is an angle"),
-        ({"radius": 1.0, "mode": "best"}, "mode is 'unique', 'nearest' or 'all'; came 'best'"),
-        ({"radius": 1.0, "names": ("a", "a")}, "both catalogues are named 'a'"),
-        ({"radius": 1.0, "columns": ["mag", "colour"]}, "no catalogue has a column colour; there are ra, dec, "),
+        ({"radius": 1.0, "mode": "best"}, "mode is 'unique', 'nearest' or 'all'; got 'best'"),
+        ({"radius": 1.0, "names": ("a", "a")}, "both catalogs are named 'a'"),
+        ({"radius": 1.0, "columns": ["mag", "color"]}, "no catalog has a column color; there are ra, dec, "),
     ],
 )
 def test_arguments_that_make_no_sense(
@@ -185,10 +185,10 @@ def test_arguments_that_make_no_sense(
         ztfxr.match(sources, ps1, **arguments)
 
 
-def test_catalogues_that_cannot_be_matched(sources: xr.Dataset) -> None:
-    with pytest.raises(InputError, match="two catalogues are matched; came 1"):
+def test_catalogs_that_cannot_be_matched(sources: xr.Dataset) -> None:
+    with pytest.raises(InputError, match="two catalogs are matched; got 1"):
         ztfxr.match(sources, radius=1.0)
-    with pytest.raises(InputError, match="'ps1' names a catalogue of a tree, but no tree came"):
+    with pytest.raises(InputError, match="'ps1' names a catalog of a tree, but no tree came"):
         ztfxr.match(sources, "ps1", radius=1.0)
     with pytest.raises(InputError, match="right has no sky positions: columns ra and dec are needed, it has flux"):
         ztfxr.match(sources, {"flux": [1.0]}, radius=1.0)
@@ -216,7 +216,7 @@ def test_isolated_sources() -> None:
     assert not ztfxr.isolated({"ra": [1.0, 1.0], "dec": [2.0, 2.0]}, 0.0).any()
 
 
-def test_isolated_from_another_catalogue() -> None:
+def test_isolated_from_another_catalog() -> None:
     catalog = {"ra": [10.0, 11.0, 12.0], "dec": [0.0, 0.0, 0.0]}
     others = {"ra": [10.0 + 0.1 / 3600, 11.0, 11.0 + 3 / 3600, 13.0], "dec": np.zeros(4)}
     assert ztfxr.isolated(catalog, 5.0, others=others).values.tolist() == [False, False, True]
@@ -278,7 +278,7 @@ def test_sources_without_a_position_are_outside(frame: xr.Dataset, sources: xr.D
 # ---- beside an image
 
 
-def test_catalogues_beside_an_image(frame: xr.Dataset, sources: xr.Dataset, ps1: pd.DataFrame) -> None:
+def test_catalogs_beside_an_image(frame: xr.Dataset, sources: xr.Dataset, ps1: pd.DataFrame) -> None:
     tree = ztfxr.with_catalogs(frame, sources=sources, ps1=ps1)
     assert list(tree.children) == ["image", "sources", "ps1"]
     xr.testing.assert_identical(tree["image"].to_dataset(), frame)
@@ -296,7 +296,7 @@ def test_catalogues_beside_an_image(frame: xr.Dataset, sources: xr.Dataset, ps1:
     assert "right_index" in mixed
 
 
-def test_catalogues_are_added_to_a_tree(frame: xr.Dataset, sources: xr.Dataset, ps1: pd.DataFrame) -> None:
+def test_catalogs_are_added_to_a_tree(frame: xr.Dataset, sources: xr.Dataset, ps1: pd.DataFrame) -> None:
     tree = frame["sci"].ztf.with_catalogs(sources=sources)
     more = tree.ztf.with_catalogs(ps1=ps1, gaia=SkyCoord(sources["ra"], sources["dec"], unit="deg"))
     assert list(tree.children) == ["image", "sources"]
@@ -433,7 +433,7 @@ def test_a_wider_margin_asks_for_a_wider_cone(frame: xr.Dataset, vizier: type[Fa
     assert (vizier.asked["radius"] - narrow).to_value("arcsec") == pytest.approx(20 * 1.012, rel=0.01)
 
 
-def test_no_source_is_an_empty_catalogue(frame: xr.Dataset, vizier: type[FakeVizier]) -> None:
+def test_no_source_is_an_empty_catalog(frame: xr.Dataset, vizier: type[FakeVizier]) -> None:
     vizier.tables = []
     for name in ("gaia", "ps1"):
         out = ztfxr.query_catalog(frame, name)  # type: ignore[arg-type]
@@ -445,7 +445,7 @@ def test_a_service_that_fails_is_named(frame: xr.Dataset, vizier: type[FakeVizie
     timeout = sys.modules["astroquery.exceptions"].TimeoutError
     for error in (ConnectionError("no route"), timeout("too slow")):
         vizier.tables = error
-        with pytest.raises(CatalogError, match=r"VizieR gave no catalogue I/355/gaiadr3 \(.*read_catalog"):
+        with pytest.raises(CatalogError, match=r"VizieR gave no catalog I/355/gaiadr3 \(.*read_catalog"):
             ztfxr.query_catalog(frame, "gaia")
     vizier.tables = None
     with pytest.raises(CatalogError, match="is no table"):
@@ -455,7 +455,7 @@ def test_a_service_that_fails_is_named(frame: xr.Dataset, vizier: type[FakeVizie
 def test_questions_that_make_no_sense(frame: xr.Dataset, vizier: type[FakeVizier]) -> None:
     vizier.tables = []
     here = SkyCoord(150.3, 20.7, unit="deg")
-    with pytest.raises(InputError, match="catalog is 'ps1' or 'gaia'; came '2mass'"):
+    with pytest.raises(InputError, match="catalog is 'ps1' or 'gaia'; got '2mass'"):
         ztfxr.query_catalog(frame, "2mass")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="give one, and a radius="):
         ztfxr.query_catalog(here, "gaia")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import ztfxr
 from tests.conftest import make_wcs_header
-from ztfxr.arrays.coadd import find_stars, star_fluxes
+from ztfxr.arrays.images.coadd import find_stars, star_fluxes
 from ztfxr.errors import ChunkError, InputError
 from ztfxr.ops.coadd import build_reference, coadd
 from ztfxr.ops.epochs import measure_epochs, select_epochs

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 import ztfxr
 from tests.conftest import MakeHeader
-from ztfxr.arrays.bits import disk, ellipses
+from ztfxr.arrays.images.bits import disk, ellipses
 from ztfxr.errors import ChunkError, InputError, MissingWCSError
 from ztfxr.ops.masks import (
     explain,
@@ -223,10 +223,10 @@ def test_mask_planes_say_what_they_are() -> None:
     ]
 
 
-def test_mask_planes_keep_coordinates(labelled: xr.DataArray) -> None:
-    found = mask_planes(labelled, ["tracks"])
+def test_mask_planes_keep_coordinates(labeled: xr.DataArray) -> None:
+    found = mask_planes(labeled, ["tracks"])
     assert has_wcs(found)
-    xr.testing.assert_identical(found.coords.to_dataset().drop_attrs(), labelled.coords.to_dataset().drop_attrs())
+    xr.testing.assert_identical(found.coords.to_dataset().drop_attrs(), labeled.coords.to_dataset().drop_attrs())
 
 
 @settings(max_examples=30)
@@ -241,7 +241,7 @@ def test_mask_fractions_are_means(values: NDArray[np.uint16], chunk: int) -> Non
     xr.testing.assert_identical(mask_fractions(stack.chunk(time=chunk)).compute(scheduler="synchronous"), found)
 
 
-def test_mask_fractions_are_labelled() -> None:
+def test_mask_fractions_are_labeled() -> None:
     found = mask_fractions(EVERY.to_dataset(), ["tracks", "saturated"])
     assert found.name == "mask_fraction"
     assert found["plane"].values.tolist() == ["tracks", "saturated"]
@@ -263,7 +263,7 @@ def test_planes_are_lazy(raising_scheduler: Any, function: Any) -> None:
 
 
 @pytest.fixture
-def labelled(wcs_header: MakeHeader) -> xr.DataArray:
+def labeled(wcs_header: MakeHeader) -> xr.DataArray:
     """A cut-out of a frame, which starts at x = 100, y = 50."""
     values = np.zeros((8, 9), np.uint16)
     values[3, 4] = VALUE["tracks"] | VALUE["saturated"]
@@ -272,38 +272,38 @@ def labelled(wcs_header: MakeHeader) -> xr.DataArray:
     return ztfxr.assign_wcs(frame, wcs_header((3080, 3072)))
 
 
-def test_explain_one_pixel(labelled: xr.DataArray) -> None:
-    found = explain(labelled, 104, 53)
+def test_explain_one_pixel(labeled: xr.DataArray) -> None:
+    found = explain(labeled, 104, 53)
     assert found.item() == "tracks saturated"
     assert (found.name, found.dims) == ("planes", ())
     assert (int(found["x"]), int(found["y"])) == (104, 53)
-    assert explain(labelled, x=103.51, y=53.49).item() == "tracks saturated"
-    assert explain(labelled, 103.49, 53).item() == ""
-    assert explain(labelled, 100, 50).item() == "dead bit13"
+    assert explain(labeled, x=103.51, y=53.49).item() == "tracks saturated"
+    assert explain(labeled, 103.49, 53).item() == ""
+    assert explain(labeled, 100, 50).item() == "dead bit13"
 
 
-def test_explain_many_pixels(labelled: xr.DataArray) -> None:
+def test_explain_many_pixels(labeled: xr.DataArray) -> None:
     """Off the image, and without a position: outside, never a missing row and never a pixel of the far side."""
     x = [104, 100, 99.4, 109, 104, np.nan, np.inf, 101]
     y = [53, 50, 53, 53, 49, 53, 53, 51]
-    found = explain(labelled.to_dataset(), x, y)
+    found = explain(labeled.to_dataset(), x, y)
     assert found.dims == ("source",)
     assert found.values.tolist() == ["tracks saturated", "dead bit13", *["outside"] * 5, ""]
     assert found["x"].values[:3].tolist() == [104, 100, 99]
-    assert explain(labelled, x, 53).dims == ("source",)
+    assert explain(labeled, x, 53).dims == ("source",)
 
 
-def test_explain_a_stack(labelled: xr.DataArray) -> None:
-    stack = xr.concat([labelled, labelled * 0 + VALUE["noisy"]], "time").astype(np.uint16).assign_coords(time=[0, 1])
+def test_explain_a_stack(labeled: xr.DataArray) -> None:
+    stack = xr.concat([labeled, labeled * 0 + VALUE["noisy"]], "time").astype(np.uint16).assign_coords(time=[0, 1])
     found = explain(stack.chunk(time=1), [104, 0], [53, 0])
     assert found.dims == ("time", "source")
     assert found.values.tolist() == [["tracks saturated", "outside"], ["noisy", "outside"]]
     assert found["time"].values.tolist() == [0, 1]
 
 
-def test_explain_sky_positions(labelled: xr.DataArray) -> None:
-    sky = ztfxr.pixel_to_sky(labelled, [104.2, 100], [52.9, 50])
-    found = explain(labelled, ra=sky.ra.deg, dec=sky.dec.deg)
+def test_explain_sky_positions(labeled: xr.DataArray) -> None:
+    sky = ztfxr.pixel_to_sky(labeled, [104.2, 100], [52.9, 50])
+    found = explain(labeled, ra=sky.ra.deg, dec=sky.dec.deg)
     assert found.values.tolist() == ["tracks saturated", "dead bit13"]
     with pytest.raises(MissingWCSError):
         explain(EVERY, ra=10.0, dec=20.0)
@@ -315,22 +315,22 @@ def test_explain_an_integer(value: int) -> None:
     assert explain(value).item() == " ".join([*named, *["bit14"] * bool(int(value) & 1 << 14)])
 
 
-def test_explain_needs_a_position(labelled: xr.DataArray) -> None:
+def test_explain_needs_a_position(labeled: xr.DataArray) -> None:
     for wrong in ({}, {"x": 1}, {"x": 1, "y": 2, "ra": 3.0}, {"ra": 3.0}, {"x": 1, "ra": 3.0, "dec": 4.0}):
         with pytest.raises(InputError, match="give positions as x= and y= in pixels, or as ra= and dec="):
-            explain(labelled, **wrong)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"positions are numbers or 1-D; came shape \(2, 2\)"):
-        explain(labelled, np.ones((2, 2)), np.ones((2, 2)))
+            explain(labeled, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"positions are numbers or 1-D; got shape \(2, 2\)"):
+        explain(labeled, np.ones((2, 2)), np.ones((2, 2)))
     with pytest.raises(InputError, match="no pixel to look at"):
-        explain(labelled[:0], 1, 2)
+        explain(labeled[:0], 1, 2)
     with pytest.raises(InputError, match="mask planes are integers"):
-        explain(labelled.astype(float), 1, 2)
+        explain(labeled.astype(float), 1, 2)
 
 
 # ellipses of sources
 
 
-def catalogue(*rows: tuple[float, float, float, float, float]) -> xr.Dataset:
+def catalog(*rows: tuple[float, float, float, float, float]) -> xr.Dataset:
     names = ("x_centroid", "y_centroid", "semimajor_axis", "semiminor_axis", "orientation")
     columns = np.array(rows, dtype=float).reshape(-1, 5).T
     return xr.Dataset({n: ("source", c) for n, c in zip(names, columns, strict=True)})
@@ -339,54 +339,54 @@ def catalogue(*rows: tuple[float, float, float, float, float]) -> xr.Dataset:
 ROWS = ((103.2, 52.0, 1.2, 0.6, 30.0), (107.0, 55.5, 0.4, 0.3, -60.0), (np.nan, 52.0, 3.0, 3.0, 0.0))
 
 
-def test_source_mask_is_in_absolute_pixels(labelled: xr.DataArray) -> None:
-    found = source_mask(labelled, catalogue(*ROWS), scale=2.0)
+def test_source_mask_is_in_absolute_pixels(labeled: xr.DataArray) -> None:
+    found = source_mask(labeled, catalog(*ROWS), scale=2.0)
     x, y, a, b, angle = np.array(ROWS[:2]).T
     np.testing.assert_array_equal(found.values, ellipses(x - 100, y - 50, 2 * a, 2 * b, angle, shape=(8, 9)))
     assert found.dtype == bool
     assert found.dims == ("y", "x")
     assert has_wcs(found)
     assert "gain" not in found.coords
-    cut = labelled[2:6, 3:8]
-    xr.testing.assert_identical(source_mask(cut, catalogue(*ROWS), scale=2.0), found[2:6, 3:8])
+    cut = labeled[2:6, 3:8]
+    xr.testing.assert_identical(source_mask(cut, catalog(*ROWS), scale=2.0), found[2:6, 3:8])
 
 
-def test_source_mask_grows_with_its_scale(labelled: xr.DataArray) -> None:
-    small, large = (source_mask(labelled, catalogue(*ROWS), scale=s) for s in (1.0, 3.0))
+def test_source_mask_grows_with_its_scale(labeled: xr.DataArray) -> None:
+    small, large = (source_mask(labeled, catalog(*ROWS), scale=s) for s in (1.0, 3.0))
     assert (large | ~small).all()
     assert large.sum() > small.sum() > 0
-    assert not source_mask(labelled, catalogue()).any()
+    assert not source_mask(labeled, catalog()).any()
 
 
-def test_source_mask_of_a_stack(labelled: xr.DataArray) -> None:
-    """One catalogue serves all epochs; one per epoch, padded with NaN, gives each its own, lazily."""
-    stack = xr.concat([labelled, labelled], "time").assign_coords(time=[0, 1])
-    assert source_mask(stack, catalogue(*ROWS)).dims == ("y", "x")
-    epochs = xr.concat([catalogue(*ROWS[:2]), catalogue(ROWS[1], ROWS[2])], "time").assign_coords(time=[0, 1])
+def test_source_mask_of_a_stack(labeled: xr.DataArray) -> None:
+    """One catalog serves all epochs; one per epoch, padded with NaN, gives each its own, lazily."""
+    stack = xr.concat([labeled, labeled], "time").assign_coords(time=[0, 1])
+    assert source_mask(stack, catalog(*ROWS)).dims == ("y", "x")
+    epochs = xr.concat([catalog(*ROWS[:2]), catalog(ROWS[1], ROWS[2])], "time").assign_coords(time=[0, 1])
     found = source_mask(stack, epochs)
     assert found.dims == ("time", "y", "x")
-    np.testing.assert_array_equal(found[0].values, source_mask(labelled, catalogue(*ROWS)).values)
-    np.testing.assert_array_equal(found[1].values, source_mask(labelled, catalogue(ROWS[1])).values)
+    np.testing.assert_array_equal(found[0].values, source_mask(labeled, catalog(*ROWS)).values)
+    np.testing.assert_array_equal(found[1].values, source_mask(labeled, catalog(ROWS[1])).values)
     for lazy in (source_mask(stack.chunk(time=1), epochs), source_mask(stack, epochs.chunk(time=1))):
         assert lazy.chunks == ((1, 1), (8,), (9,))
         xr.testing.assert_identical(lazy.compute(scheduler="synchronous"), found)
 
 
-def test_source_mask_is_lazy(labelled: xr.DataArray, raising_scheduler: Any) -> None:
-    found = source_mask(labelled.chunk(), catalogue(*ROWS))
+def test_source_mask_is_lazy(labeled: xr.DataArray, raising_scheduler: Any) -> None:
+    found = source_mask(labeled.chunk(), catalog(*ROWS))
     assert found.chunks == ((8,), (9,))
     with pytest.raises(AssertionError, match="stayed lazy"):
         found.compute()
 
 
-def test_source_mask_says_what_is_missing(labelled: xr.DataArray) -> None:
-    with pytest.raises(InputError, match=r"an ellipse needs .* on 'source'; the catalogue has no such orientation"):
-        source_mask(labelled, catalogue(*ROWS).drop_vars("orientation"))
-    with pytest.raises(InputError, match=r"the catalogue has no such x_centroid, y_centroid, "):
-        source_mask(labelled, catalogue(*ROWS).rename(source="star"))
+def test_source_mask_says_what_is_missing(labeled: xr.DataArray) -> None:
+    with pytest.raises(InputError, match=r"an ellipse needs .* on 'source'; the catalog has no such orientation"):
+        source_mask(labeled, catalog(*ROWS).drop_vars("orientation"))
+    with pytest.raises(InputError, match=r"the catalog has no such x_centroid, y_centroid, "):
+        source_mask(labeled, catalog(*ROWS).rename(source="star"))
     for scale in (0.0, -1.0, np.nan):
         with pytest.raises(InputError, match="scale is positive; came"):
-            source_mask(labelled, catalogue(*ROWS), scale=scale)
+            source_mask(labeled, catalog(*ROWS), scale=scale)
 
 
 # the real mask

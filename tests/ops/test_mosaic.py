@@ -27,9 +27,9 @@ from ztfxr.ops.stamps import stamp
 SHAPE = (9, 7)
 GAPS = (5, 4)
 
-# Centres of the quadrants q1 to q4 of CCDs 1 to 16, degrees east and north of the pointing in its tangent plane: the
+# Centers of the quadrants q1 to q4 of CCDs 1 to 16, degrees east and north of the pointing in its tangent plane: the
 # medians over fields of the CRVALs in IPAC's archive, as tabulated by D. Kaplan, ztf_tiling, on 2018-08-13.
-CENTRES = (
+CENTERS = (
     ((3.208, -2.415), (2.341, -2.411), (2.336, -3.280), (3.204, -3.285)),
     ((1.348, -2.413), (0.482, -2.410), (0.479, -3.278), (1.345, -3.281)),
     ((-0.506, -2.406), (-1.372, -2.404), (-1.377, -3.272), (-0.511, -3.274)),
@@ -74,8 +74,8 @@ def lazy(tree: xr.DataTree) -> xr.DataTree:
 # the layout
 
 
-def centres(gaps: tuple[int, int]) -> np.ndarray:
-    """Of all quadrants, pixels to the east and to the north of the mosaic's centre."""
+def centers(gaps: tuple[int, int]) -> np.ndarray:
+    """Of all quadrants, pixels to the east and to the north of the mosaic's center."""
     layout = _Layout(QUADRANT_SHAPE, gaps, whole=True)
     corner = np.array([layout.corner(place) for place in PLACES], dtype=float)
     down_right = corner + np.array(QUADRANT_SHAPE) / 2 - np.array(layout.size) / 2
@@ -83,11 +83,11 @@ def centres(gaps: tuple[int, int]) -> np.ndarray:
 
 
 def distances(gaps: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The layout's scale (arcsec), angle (rad) and shift that fit IPAC's centres best, and what is left (pixels)."""
-    found = np.deg2rad(np.array(CENTRES).reshape(64, 2))
+    """The layout's scale (arcsec), angle (rad) and shift that fit IPAC's centers best, and what is left (pixels)."""
+    found = np.deg2rad(np.array(CENTERS).reshape(64, 2))
     radius = np.hypot(*found.T)[:, None]
     sky = np.rad2deg(found * np.arctan(radius) / radius) * 3600
-    east_north = centres(gaps)
+    east_north = centers(gaps)
 
     def offset(p: np.ndarray) -> np.ndarray:
         scale, angle, *shift = p
@@ -124,7 +124,7 @@ def test_the_real_quadrant_lies_where_its_wcs_says(quadrant_path: Path) -> None:
     sky = SkyCoord(*WCS(header).all_pix2world(1535.5, 1539.5, 0), unit="deg")
     angle, distance = pointing.position_angle(sky).rad, pointing.separation(sky).deg
     east_north = np.array([np.sin(angle), np.cos(angle)]) * distance
-    expected = centres(CCD_GAPS)[PLACES.index((13, 3))] * 1.0129 / 3600
+    expected = centers(CCD_GAPS)[PLACES.index((13, 3))] * 1.0129 / 3600
     np.testing.assert_allclose(east_north, expected, atol=0.06)
     assert header["CD1_1"] < 0
     assert header["CD2_2"] < 0
@@ -316,16 +316,16 @@ POINTING = SkyCoord(150.3, 20.7, unit="deg")
 SCALE = 1.012
 SKY_SHAPE = (60, 50)
 TOWARDS = {1: (1, 1), 2: (-1, 1), 3: (-1, -1), 4: (1, -1)}
-"""East and north of the CCD's centre, where ZTF's quadrants lie."""
+"""East and north of the CCD's center, where ZTF's quadrants lie."""
 
 
 def sky_header(qid: int) -> fits.Header:
     """The WCS of a quadrant of a CCD about `POINTING`; to the eye of the sky, not of the mosaic."""
     east, north = TOWARDS[qid]
     offset = [east * SKY_SHAPE[1] / 2 * SCALE, north * SKY_SHAPE[0] / 2 * SCALE] * u.arcsec
-    centre = POINTING.spherical_offsets_by(*offset)
+    center = POINTING.spherical_offsets_by(*offset)
     cards = {"CTYPE1": "RA---TPV", "CTYPE2": "DEC--TPV", "CUNIT1": "deg", "CUNIT2": "deg", "RADESYS": "ICRS"}
-    cards |= {"CRVAL1": centre.ra.deg, "CRVAL2": centre.dec.deg, "PV1_1": 1.0, "PV2_1": 1.0}
+    cards |= {"CRVAL1": center.ra.deg, "CRVAL2": center.dec.deg, "PV1_1": 1.0, "PV2_1": 1.0}
     cards |= {"CRPIX1": (SKY_SHAPE[1] + 1) / 2, "CRPIX2": (SKY_SHAPE[0] + 1) / 2}
     return fits.Header(cards | {"CD1_1": -SCALE / 3600, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": -SCALE / 3600})
 
@@ -395,7 +395,7 @@ def test_rebin_of_an_image_and_of_a_stack(factor: int) -> None:
     assert both.dims == ("x", "time", "y")
 
 
-def test_rebin_labels_are_centres_in_the_pixels_of_the_image() -> None:
+def test_rebin_labels_are_centers_in_the_pixels_of_the_image() -> None:
     one = quadrant(1, 1).isel(y=slice(2, None), x=slice(3, None))
     found = rebin(one, 3)
     assert found.y.values.tolist() == [3.0, 6.0, 9.0]

@@ -1,4 +1,4 @@
-"""Conversions between counts, flux densities and magnitudes of labelled arrays."""
+"""Conversions between counts, flux densities and magnitudes of labeled arrays."""
 
 from __future__ import annotations
 
@@ -215,11 +215,11 @@ def test_another_quantity_is_refused(counts: xr.DataArray, function: Any, units:
 
 
 def test_units_are_checked(counts: xr.DataArray) -> None:
-    with pytest.raises(InputError, match="a flux is in 'uJy' or 'erg/s/cm2/A'; came 'Jy'"):
+    with pytest.raises(InputError, match="a flux is in 'uJy' or 'erg/s/cm2/A'; got 'Jy'"):
         counts_to_flux(counts, unit="Jy")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="unit='uJy', but the attribute units of the flux says 'erg/s/cm2/A'"):
         flux_to_mag(counts_to_flux(counts, unit=FLAM), unit="uJy")
-    with pytest.raises(InputError, match="numbers are wanted, without a unit; came uJy"):
+    with pytest.raises(InputError, match="numbers are wanted, without a unit; got uJy"):
         flux_to_mag(3.0 * u.uJy)
 
 

@@ -114,7 +114,7 @@ def test_one_sky_position(frame: xr.Dataset, sky: SkyCoord) -> None:
 
 
 def test_no_position_at_all(frame: xr.Dataset) -> None:
-    """A catalogue may be empty."""
+    """A catalog may be empty."""
     found = resolve_positions(frame, Table({"ra": np.array([]), "dec": np.array([])}))
     assert found.sizes["source"] == 0
 
@@ -135,7 +135,7 @@ def test_result_resolves_to_itself(frame: xr.Dataset, sky: SkyCoord) -> None:
 
 
 def test_sky_wins_where_there_is_a_wcs(frame: xr.Dataset, bare: xr.DataArray, sky: SkyCoord) -> None:
-    """Pixels of a catalogue belong to the frame that it was made from, its sky to every frame."""
+    """Pixels of a catalog belong to the frame that it was made from, its sky to every frame."""
     both = {"ra": sky.ra.deg, "dec": sky.dec.deg, "x": X + 100, "y": Y - 100}
     np.testing.assert_allclose(resolve_positions(frame, both)["x_pixel"], X, atol=1e-5)
     found = resolve_positions(bare, both)
@@ -168,15 +168,15 @@ def test_absolute_pixels_of_a_slice(frame: xr.Dataset, sky: SkyCoord) -> None:
 @pytest.mark.parametrize(
     ("positions", "message"),
     [
-        ({"ra": [1.0], "y": [2.0]}, "columns ra and dec, or x and y; came ra, y"),
+        ({"ra": [1.0], "y": [2.0]}, "columns ra and dec, or x and y; got ra, y"),
         ({}, "columns ra and dec, or x and y"),
-        (Table({"a": [1.0]}), "came a"),
+        (Table({"a": [1.0]}), "got a"),
         ({"x": [1.0, 2.0], "y": [2.0]}, "differ in length"),
         ({"x": [1.0, 2.0], "y": [2.0, 3.0], "id": [1]}, "differ in length"),
         ({"x": [[1.0, 2.0]], "y": [[2.0, 3.0]]}, "differ in length"),
-        (np.zeros((4, 3)), r"came shape \(4, 3\)"),
-        ([], r"came shape \(0,\)"),
-        (5.0, r"came shape \(\)"),
+        (np.zeros((4, 3)), r"got shape \(4, 3\)"),
+        ([], r"got shape \(0,\)"),
+        (5.0, r"got shape \(\)"),
     ],
 )
 def test_errors(bare: xr.DataArray, positions: Any, message: str) -> None:

@@ -107,10 +107,10 @@ def test_real_pointing_survives(quadrant: xr.Dataset) -> None:
     assert 10_000 < u0 < 10_300, "this quadrant lies 2.8 degrees east of the pointing"
 
 
-def tan(centre: tuple[float, float]) -> WCS:
+def tan(center: tuple[float, float]) -> WCS:
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
-    wcs.wcs.crval, wcs.wcs.crpix, wcs.wcs.cdelt = centre, [1.0, 1.0], [1 / 3600, 1 / 3600]
+    wcs.wcs.crval, wcs.wcs.crpix, wcs.wcs.cdelt = center, [1.0, 1.0], [1 / 3600, 1 / 3600]
     return wcs
 
 
@@ -128,13 +128,14 @@ def test_tangent_plane_is_tan(frame: xr.DataArray, x: float, y: float) -> None:
     np.testing.assert_allclose(tangent_to_pixel(frame, *found), (x, y), rtol=0, atol=1e-6)
 
 
-def test_another_centre(frame: xr.DataArray) -> None:
+def test_another_center(frame: xr.DataArray) -> None:
     sky = pixel_to_sky(frame, [3.0, 40.0], [5.0, 50.0])
-    for centre in (center(frame), (float(center(frame).ra.deg), float(center(frame).dec.deg)), center(frame).galactic):
-        found = pixel_to_tangent(frame, [3.0, 40.0], [5.0, 50.0], center=centre)
-        truth = center(frame).spherical_offsets_to(sky)
+    middle = center(frame)
+    for place in (middle, (float(middle.ra.deg), float(middle.dec.deg)), middle.galactic):
+        found = pixel_to_tangent(frame, [3.0, 40.0], [5.0, 50.0], center=place)
+        truth = middle.spherical_offsets_to(sky)
         np.testing.assert_allclose(found, [t.arcsec for t in truth], rtol=0, atol=1e-3)
-        back = tangent_to_pixel(frame, *found, center=centre)
+        back = tangent_to_pixel(frame, *found, center=center)
         np.testing.assert_allclose(back, ([3.0, 40.0], [5.0, 50.0]), rtol=0, atol=1e-6)
     assert np.abs(pixel_to_tangent(frame, 24.5, 29.5, center=center(frame))).max() < 1e-9
 
@@ -148,11 +149,11 @@ def test_tangent_shapes_and_nan(frame: xr.DataArray) -> None:
 
 
 @pytest.mark.parametrize(
-    "centre", [(150.3, 91.0), (np.nan, 3.0), ([1.0, 2.0], [3.0, 4.0]), SkyCoord([1, 2], 3, unit="deg")]
+    "center", [(150.3, 91.0), (np.nan, 3.0), ([1.0, 2.0], [3.0, 4.0]), SkyCoord([1, 2], 3, unit="deg")]
 )
-def test_wrong_centre(frame: xr.DataArray, centre: Any) -> None:
+def test_wrong_center(frame: xr.DataArray, center: Any) -> None:
     with pytest.raises(InputError, match="center is one SkyCoord, or"):
-        pixel_to_tangent(frame, 3, 4, center=centre)
+        pixel_to_tangent(frame, 3, 4, center=center)
 
 
 def test_half_a_position(frame: xr.DataArray) -> None:
@@ -160,7 +161,7 @@ def test_half_a_position(frame: xr.DataArray) -> None:
         sky_to_tangent(frame, ra=150.3)
 
 
-# centre, corners, scale
+# center, corners, scale
 
 
 def test_corners_are_those_of_astropy(quadrant: xr.Dataset) -> None:
@@ -285,9 +286,9 @@ def test_moc_without_mocpy(frame: xr.DataArray, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_wrong_footprint(frame: xr.DataArray) -> None:
-    with pytest.raises(InputError, match="kind is 'polygon', 'stcs' or 'moc'; came 'circle'"):
+    with pytest.raises(InputError, match="kind is 'polygon', 'stcs' or 'moc'; got 'circle'"):
         footprint(frame, "circle")  # type: ignore[call-overload]
-    with pytest.raises(InputError, match="per_side is at least 1; came 0"):
+    with pytest.raises(InputError, match="per_side is at least 1; got 0"):
         footprint(frame, per_side=0)
 
 
@@ -311,7 +312,7 @@ def test_contains(frame: xr.DataArray, where: list[tuple[float, float]], margin:
     np.testing.assert_array_equal(contains(cut, where, margin=margin).values[far], narrow[far])
 
 
-def test_contains_cuts_catalogues(frame: xr.DataArray) -> None:
+def test_contains_cuts_catalogs(frame: xr.DataArray) -> None:
     sky = pixel_to_sky(frame, [3.0, 70.0, np.nan, 49.4], [3.0, 3.0, 3.0, 59.4])
     table = Table({"ra": sky.ra.deg, "dec": sky.dec.deg, "name": list("abcd")})
     inside = contains(frame, table)

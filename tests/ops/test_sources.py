@@ -1,4 +1,4 @@
-"""Catalogues of the sources of labelled images."""
+"""Catalogs of the sources of labeled images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import ztfxr
 from tests.conftest import WriteFrame, make_sky
-from ztfxr.arrays.extraction import COLUMNS
+from ztfxr.arrays.photometry.extraction import COLUMNS
 from ztfxr.errors import AlignmentError, ChunkError, InputError
 from ztfxr.ops.masks import source_mask
 from ztfxr.ops.sources import source_flags, sources
@@ -130,7 +130,7 @@ def test_what_is_found_is_real(quadrant: xr.Dataset) -> None:
     assert mirrored < 0.02 * found
 
 
-def test_stars_have_their_catalogue_magnitudes_in_the_right_band(quadrant: xr.Dataset) -> None:
+def test_stars_have_their_catalog_magnitudes_in_the_right_band(quadrant: xr.Dataset) -> None:
     """ZTF is complete to about 20.5 in 30 s, saturates at about 12.5, and is calibrated."""
     found = sources(quadrant)
     mag = found["mag"].where(found["sep_flags"] == 0, drop=True)
@@ -175,7 +175,7 @@ def test_a_stamp_has_the_sources_of_its_frame(quadrant: xr.Dataset, x: int, y: i
         np.testing.assert_allclose(part[name][same], whole[name][same], rtol=1e-7, err_msg=name)
 
 
-def test_sources_of_an_unlabelled_array_count_from_zero(frame: xr.Dataset) -> None:
+def test_sources_of_an_unlabeled_array_count_from_zero(frame: xr.Dataset) -> None:
     bare = xr.DataArray(frame["sci"].values, dims=("y", "x"))
     found = sources(bare)
     assert "ra" not in found.variables
@@ -193,7 +193,7 @@ def test_dimensions_in_any_order(frame: xr.Dataset) -> None:
 # ---- what goes in ---------------------------------------------------------------------------------------------------
 
 
-def test_the_catalogue_describes_itself(frame: xr.Dataset) -> None:
+def test_the_catalog_describes_itself(frame: xr.Dataset) -> None:
     found = sources(frame)
     assert set(found.data_vars) == {
         *COLUMNS,
@@ -402,7 +402,7 @@ def test_flags_by_name(stack: xr.Dataset) -> None:
 
 
 @pytest.mark.parametrize("case", ["all masked", "all nan", "flat", "noise"])
-def test_an_image_without_sources_gives_an_empty_catalogue(frame: xr.Dataset, case: str) -> None:
+def test_an_image_without_sources_gives_an_empty_catalog(frame: xr.Dataset, case: str) -> None:
     """Without a warning: warnings are errors here."""
     if case == "all masked":
         frame["flags"] = xr.full_like(frame["flags"], 1)
@@ -423,7 +423,7 @@ def test_an_image_without_sources_gives_an_empty_catalogue(frame: xr.Dataset, ca
     assert padded.sizes["source"] == 3
 
 
-def test_an_empty_catalogue_goes_on(frame: xr.Dataset) -> None:
+def test_an_empty_catalog_goes_on(frame: xr.Dataset) -> None:
     """What comes after takes it."""
     nothing = sources(frame, n_sigma=1e6)
     assert not source_mask(frame, nothing).any()
@@ -462,17 +462,17 @@ def test_chunked_images_are_refused(frame: xr.Dataset, number: int | None) -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_sigma": 0.0}, "a threshold is positive; came 0.0"),
-        ({"threshold": -3.0}, "a threshold is positive; came -3.0"),
+        ({"n_sigma": 0.0}, "a threshold is positive; got 0.0"),
+        ({"threshold": -3.0}, "a threshold is positive; got -3.0"),
         ({"threshold": np.nan}, "a threshold is positive"),
-        ({"n_pixels": 0}, "n_pixels and n_levels are at least 1; came 0 and 32"),
-        ({"contrast": 1.5}, "contrast is a fraction from 0 to 1; came 1.5"),
+        ({"n_pixels": 0}, "n_pixels and n_levels are at least 1; got 0 and 32"),
+        ({"contrast": 1.5}, "contrast is a fraction from 0 to 1; got 1.5"),
         ({"clean": 0.0}, "clean is positive, or None"),
         ({"kron_params": (2.5, 1.4)}, "kron_params are three numbers"),
-        ({"filter_kernel": "gauss"}, "filter_kernel is an array, 'default' or None; came 'gauss'"),
-        ({"filter_kernel": [1.0, 2.0]}, r"filter_kernel is a 2-D array .*; came shape \(2,\)"),
+        ({"filter_kernel": "gauss"}, "filter_kernel is an array, 'default' or None; got 'gauss'"),
+        ({"filter_kernel": [1.0, 2.0]}, r"filter_kernel is a 2-D array .*; got shape \(2,\)"),
         ({"filter_kernel": np.zeros((3, 3))}, "not all 0"),
-        ({"max_sources": 0}, "max_sources is at least 1; came 0"),
+        ({"max_sources": 0}, "max_sources is at least 1; got 0"),
         ({"method": "mode"}, "the sky is measured by method"),
     ],
 )
@@ -492,7 +492,7 @@ def test_what_is_given_covers_the_image(frame: xr.Dataset, name: str) -> None:
             with pytest.raises(AlignmentError, match=message):
                 sources(frame, max_sources=number, **{name: wrong})
     if name == "variance":
-        with pytest.raises(InputError, match="variance is a DataArray with the dimensions of the image; came float"):
+        with pytest.raises(InputError, match="variance is a DataArray with the dimensions of the image; got float"):
             sources(frame, variance=3.0)  # type: ignore[arg-type]
 
 

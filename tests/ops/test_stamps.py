@@ -1,4 +1,4 @@
-"""Stamps against `numpy.pad` of the whole frame; many stamps against one by one; centred ones against true stars."""
+"""Stamps against `numpy.pad` of the whole frame; many stamps against one by one; centered ones against true stars."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 import ztfxr.io.backend
 from tests.conftest import WriteFrame
-from ztfxr.arrays.resample import kernel_table
-from ztfxr.arrays.transform import Transform
+from ztfxr.arrays.geometry.transform import Transform
+from ztfxr.arrays.images.resample import kernel_table
 from ztfxr.errors import AlignmentError, InputError, MissingWCSError, OutsideFrameError
 from ztfxr.io.backend import open_epochs, open_quadrant
 from ztfxr.ops.align import align
@@ -64,9 +64,9 @@ def cube(loaded: xr.Dataset) -> xr.Dataset:
     return epochs.assign(chi2=("time", [1.0, 2.0, 3.0])).chunk({"time": 1})
 
 
-def window(centre: float, size: int) -> slice:
+def window(center: float, size: int) -> slice:
     """Where the stamp lies along one axis: `size // 2` pixels before the pixel that contains the position."""
-    start = int(np.floor(centre + 0.5)) - size // 2
+    start = int(np.floor(center + 0.5)) - size // 2
     return slice(start, start + size)
 
 
@@ -269,10 +269,10 @@ def test_real_quadrant_reads_its_rows_only(
     np.testing.assert_allclose(found["dec"][15, 20], sky.dec.deg, atol=0.8 / 3600)
 
 
-# what is not labelled, and what is wrong
+# what is not labeled, and what is wrong
 
 
-def test_unlabelled_array_gets_labels() -> None:
+def test_unlabeled_array_gets_labels() -> None:
     image = xr.DataArray(np.arange(30.0).reshape(5, 6), dims=("y", "x"))
     for x, y in ((3, 2), (0, 4)):
         found = stamp(image, x=x, y=y, size=3)
@@ -326,7 +326,7 @@ def test_numpy_integers_are_integers(loaded: xr.Dataset) -> None:
 
 
 def test_wrong_boundary(loaded: xr.Dataset) -> None:
-    with pytest.raises(InputError, match="boundary is 'pad', 'raise' or 'trim'; came 'wrap'"):
+    with pytest.raises(InputError, match="boundary is 'pad', 'raise' or 'trim'; got 'wrap'"):
         stamp(loaded, x=5, y=5, boundary="wrap")  # type: ignore[arg-type]
 
 
@@ -507,7 +507,7 @@ def test_stamps_are_images_again(loaded: xr.Dataset) -> None:
     np.testing.assert_allclose(found["flux"].values[:, 0], truth["flux"].values, rtol=1e-12)
 
 
-def test_unlabelled_stamps() -> None:
+def test_unlabeled_stamps() -> None:
     """Without WCS and labels the pixels count from the first."""
     plain = xr.DataArray(np.arange(30.0).reshape(5, 6), dims=("y", "x"))
     many = stamps(plain, [(3, 2), (0, 4)], 3)
@@ -605,7 +605,7 @@ def test_only_the_rows_between_the_stamps_are_read(
         np.testing.assert_array_equal(many[i].values, expected(pixels, np.nan, y, x, (31, 31)) if x > -100 else np.nan)
 
 
-# centred stamps
+# centered stamps
 
 
 def stars(where: Any, fwhm: float = 2.3, flux: float = 1000.0, shape: tuple[int, int] = (90, 80)) -> NDArray[Any]:
@@ -623,7 +623,7 @@ STARS = [(20.0, 20.0), (20.5, 50.0), (50.31, 19.77), (49.51, 50.5), (60.13, 70.4
 
 @pytest.mark.parametrize("interpolation", ["lanczos3", "spline"])
 @pytest.mark.parametrize("fwhm", [2.0, 3.0])
-def test_centred_stars(interpolation: Any, fwhm: float) -> None:
+def test_centered_stars(interpolation: Any, fwhm: float) -> None:
     """Their flux to 0.3 %, and their centroid in the middle of the central pixel to 0.005 pixel."""
     image = xr.DataArray(stars(STARS, fwhm), dims=("y", "x"), name="sci")
     many = stamps(image, STARS, 17, centered=True, interpolation=interpolation)
@@ -640,7 +640,7 @@ def test_centred_stars(interpolation: Any, fwhm: float) -> None:
     np.testing.assert_allclose(many["y"].isel(dy=8), [y for _, y in STARS], rtol=1e-12)
 
 
-def test_centred_stamps_are_those_of_align(loaded: xr.Dataset) -> None:
+def test_centered_stamps_are_those_of_align(loaded: xr.Dataset) -> None:
     """The frame, aligned by the same shift, has the same pixels, variance and flags there."""
     rng = np.random.default_rng(1)
     noise = loaded["sci"].copy(data=rng.uniform(50, 90, loaded["sci"].shape).astype("f4"))
@@ -661,7 +661,7 @@ def test_centred_stamps_are_those_of_align(loaded: xr.Dataset) -> None:
     assert np.isfinite(many["sci"].values).any()
 
 
-def test_centred_variance() -> None:
+def test_centered_variance() -> None:
     """Of independent pixels of one variance: the squared weights of the kernel."""
     ones = xr.DataArray(np.ones((40, 40)), dims=("y", "x"))
     many = stamps(xr.Dataset({"sci": ones, "variance": 4 * ones}), [(20.25, 19.5)], 5, centered=True)
@@ -688,7 +688,7 @@ def test_each_image_keeps_its_own_variance() -> None:
             np.testing.assert_array_equal(many[noise[name]], lone["variance"])
 
 
-def test_bad_pixels_of_centred_stamps() -> None:
+def test_bad_pixels_of_centered_stamps() -> None:
     """A bad pixel spoils what it carries weight in, and only there; a mask may be given, or none."""
     image = stars([(20.3, 20.4)])
     image[24, 20] = 1e6
@@ -715,7 +715,7 @@ def test_bad_pixels_of_centred_stamps() -> None:
         stamps(ds, [(20.3, 20.4)], 21, centered=True, mask=own[1:])
 
 
-def test_edges_of_centred_stamps(loaded: xr.Dataset) -> None:
+def test_edges_of_centered_stamps(loaded: xr.Dataset) -> None:
     where = [(0.3, 20.4), (20.3, 47.4), (-30.0, 5.0), (np.nan, 5.0), (-300.0, 5.0)]
     many = stamps(loaded, where, 11, centered=True, mask=False)
     outside = (many["flags"].values & OUTSIDE) > 0
@@ -731,7 +731,7 @@ def test_edges_of_centred_stamps(loaded: xr.Dataset) -> None:
     assert many["stamp_status"].values.tolist() == [edge, edge, off, off, off]
 
 
-def test_centred_stamps_have_no_whole_pixels(loaded: xr.Dataset) -> None:
+def test_centered_stamps_have_no_whole_pixels(loaded: xr.Dataset) -> None:
     many = stamps(loaded, [(10.3, 12.8)], 9, centered=True)
     assert "wcs_header" not in many.attrs
     one = many.isel(source=0).swap_dims(dy="y", dx="x").drop_vars(["ra", "dec"])
@@ -739,7 +739,7 @@ def test_centred_stamps_have_no_whole_pixels(loaded: xr.Dataset) -> None:
         assign_wcs(one, loaded.attrs["wcs_header"])
 
 
-def test_integer_images_are_centred(loaded: xr.Dataset) -> None:
+def test_integer_images_are_centered(loaded: xr.Dataset) -> None:
     whole = loaded["sci"].round().astype(np.int32).drop_attrs()
     found = stamps(whole, [(10.3, 12.8)], 9, centered=True)
     expected_sci = stamps(whole.astype(float), [(10.3, 12.8)], 9, centered=True)
@@ -765,7 +765,7 @@ def test_what_cannot_be_shifted(loaded: xr.Dataset, name: str) -> None:
     assert stamps(CANNOT[name](loaded), [(10.3, 12.8)], 9).sizes["source"] == 1
 
 
-def test_real_stars_are_centred(quadrant_path: Path) -> None:
+def test_real_stars_are_centered(quadrant_path: Path) -> None:
     """Windowed centroids of bright, isolated stars of the real quadrant, before and after; their flux stays."""
     ds = open_quadrant(quadrant_path).isel(y=slice(1000, 1600), x=slice(1000, 1600)).load()
     image = clean(ds, background=background(ds)["background"])
@@ -796,13 +796,13 @@ def test_real_stars_are_centred(quadrant_path: Path) -> None:
 def test_wrong_stamps(loaded: xr.Dataset) -> None:
     with pytest.raises(InputError, match="size is a whole number of pixels"):
         stamps(loaded, [(5, 5)], 0)
-    with pytest.raises(InputError, match=r"dimensions y and x; came \('y',\)"):
+    with pytest.raises(InputError, match=r"dimensions y and x; got \('y',\)"):
         stamps(loaded["sci"].isel(x=0, drop=True), [(5, 5)])
     with pytest.raises(InputError, match="the image has source already"):
         stamps(loaded["sci"].expand_dims(source=2), [(5, 5)])
     with pytest.raises(InputError, match="the image has source, dy, dx already"):
         stamps(stamps(loaded, [(5, 5)], 5).drop_vars(["y", "x"]).expand_dims(y=3, x=3), [(5, 5)])
-    with pytest.raises(InputError, match="interpolation is one of lanczos3, spline; came 'cubic'"):
+    with pytest.raises(InputError, match="interpolation is one of lanczos3, spline; got 'cubic'"):
         stamps(loaded["sci"], [(5, 5)], centered=True, interpolation="cubic")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="positions are"):
         stamps(loaded, [(5, 5, 5)])

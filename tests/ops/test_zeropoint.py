@@ -1,4 +1,4 @@
-"""The zero point of a catalogue of sources."""
+"""The zero point of a catalog of sources."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ZERO, SLOPE = 26.3, -0.07
 
 @pytest.fixture
 def truth() -> xr.Dataset:
-    """A catalogue of stars with two bands."""
+    """A catalog of stars with two bands."""
     rng = np.random.default_rng(8)
     n = 120
     mag_r, color = rng.uniform(14, 18, n), rng.normal(0.6, 0.3, n)
@@ -27,7 +27,7 @@ def truth() -> xr.Dataset:
 
 
 def observed(truth: xr.Dataset, seed: int = 0, zero: float = ZERO) -> xr.Dataset:
-    """What a frame sees of them, in another order, with a few that the catalogue does not have."""
+    """What a frame sees of them, in another order, with a few that the catalog does not have."""
     rng = np.random.default_rng(seed)
     flux = 10 ** (0.4 * (zero + SLOPE * truth["gr"].values - truth["mag_r"].values))
     error = np.sqrt(flux / 6 + 30.0**2)
@@ -46,7 +46,7 @@ def observed(truth: xr.Dataset, seed: int = 0, zero: float = ZERO) -> xr.Dataset
 COLORED: dict[str, Any] = {"mag": "mag_r", "color": ("mag_g", "mag_r")}
 
 
-def test_against_a_catalogue(truth: xr.Dataset) -> None:
+def test_against_a_catalog(truth: xr.Dataset) -> None:
     found = zero_point(observed(truth), truth, **COLORED)
     assert abs(float(found["magzp"]) - ZERO) < 4 * float(found["magzp_err"]) < 0.02
     assert abs(float(found["color_term"]) - SLOPE) < 4 * float(found["color_term_err"]) < 0.03
@@ -58,7 +58,7 @@ def test_against_a_catalogue(truth: xr.Dataset) -> None:
     assert found.sizes == {}
 
 
-def test_a_column_with_the_colour_is_the_same(truth: xr.Dataset) -> None:
+def test_a_column_with_the_color_is_the_same(truth: xr.Dataset) -> None:
     two, one = (zero_point(observed(truth), truth, mag="mag_r", color=c) for c in (("mag_g", "mag_r"), "gr"))
     np.testing.assert_allclose(two["magzp"], one["magzp"], atol=1e-9)
     np.testing.assert_allclose(two["color_term"], one["color_term"], atol=1e-8)
@@ -90,7 +90,7 @@ def test_the_fitted_zero_point_gives_the_magnitudes_back(truth: xr.Dataset) -> N
 
 
 def test_each_epoch_has_its_own(truth: xr.Dataset) -> None:
-    """Against a catalogue, and side by side; NaN rows fill up an epoch."""
+    """Against a catalog, and side by side; NaN rows fill up an epoch."""
     epochs = [observed(truth, i, ZERO - 0.2 * i) for i in range(3)]
     epochs[1] = epochs[1].where(epochs[1]["kron_flux"] > 3000)
     stack = xr.concat(epochs, "time", data_vars="all", coords="different", compat="equals", join="exact")
@@ -128,7 +128,7 @@ def test_rows_stay_lazy(rows: xr.Dataset, chunks: dict[str, int], raising_schedu
         zero_point(rows.chunk(source=10), flux="flux")
 
 
-def test_without_errors_of_the_catalogue(rows: xr.Dataset) -> None:
+def test_without_errors_of_the_catalog(rows: xr.Dataset) -> None:
     found = zero_point(rows.drop_vars("mag_err"), flux="flux", color="color")
     assert (found["magzp_err"] > 0).all()
     assert (found["n_stars"] == 50).all()
@@ -147,11 +147,11 @@ def test_bad_input(rows: xr.Dataset, truth: xr.Dataset) -> None:
         zero_point(rows)
     with pytest.raises(InputError, match="no column 'blue'"):
         zero_point(rows, flux="flux", color="blue")
-    with pytest.raises(InputError, match="a colour is one column, or two to subtract"):
+    with pytest.raises(InputError, match="a color is one column, or two to subtract"):
         zero_point(rows, flux="flux", color=("a", "b", "c"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="n_sigma is positive"):
         zero_point(rows, flux="flux", n_sigma=0)
     with pytest.raises(InputError, match="no sky positions"):
         zero_point(rows.isel(time=0), truth, flux="flux", mag="mag_r")
-    with pytest.raises(InputError, match="no catalogue has a column mag_z"):
+    with pytest.raises(InputError, match="no catalog has a column mag_z"):
         zero_point(observed(truth), truth, mag="mag_z")

@@ -19,7 +19,7 @@ from scipy.special import erf
 
 import ztfxr
 from tests.conftest import WriteFrame
-from ztfxr.arrays.apertures import circle_overlap, sum_apertures
+from ztfxr.arrays.photometry.apertures import circle_overlap, sum_apertures
 from ztfxr.errors import ChunkError, InputError
 from ztfxr.io.backend import open_epochs, open_quadrant
 from ztfxr.ops.background import clean, variance
@@ -38,8 +38,8 @@ POSITIONS = np.array([[20.3, 22.6], [9.5, 11.0], [30.0, 35.49]])
 def gaussian_star(x: float, y: float, flux: float, shape: tuple[int, int] = (NY, NX)) -> NDArray[np.float64]:
     """A star integrated over each pixel exactly."""
 
-    def share(n: int, centre: float) -> NDArray[np.float64]:
-        edges = (np.arange(n + 1) - 0.5 - centre) / (SIGMA * np.sqrt(2))
+    def share(n: int, center: float) -> NDArray[np.float64]:
+        edges = (np.arange(n + 1) - 0.5 - center) / (SIGMA * np.sqrt(2))
         return np.asarray(np.diff(erf(edges)) / 2)
 
     return flux * np.outer(share(shape[0], y), share(shape[1], x))
@@ -326,8 +326,8 @@ def test_nothing_leaks_from_under_the_mask(epochs: xr.Dataset, value: float) -> 
 
 
 def test_coordinates(epochs: xr.Dataset) -> None:
-    catalogue = Table({"x": POSITIONS[:, 0], "y": POSITIONS[:, 1], "name": ["a", "b", "c"]})
-    found = aperture_photometry(epochs, catalogue, radius=4.0)
+    catalog = Table({"x": POSITIONS[:, 0], "y": POSITIONS[:, 1], "name": ["a", "b", "c"]})
+    found = aperture_photometry(epochs, catalog, radius=4.0)
     assert found["source_id"].values.tolist() == ["a", "b", "c"]
     sky = pixel_to_sky(epochs, *POSITIONS.T)
     np.testing.assert_allclose(found["ra"], sky.ra.deg)
@@ -381,12 +381,12 @@ def test_real_star_against_its_surroundings(plain_quadrant_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"radius": 0}, "radius must be positive, in pixels; came 0"),
+        ({"radius": 0}, "radius must be positive, in pixels; got 0"),
         ({"radius": -1.5}, "radius must be positive"),
         ({"radius": np.nan}, "radius must be positive"),
         ({"radius": np.inf}, "radius must be positive"),
-        ({"masked": "corect"}, "masked is 'correct', 'drop' or 'nan'; came 'corect'"),
-        ({"max_masked_fraction": 1.5}, "max_masked_fraction is a fraction from 0 to 1; came 1.5"),
+        ({"masked": "corect"}, "masked is 'correct', 'drop' or 'nan'; got 'corect'"),
+        ({"max_masked_fraction": 1.5}, "max_masked_fraction is a fraction from 0 to 1; got 1.5"),
         ({"mask": FLAT}, "a mask is boolean"),
         ({"positions": {"a": [1]}}, "positions need columns"),
     ],

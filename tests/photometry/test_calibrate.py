@@ -97,7 +97,7 @@ def test_too_few_stars_are_an_error_and_not_a_scale_of_nan():
     assert np.isfinite(ztfxr.photometric_scale(lc.isel(source=slice(20, 24)), min_stars=3)["scale"]).all()
 
 
-def test_zero_point_colour_exposure_and_scatter():
+def test_zero_point_color_exposure_and_scatter():
     lc, _, _ = stars(n_time=2, n_source=3)
     lc = lc.assign_coords(magzp=("time", [26.0, 26.4]), exptime=("time", [30.0, 60.0]), magzprms=("time", [0.02, 0.03]))
     plain = ztfxr.calibrate_flux(lc)

@@ -1,4 +1,4 @@
-"""Forced PSF photometry of labelled images: stacks, differences, frames of their own."""
+"""Forced PSF photometry of labeled images: stacks, differences, frames of their own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import ztfxr
 from benchmarks import _stacks, limits
-from tests.arrays._psf_scenes import draw, gaussian_pixels
+from tests.arrays.psf._scenes import draw, gaussian_pixels
 from ztfxr.errors import ChunkError, InputError
 from ztfxr.schema import FIT_PLANES, STATUS_PLANES, planes_to_bits
 from ztfxr.testing import Optics, make_scene
@@ -476,13 +476,13 @@ def test_frames_on_their_own_pixels(write_frame_in, wcs_header, tmp_path) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"background": "sky"}, "background is 'none', 'global', 'annulus' or 'fit'; came 'sky'"),
-        ({"weights": "flat"}, "weights is 'model' or 'variance'; came 'flat'"),
+        ({"background": "sky"}, "background is 'none', 'global', 'annulus' or 'fit'; got 'sky'"),
+        ({"weights": "flat"}, "weights is 'model' or 'variance'; got 'flat'"),
         ({"annulus": (5, 3)}, "annulus is an inner and a larger outer radius"),
         ({"radius": 0.2}, "radius must be at least 1 pixel"),
         ({"group_radius": -1.0}, "group_radius must not be negative"),
-        ({"max_masked_fraction": 1.0}, "a fraction from 0 to below 1; came 1.0"),
-        ({"refine": 99}, "refine is a number of steps from 0 to 10; came 99"),
+        ({"max_masked_fraction": 1.0}, "a fraction from 0 to below 1; got 1.0"),
+        ({"refine": 99}, "refine is a number of steps from 0 to 10; got 99"),
         ({"correlation": xr.DataArray(np.ones((3, 3)), dims=("a", "b"))}, "correlation is 'measure' or a DataArray"),
         ({"correlation": xr.DataArray(np.ones((2, 3)), dims=("lag_y", "lag_x"))}, "correlation has odd lengths"),
         ({"reference_psf": psf()}, "reference_psf is for difference images, in place of psf"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ztfxr
-from ztfxr.arrays.injection import add_stamps, light_at
+from ztfxr.arrays.photometry.injection import add_stamps, light_at
 from ztfxr.errors import InputError
 from ztfxr.testing import Detector, Optics, make_scene, true_psf
 

@@ -1,4 +1,4 @@
-"""PSFs as labelled data: built, evaluated, carried into difference images."""
+"""PSFs as labeled data: built, evaluated, carried into difference images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import signal
 
 import ztfxr
-from tests.arrays._psf_scenes import draw, gaussian_pixels
+from tests.arrays.psf._scenes import draw, gaussian_pixels
 from ztfxr.errors import ChunkError, InputError
 from ztfxr.testing import make_scene
 
@@ -121,9 +121,9 @@ def test_without_a_gain_the_sky_is_the_noise() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"order": 4}, "order must be 0, 1, 2 or 3 or auto; came 4"),
-        ({"max_order": -1}, "max_order must be 0, 1, 2 or 3; came -1"),
-        ({"radius": 50}, "radius is a whole number of pixels from 3 to 20; came 50"),
+        ({"order": 4}, "order must be 0, 1, 2 or 3 or auto; got 4"),
+        ({"max_order": -1}, "max_order must be 0, 1, 2 or 3; got -1"),
+        ({"radius": 50}, "radius is a whole number of pixels from 3 to 20; got 50"),
         ({"n_stars": 1}, "n_stars must be at least 3"),
         ({"min_snr": 0.0}, "min_snr positive"),
     ],
@@ -180,10 +180,10 @@ def test_psf_at_follows_the_psf(gaussian_psf: xr.DataArray, lazy: bool) -> None:
 @pytest.mark.parametrize(
     ("psf", "message"),
     [
-        (xr.DataArray(np.ones((4, 5)), dims=("psf_y", "psf_x")), "of odd lengths; came {'psf_y': 4, 'psf_x': 5}"),
+        (xr.DataArray(np.ones((4, 5)), dims=("psf_y", "psf_x")), "of odd lengths; got {'psf_y': 4, 'psf_x': 5}"),
         (xr.DataArray(np.ones((5, 5)), dims=("y", "x")), "stamp with dimensions"),
         (xr.Dataset(), "a PSF is a Dataset of ztfxr.build_psf"),
-        (np.ones((5, 5)), "came ndarray"),
+        (np.ones((5, 5)), "got ndarray"),
     ],
 )
 def test_what_is_no_psf(psf: object, message: str) -> None:
@@ -198,9 +198,9 @@ def test_a_thinned_grid_is_refused() -> None:
 
 
 def test_bad_positions_and_sizes(gaussian_psf: xr.DataArray) -> None:
-    with pytest.raises(InputError, match="size is odd; came 0 dimensions and size 4"):
+    with pytest.raises(InputError, match="size is odd; got 0 dimensions and size 4"):
         ztfxr.psf_at(gaussian_psf, 1, 2, size=4)
-    with pytest.raises(InputError, match="came 2 dimensions"):
+    with pytest.raises(InputError, match="got 2 dimensions"):
         ztfxr.psf_at(gaussian_psf, [[1.0]], [[2.0]])
 
 

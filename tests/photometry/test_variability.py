@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import ztfxr
-from ztfxr.arrays import variability as stats
+from ztfxr.arrays.curves import variability as stats
 
 
 def curves(n_time=60, n_source=200, seed=0):

@@ -97,7 +97,7 @@ def test_paths_of_a_pattern_are_looked_up_late(tmp_path):
     [
         ({"difference": {"kernel": 7}}, "difference has no option kernel; its options are kernel_size"),
         ({"difference": {"variance": 7}}, "difference has no option variance"),
-        ({"photometry": {"method": "eye"}}, "method is 'aperture' or 'psf'; came 'eye'"),
+        ({"photometry": {"method": "eye"}}, "method is 'aperture' or 'psf'; got 'eye'"),
         ({"photometry": {"method": "psf", "masked": "drop"}}, "photometry by psf has no option masked"),
         ({"noise": "much"}, "noise is one of"),
         ({"align": "hand"}, "align is None or one of"),
@@ -121,7 +121,7 @@ def test_what_is_wrong_with_a_job(options, message):
     [
         ("{", "not JSON"),
         (json.dumps({"ztfxr_job": 2, "frames": "a", "positions": PAIRS}), "not a job of format 1"),
-        (json.dumps({"frames": "a", "positions": PAIRS, "colour": 1}), r"unknown: \['colour'\]"),
+        (json.dumps({"frames": "a", "positions": PAIRS, "color": 1}), r"unknown: \['color'\]"),
         (json.dumps({"frames": "a"}), r"missing: \['positions'\]"),
     ],
 )

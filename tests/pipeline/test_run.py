@@ -66,7 +66,7 @@ def test_numbers_are_those_of_the_functions(made, undisturbed):
     assert found["flux"].attrs["units"] == "DN"
 
 
-def test_store_is_labelled_and_says_where_it_is_from(made, undisturbed):
+def test_store_is_labeled_and_says_where_it_is_from(made, undisturbed):
     tree = ztfxr.open_zarr(undisturbed)
     assert set(tree.children) == {"epochs", "lightcurve", "kernels", "stamps", "reference"}
     epochs = tree["epochs"].to_dataset()

@@ -35,7 +35,7 @@ def header() -> fits.Header:
 
 
 def pixels_at(ax: Any, x: float, y: float) -> np.ndarray:
-    """The rendered RGBA colour at a position of the Axes."""
+    """The rendered RGBA color at a position of the Axes."""
     canvas = ax.figure.canvas
     canvas.draw()
     column, row = ax.transData.transform((x, y))
@@ -100,7 +100,7 @@ def test_stretches(stretch: Any, middle: float) -> None:
 
 
 @pytest.mark.parametrize("stretch", ["linear", "sqrt", "log", "asinh", "sinh", "squared"])
-def test_nan_pixels_have_the_bad_colour_under_every_stretch(stretch: Any) -> None:
+def test_nan_pixels_have_the_bad_color_under_every_stretch(stretch: Any) -> None:
     one = image()
     one[3:6, 3:6] = np.nan
     one[8:11, 3:6] = np.inf
@@ -154,7 +154,7 @@ def test_cross_of_a_dataset_that_records_it() -> None:
     assert ax.lines[0].get_xdata()[0] == 512.0
 
 
-def test_colour_bar_has_the_unit() -> None:
+def test_color_bar_has_the_unit() -> None:
     ax = show(image())
     assert ax.images[0].colorbar.ax.get_ylabel() == "science image (DN)"
     assert show(image(), colorbar=False).images[0].colorbar is None
@@ -282,7 +282,7 @@ def test_wcs_axes_put_sky_and_pixels_in_one_place() -> None:
         ({"mask": xr.Dataset({"a": image()})}, "1 to 16 boolean variables; a is float32"),
         ({"mask": xr.Dataset()}, "boolean variables; this one has 0"),
         ({"max_pixels": 0}, "max_pixels is a whole number"),
-        ({"catalogs": xr.Dataset({"x": ("source", [1.0])})}, "catalogue has neither x_centroid"),
+        ({"catalogs": xr.Dataset({"x": ("source", [1.0])})}, "catalog has neither x_centroid"),
         ({"catalogs": {"mine": xr.Dataset({"mag": ("source", [1.0])})}}, "mine has neither .*its columns are mag"),
         ({"mask": (image() > 0).expand_dims(time=2)}, "the mask has dimensions"),
     ],
@@ -333,7 +333,7 @@ def legend_of(figure: Any) -> dict[str, Any]:
     return {text.get_text(): handle for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)}
 
 
-def test_planes_have_a_colour_each_and_a_legend() -> None:
+def test_planes_have_a_color_each_and_a_legend() -> None:
     ax = show(flagged(), mask=True)
     rgba = np.asarray(ax.images[1].get_array())
     entries = legend_of(ax.figure)
@@ -357,7 +357,7 @@ def test_planes_by_name_and_by_value(mask: Any) -> None:
     assert np.array_equal(np.asarray(ax.images[1].get_array())[..., 3] > 0, (flagged().flags & 256).values > 0)
 
 
-def test_a_plane_keeps_its_colour() -> None:
+def test_a_plane_keeps_its_color() -> None:
     alone, among = show(flagged(), mask="saturated"), show(flagged(), mask=["tracks", "saturated"])
     assert np.array_equal(alone.images[1].get_array()[12, 0], among.images[1].get_array()[12, 0])
 
@@ -375,7 +375,7 @@ def test_legend_of_given_axes_is_in_them() -> None:
     ax.figure.canvas.draw()
 
 
-# catalogues
+# catalogs
 
 
 def sources(**columns: Any) -> xr.Dataset:
@@ -392,13 +392,13 @@ def marks(ax: Any, name: str) -> Any:
 
 def test_sources_are_marked_where_their_pixels_are() -> None:
     ax = show(image(), catalogs=sources())
-    assert marks(ax, "catalogue").tolist() == [[510.0, 1005.0], [520.5, 1020.0], [540.0, 1030.0]]
-    assert list(legend_of(ax.figure)) == ["catalogue (3)"]
+    assert marks(ax, "catalog").tolist() == [[510.0, 1005.0], [520.5, 1020.0], [540.0, 1030.0]]
+    assert list(legend_of(ax.figure)) == ["catalog (3)"]
     assert ax.get_xlim() == (499.5, 549.5)
     assert ax.get_ylim() == (999.5, 1039.5)
 
 
-def test_catalogues_by_name_have_a_colour_each() -> None:
+def test_catalogs_by_name_have_a_color_each() -> None:
     few = sources().isel(source=[0])
     for catalogs in ({"sep": sources(), "few": few}, xr.DataTree.from_dict({"sep": sources(), "few": few})):
         ax = show(image(), catalogs=catalogs)
@@ -422,7 +422,7 @@ def test_sky_positions_are_marked_by_the_wcs(kind: str) -> None:
     }[kind]
     for options in ({}, {"wcs_axes": True}, {"max_pixels": 9}):
         ax = show(one, catalogs=catalog, **options)
-        np.testing.assert_allclose(marks(ax, "catalogue"), [[510.0, 1005.0], [530.0, 1030.0]], atol=1e-5)
+        np.testing.assert_allclose(marks(ax, "catalog"), [[510.0, 1005.0], [530.0, 1030.0]], atol=1e-5)
     with pytest.raises(MissingWCSError):
         show(image(), catalogs=catalog)
 
@@ -431,7 +431,7 @@ def test_shapes_are_ellipses_in_pixels() -> None:
     shape = {"semimajor_axis": [4.0, 2.0, np.nan, 1, 1], "semiminor_axis": [1.0, 2.0, 1.0, 1, 1]}
     ax = show(image(), catalogs=sources(**shape, orientation=[30.0, 0.0, 0.0, 0, 0]), cmap="gray", vmin=0, vmax=1e6)
     (ellipses,) = ax.collections
-    assert marks(ax, "catalogue").tolist() == [[540.0, 1030.0]]
+    assert marks(ax, "catalog").tolist() == [[540.0, 1030.0]]
     angle = np.deg2rad(30)
     outline = [(510 + r * np.cos(a), 1005 + r * np.sin(a)) for r, a in ((12, angle), (3, angle + np.pi / 2))]
     for place in outline:
@@ -444,7 +444,7 @@ def test_shapes_are_ellipses_in_pixels() -> None:
 
 
 def ellipse_near(ax: Any, place: tuple[float, float]) -> bool:
-    """Whether a coloured line passes within two rendered pixels of a position on the black image."""
+    """Whether a colored line passes within two rendered pixels of a position on the black image."""
     ax.figure.canvas.draw()
     column, row = ax.transData.transform(place)
     rendered = np.asarray(ax.figure.canvas.buffer_rgba())[::-1].astype(int)
@@ -452,7 +452,7 @@ def ellipse_near(ax: Any, place: tuple[float, float]) -> bool:
     return bool((near.max(axis=-1) - near.min(axis=-1) > 60).any())
 
 
-def test_an_image_with_its_catalogues_in_one_tree() -> None:
+def test_an_image_with_its_catalogs_in_one_tree() -> None:
     tree = xr.DataTree.from_dict({"image": flagged(), "sep": sources(), "few": sources().isel(source=[1])})
     before = tree.copy(deep=True)
     ax = show(tree, mask="tracks", catalogs={"mine": sources().isel(source=[2])})
@@ -460,7 +460,7 @@ def test_an_image_with_its_catalogues_in_one_tree() -> None:
     xr.testing.assert_identical(tree, before)
 
 
-def test_catalogues_of_a_stack_go_with_their_epochs() -> None:
+def test_catalogs_of_a_stack_go_with_their_epochs() -> None:
     per_epoch = xr.Dataset(
         {k: (("time", "source"), [[v], [v + 1]]) for k, v in (("x_centroid", 510), ("y_centroid", 1010))}
     )
@@ -482,7 +482,7 @@ def test_before_and_after_share_limits_and_axes() -> None:
         np.testing.assert_allclose((norm.vmin, norm.vmax), expected)
     axes[0].set_xlim(510, 520)
     assert axes[1].get_xlim() == (510, 520)
-    assert all(len(marks(ax, "catalogue")) == 3 for ax in axes)
+    assert all(len(marks(ax, "catalog")) == 3 for ax in axes)
 
 
 def test_titles_of_a_comparison() -> None:
@@ -608,8 +608,8 @@ def test_a_mosaic_is_drawn_with_north_up_and_east_right() -> None:
     box = ax.get_window_extent()
     rows = [rendered.shape[0] - 1 - int(box.y0 + f * box.height) for f in (0.75, 0.25)]
     columns = [int(box.x0 + f * box.width) for f in (0.25, 0.75)]
-    grey = [[round(float(rendered[row, column, 0]) * 4 / 255) for column in columns] for row in rows]
-    assert grey == [[2, 1], [3, 4]]
+    gray = [[round(float(rendered[row, column, 0]) * 4 / 255) for column in columns] for row in rows]
+    assert gray == [[2, 1], [3, 4]]
 
 
 def test_ellipses_and_veils_follow_a_mosaic() -> None:

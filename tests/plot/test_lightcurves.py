@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from tests.plot.conftest import MJD, NT, by_label, lightcurve, times
-from ztfxr.arrays.smooth import smooth_nights
+from ztfxr.arrays.curves.smooth import smooth_nights
 from ztfxr.errors import InputError
 from ztfxr.plot import FILTER_COLORS, plot_lightcurve
 from ztfxr.plot.lightcurves import plot_packets, plot_smooth
@@ -63,7 +63,7 @@ def test_all_sources_up_to_eight() -> None:
     assert by_label(plot_lightcurve(lightcurve(sources=2), source=1))["ztfr"].lines[0].get_ydata()[0] == 110.0
 
 
-def test_filters_of_a_mapping_a_tree_and_along_time_have_their_colours() -> None:
+def test_filters_of_a_mapping_a_tree_and_along_time_have_their_colors() -> None:
     two = {band: lightcurve(band) for band in ("ztfg", "ztfi")}
     mixed = lightcurve().assign_coords(filter=("time", ["ztfg", "ztfi", "ztfg", "ztfi", "ztfi"]))
     for lc in (two, xr.DataTree.from_dict({"/": xr.Dataset(), **two}), mixed):

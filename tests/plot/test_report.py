@@ -14,7 +14,7 @@ import xarray as xr
 from scipy import ndimage
 
 from tests.plot.conftest import times
-from ztfxr.arrays.basis import exponents
+from ztfxr.arrays.polynomials import exponents
 from ztfxr.dia.difference import difference
 from ztfxr.errors import InputError
 from ztfxr.plot.report import kernel_at, report, support
@@ -59,7 +59,7 @@ def test_the_worst_epoch_is_drawn_with_the_stack(tmp_path: Path) -> None:
     assert "epoch 3" in first
     assert "2021-07-04" in first
     assert np.array_equal(np.isnan(axes[first].images[0].get_array().filled(np.nan)), np.isnan(diff.difference[3]))
-    assert {"the numbers", "kernel through its centre", "noise ratio", "lost pixels (%)"} <= set(axes)
+    assert {"the numbers", "kernel through its center", "noise ratio", "lost pixels (%)"} <= set(axes)
     drawn = axes["kernel sum"].lines[0]
     np.testing.assert_allclose(drawn.get_ydata(), diff.kernel_sum)
     assert axes["noise ratio"].lines[1].get_ydata()[0] == diff.noise_ratio[3]
@@ -80,7 +80,7 @@ def test_the_numbers_are_those_of_the_dataset() -> None:
     assert f"{float(one.lost_fraction):.1%}" in good
 
 
-def test_the_histogram_is_normalised_and_states_the_width() -> None:
+def test_the_histogram_is_normalized_and_states_the_width() -> None:
     ax = axes_of(report(make_diff(), epoch=0))["pulls (end bins: all beyond)"]
     labels = ax.get_legend_handles_labels()[1]
     assert "unit Gaussian" in labels
@@ -101,7 +101,7 @@ def kernels_of(figure: Any) -> list[Any]:
     return [ax for ax in figure.axes if any(t.startswith("Σ") for t in texts(ax))]
 
 
-def test_kernels_at_the_centre_and_the_corners() -> None:
+def test_kernels_at_the_center_and_the_corners() -> None:
     diff = make_diff()
     panels = kernels_of(report(diff, epoch=2))
     assert len(panels) == 5

@@ -42,14 +42,14 @@ def test_triplet_cuts_every_image_at_the_same_absolute_pixels() -> None:
 
 
 @pytest.mark.parametrize(("n", "size"), [(7, 3), (7, 4), (8, 3), (8, 4)])
-def test_triplet_default_centre_gives_the_asked_size(n: int, size: int) -> None:
+def test_triplet_default_center_gives_the_asked_size(n: int, size: int) -> None:
     one = xr.DataArray(np.random.default_rng(0).normal(size=(n, n)), dims=("y", "x"))
     axes = plot_triplet(one, one, one, size=size)
     assert all(ax.images[0].get_array().shape == (size, size) for ax in axes)
     assert not axes[0].lines
 
 
-def test_triplet_is_centred_on_the_stamp() -> None:
+def test_triplet_is_centered_on_the_stamp() -> None:
     stamp = image(stamp_x=510.0, stamp_y=1010.0)
     axes = plot_triplet(stamp, image(), image(), size=5)
     assert tuple(axes[2].images[0].get_extent()) == (507.5, 512.5, 1007.5, 1012.5)
@@ -77,7 +77,7 @@ def test_unusable_triplets() -> None:
         plot_triplet(science, image(), difference, time=9)
     with pytest.raises(InputError, match="the difference of 2021-07-02"):
         plot_triplet(science, image(), difference.isel(time=slice(1, None)), time=0)
-    with pytest.raises(InputError, match="three axes; came 2"):
+    with pytest.raises(InputError, match="three axes; got 2"):
         plot_triplet(science, image(), difference, time=0, axes=list(plt.subplots(1, 2)[1]))
     with pytest.raises(OutsideFrameError, match="x = 50 is outside the image, which spans 500 to 549"):
         plot_triplet(science, image(), difference, time=0, position=(50, 1010))

@@ -234,9 +234,9 @@ def test_a_failure_leaves_nothing_behind(frame: xr.Dataset, tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: f.expand_dims("time"), r"is on \(y, x\); came .*'time', 'y', 'x'"),
-        (lambda f: f.assign(flux=("source", [1.0])), r"came \{'flux': \('source',\)\}.*to_zarr"),
-        (lambda f: f.drop_vars(list(f.data_vars)), "came no variable"),
+        (lambda f: f.expand_dims("time"), r"is on \(y, x\); got .*'time', 'y', 'x'"),
+        (lambda f: f.assign(flux=("source", [1.0])), r"got \{'flux': \('source',\)\}.*to_zarr"),
+        (lambda f: f.drop_vars(list(f.data_vars)), "got no variable"),
         (lambda f: f.isel(y=slice(0, 0)), "the image has no pixels"),
         (lambda f: f.assign(wave=f["sci"] * 1j), r"no pixels of dtype complex64 \(wave\)"),
     ],

@@ -105,7 +105,7 @@ def test_an_independent_reader(catalog: xr.Dataset, tmp_path: Path) -> None:
     assert found[0].meta["text"] == "a"
 
 
-def test_an_empty_catalogue_is_a_file_without_regions(catalog: xr.Dataset, tmp_path: Path) -> None:
+def test_an_empty_catalog_is_a_file_without_regions(catalog: xr.Dataset, tmp_path: Path) -> None:
     ztfxr.to_regions(catalog.isel(source=[]), tmp_path / "a.reg", label="name")
     assert parse(tmp_path / "a.reg")[2] == []
 
@@ -113,9 +113,9 @@ def test_an_empty_catalogue_is_a_file_without_regions(catalog: xr.Dataset, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"frame": "galactic"}, "frame is 'icrs', 'fk5' or 'physical'; came 'galactic'"),
+        ({"frame": "galactic"}, "frame is 'icrs', 'fk5' or 'physical'; got 'galactic'"),
         ({"color": "red\nimage"}, "color is a name or #rrggbb"),
-        ({"label": "title"}, "the catalogue has no column 'title'; it has x_centroid"),
+        ({"label": "title"}, "the catalog has no column 'title'; it has x_centroid"),
         ({"radius": 3 * u.pix}, r"radius=3\.0 pix is not in arcsec"),
         ({"radius": "width"}, "no column 'width'"),
     ],

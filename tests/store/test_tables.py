@@ -1,4 +1,4 @@
-"""Catalogues, matches and light curves as Table, DataFrame and Parquet."""
+"""Catalogs, matches and light curves as Table, DataFrame and Parquet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ztfxr.errors import InputError, StoreError
 
 @pytest.fixture
 def catalog() -> xr.Dataset:
-    """A catalogue of every dtype, with units, flags and one lazy column."""
+    """A catalog of every dtype, with units, flags and one lazy column."""
     columns = {
         "source_id": np.array([2**60 + 1, 5, 7]),
         "mag": np.array([18.5, np.nan, 20.0], dtype=np.float32),
@@ -53,7 +53,7 @@ def curve() -> xr.Dataset:
     )
 
 
-def test_a_catalogue_as_a_table(catalog: xr.Dataset) -> None:
+def test_a_catalog_as_a_table(catalog: xr.Dataset) -> None:
     table = catalog.ztf.to_table()
     assert set(table.colnames) == set(map(str, catalog.variables))
     for name in ("ra", "dec", "source_id", "mag", "name", "status", "good", "flux"):
@@ -69,7 +69,7 @@ def test_a_catalogue_as_a_table(catalog: xr.Dataset) -> None:
 
 @pytest.mark.parametrize("suffix", ["fits", "ecsv"])
 def test_astropy_writes_the_table_and_we_read_it(catalog: xr.Dataset, tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"catalogue.{suffix}"
+    path = tmp_path / f"catalog.{suffix}"
     # FITS knows no text but ASCII.
     catalog["name"] = ("source", np.array(["a", "", "b c"]))
     ztfxr.to_table(catalog).write(path, format="fits" if suffix == "fits" else "ascii.ecsv")

@@ -265,7 +265,7 @@ def test_newer_format(stack: xr.Dataset, place: Any, kind: str, monkeypatch: pyt
 
 
 def test_no_store(stack: xr.Dataset) -> None:
-    with pytest.raises(InputError, match=r"a store is a path, a URL, .*; came dict"):
+    with pytest.raises(InputError, match=r"a store is a path, a URL, .*; got dict"):
         to_zarr(stack, {})
     with pytest.raises(InputError, match="fsspec knows no nonsense://"):
         to_zarr(stack, "nonsense://me:secret@host/s.zarr")
@@ -339,7 +339,7 @@ def test_two_writers(stack: xr.Dataset, place: Any, monkeypatch: pytest.MonkeyPa
 
 def test_named_repositories(place: Any, tmp_path: Path) -> None:
     place("named")
-    with pytest.raises(StoreError, match=r"a folder or s3://BUCKET/PREFIX; came ftp://"):
+    with pytest.raises(StoreError, match=r"a folder or s3://BUCKET/PREFIX; got ftp://"):
         open_zarr("icechunk::ftp://host/x")
     (tmp_path / "empty").mkdir()
     with pytest.raises(StoreError, match="cannot be opened as an icechunk repository"):

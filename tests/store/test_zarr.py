@@ -189,10 +189,10 @@ def test_no_sky_planes_on_disk(stack, tmp_path):
         {"y": slice(5, 5)},
     ],
 )
-@pytest.mark.parametrize("labelled", [True, False])
-def test_wcs_of_slices(stack, tmp_path, window, labelled):
+@pytest.mark.parametrize("labeled", [True, False])
+def test_wcs_of_slices(stack, tmp_path, window, labeled):
     cut = stack.isel(window)
-    cut = cut if labelled else cut.drop_vars(["x", "y"])
+    cut = cut if labeled else cut.drop_vars(["x", "y"])
     to_zarr(cut, tmp_path / "s.zarr")
     back = open_zarr(tmp_path / "s.zarr")
     xr.testing.assert_identical(back, cut)
@@ -205,7 +205,7 @@ def test_wcs_of_slices(stack, tmp_path, window, labelled):
 def test_window_at_negative_pixels(stack, tmp_path):
     frame = stack.isel(y=slice(0, 40), x=slice(0, 50)).drop_vars(["ra", "dec"])
     stamp = assign_wcs(frame.assign_coords(x=np.arange(50) - 7, y=np.arange(40) - 20), cards())
-    for name, obj in {"labelled": stamp, "bare": stamp.drop_vars(["x", "y"])}.items():
+    for name, obj in {"labeled": stamp, "bare": stamp.drop_vars(["x", "y"])}.items():
         to_zarr(obj, tmp_path / name)
         back = open_zarr(tmp_path / name)
         assert back.xindexes["ra"].transform.window.start == (-20, -7)
@@ -242,12 +242,12 @@ def test_labels_without_index_stay_plain(stack, tmp_path):
 
 
 def test_store_cut_by_another_tool(stack, tmp_path):
-    for name, obj in {"labelled": stack, "bare": stack.drop_vars(["x", "y"])}.items():
+    for name, obj in {"labeled": stack, "bare": stack.drop_vars(["x", "y"])}.items():
         to_zarr(obj[["kernel", "mask"]].drop_vars(["filter", "note"]), tmp_path / name)
         plain = xr.open_zarr(tmp_path / name, consolidated=False, chunks=None).drop_encoding()
         cut = plain.isel(x=slice(100, 120))
         cut.to_zarr(tmp_path / f"{name}-cut", zarr_format=3, consolidated=False)
-    right = open_zarr(tmp_path / "labelled-cut")
+    right = open_zarr(tmp_path / "labeled-cut")
     assert right.xindexes["ra"].equals(stack.isel(x=slice(100, 120)).xindexes["ra"])
     with pytest.raises(StoreError, match="does not fit the pixels"):
         open_zarr(tmp_path / "bare-cut")
@@ -374,7 +374,7 @@ def test_data_array(stack, tmp_path):
     xr.testing.assert_identical(open_zarr(tmp_path / "s.zarr").sci, stack.sci)
     with pytest.raises(InputError, match="no name"):
         to_zarr(stack.sci.rename(None), tmp_path / "u.zarr")
-    with pytest.raises(InputError, match="came ndarray"):
+    with pytest.raises(InputError, match="got ndarray"):
         to_zarr(stack.sci.values, tmp_path / "u.zarr")
     assert siblings(tmp_path) == {"s.zarr"}
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ztfxr.arrays.basis import order_of, polynomial_terms
-from ztfxr.arrays.cutouts import unit_position
+from ztfxr.arrays.matching.cutouts import unit_position
+from ztfxr.arrays.polynomials import order_of, polynomial_terms
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE
 from ztfxr.ops.background import get_image, get_mask
 from ztfxr.ops.background import variance as noise_model
+from ztfxr.ops.mapping import IMAGE
 from ztfxr.ops.positions import pixel_origin
 
 __all__ = [
@@ -90,7 +90,7 @@ def known_variance(obj: xr.Dataset | xr.DataArray, given: xr.DataArray | None, n
 
 
 def has_variance(obj: xr.Dataset | xr.DataArray, given: xr.DataArray | None) -> bool:
-    """Whether somebody said what the variance is, so that it is neither modelled nor measured."""
+    """Whether somebody said what the variance is, so that it is neither modeled nor measured."""
     return given is not None or (isinstance(obj, xr.Dataset) and "variance" in obj)
 
 

@@ -8,16 +8,15 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.decorrelate import decorrelated, effective_psf, noise_ratio, whitening_kernel
+from ztfxr.arrays.matching.decorrelate import decorrelated, effective_psf, noise_ratio, whitening_kernel
+from ztfxr.arrays.types import Bools, Floats
 from ztfxr.dia._pair import KernelFrame
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
+from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
 
 __all__ = ["decorrelate"]
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 _PSF = ("psf_y", "psf_x")
 _OUTPUTS: dict[str, tuple[str, ...]] = {
@@ -59,7 +58,7 @@ def decorrelate(
     -------
     xarray.Dataset
         `diff` with `difference`, `difference_variance` and `mask` replaced, and `decorrelation_kernel` (phi_y, phi_x)
-        at the image's centre. The whitening kernel sums to 1: fluxes stay on the science scale, in the effective PSF
+        at the image's center. The whitening kernel sums to 1: fluxes stay on the science scale, in the effective PSF
         `psf_difference`, which is the PSF convolved with it (and with the matching kernel, where `science_convolved`).
         `model_error`, which is of the difference as it was, is left out. Masked pixels enter as zero and the mask grows
         by what the kernel reaches; NaN where `mask` is True. An epoch without a difference stays as it is; one whose
@@ -104,7 +103,7 @@ def _check(diff: xr.Dataset, size: int, psf: xr.DataArray | None) -> None:
     if "decorrelation_kernel" in diff:
         raise InputError("this difference has been decorrelated already: its noise is white")
     if size < 1 or size % 2 == 0:
-        raise InputError(f"size must be odd, so that the kernel has a centre; came {size}: use {size + 1}")
+        raise InputError(f"size must be odd, so that the kernel has a center; got {size}: use {size + 1}")
     if psf is not None:
         require_psf(psf)
 
@@ -113,7 +112,7 @@ def require_psf(psf: xr.DataArray, name: str = "psf") -> None:
     """Raise `InputError` where a PSF has not the dims psf_y and psf_x, of odd lengths."""
     if not set(_PSF) <= set(psf.dims) or any(psf.sizes[d] % 2 == 0 for d in _PSF):
         raise InputError(
-            f"{name} has the dimensions (psf_y, psf_x), perhaps after time, of odd lengths; came {dict(psf.sizes)}"
+            f"{name} has the dimensions (psf_y, psf_x), perhaps after time, of odd lengths; got {dict(psf.sizes)}"
         )
 
 
@@ -133,7 +132,7 @@ def _one_epoch(
     difference: NDArray[Any],
     variance: NDArray[Any],
     bad: Bools,
-    science_convolved: NDArray[np.bool_],
+    science_convolved: Bools,
     status: NDArray[np.uint16],
     coefficients: Floats,
     science_variance: NDArray[Any],
@@ -156,10 +155,10 @@ def _one_epoch(
     if not np.isfinite(ratio):
         return _nothing(difference.shape, size, psf, int(status) | planes_to_bits(["too_few_pixels"], STATUS_PLANES))
     white = decorrelated(difference, variance, bad, kernels, ratio=ratio, size=size)
-    centre = whitening_kernel(kernels[0], ratio, size)
-    acting = (centre, kernels[0]) if science_convolved else (centre,)
+    center = whitening_kernel(kernels[0], ratio, size)
+    acting = (center, kernels[0]) if science_convolved else (center,)
     spread = effective_psf(psf, *acting) if psf.ndim == 2 else psf
-    return white.difference, white.variance, white.bad, centre, np.uint16(status), spread
+    return white.difference, white.variance, white.bad, center, np.uint16(status), spread
 
 
 def _level(variance: NDArray[Any], bad: Bools) -> float:

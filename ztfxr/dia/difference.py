@@ -9,8 +9,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.basis import n_terms
-from ztfxr.arrays.match import MAX_KERNEL_SIZE, Image, Matched, MatchError, MatchOptions, match
+from ztfxr.arrays.matching.match import MAX_KERNEL_SIZE, Image, Matched, MatchOptions, match
+from ztfxr.arrays.no_solution import NoSolutionError
+from ztfxr.arrays.polynomials import n_terms
+from ztfxr.arrays.types import Bools, Floats
 from ztfxr.dia._pair import (
     bare,
     epoch_results,
@@ -24,16 +26,14 @@ from ztfxr.dia._pair import (
     reference_mask as own_reference_mask,
 )
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import get_image, get_mask
+from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
 from ztfxr.wcs import same_grid
 
 __all__ = ["difference", "pair_inputs"]
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 _OUTPUTS: dict[str, tuple[str, ...]] = {
     "difference": IMAGE,
@@ -106,7 +106,7 @@ def difference(
     kernel_size
         Pixels along the kernel's side, odd, or ``"auto"``: from the two PSF widths, measured on stars. It must hold
         the difference of the PSFs and any shift between the images. Default: auto on frames, 9 on cut-outs. With auto,
-        kernels are returned centred in 25 × 25 pixels.
+        kernels are returned centered in 25 × 25 pixels.
     kernel_order
         Spatial order of the kernel over the image, 0 to 3, or ``"auto"``: the highest whose terms are significant.
         Default: auto on frames, 0 on cut-outs.
@@ -123,7 +123,7 @@ def difference(
         Which image the kernel acts on; ``"auto"`` takes the sharper one. The result is on the science scale in any
         case. Default: auto on frames, reference on cut-outs.
     weights
-        ``"variance"``: each pixel weighs as its noise says, by its neighbours' variance where that is alike: its own
+        ``"variance"``: each pixel weighs as its noise says, by its neighbors' variance where that is alike: its own
         may follow its own photons, which would make the background too low. For a constant kernel over all pixels,
         pixels of like signal in the reference share a mean weight where their weights are alike, so that a stack shares
         the reference's part of the equations between epochs; the kernel is as precise to a few per cent.
@@ -155,7 +155,7 @@ def difference(
     -------
     xarray.Dataset
         `difference` and `difference_variance` on the science flux scale, NaN where `mask` is True; `kernel` with
-        `kernel_err` (ky, kx) at the image's centre, in the convention of a convolution; `kernel_coeff` (kterm, ky, kx)
+        `kernel_err` (ky, kx) at the image's center, in the convention of a convolution; `kernel_coeff` (kterm, ky, kx)
         and `background_coeff` with errors (term), for the terms 1, u, v, u², uv, v², … with u, v in [-1, 1] along x
         and y; `kernel_sum`, the photometric scale; reduced `chi2` of the solution, `noise_ratio` of the whole
         difference, `lost_fraction`, cut-outs used and rejected, `condition`; and `epoch_status`: an epoch that cannot
@@ -209,7 +209,7 @@ def difference(
     kwargs = {"options": options, "n_modes": sizes.get("mode", 0)}
     outputs = _WITH_MODES if model_error else _OUTPUTS
     found = apply_images(_one_epoch, *inputs, inputs=core, outputs=outputs, sizes=sizes, kwargs=kwargs)
-    return _labelled(found, science, inputs[0], options, size, exclude_radius)
+    return _labeled(found, science, inputs[0], options, size, exclude_radius)
 
 
 def pair_inputs(
@@ -243,7 +243,7 @@ def pair_inputs(
     return inputs, _options(sci.sizes["y"] * sci.sizes["x"] > _FRAME_PIXELS, **options)
 
 
-def _labelled(
+def _labeled(
     found: dict[str, xr.DataArray],
     science: xr.Dataset | xr.DataArray,
     sci: xr.DataArray,
@@ -292,7 +292,7 @@ def _options(
     background_order = (3 if frame else 1) if background_order is None else background_order
     if kernel_size != "auto" and (kernel_size < 1 or kernel_size % 2 == 0):
         raise InputError(
-            f"kernel_size must be odd, so that the kernel has a centre; came {kernel_size}: use {kernel_size + 1}"
+            f"kernel_size must be odd, so that the kernel has a center; got {kernel_size}: use {kernel_size + 1}"
         )
     orders = {
         "kernel_order": kernel_order,
@@ -301,7 +301,7 @@ def _options(
     }
     for name, order in orders.items():
         if order != "auto" and not 0 <= order <= 3:
-            raise InputError(f"{name} must be 0, 1, 2 or 3; came {order}")
+            raise InputError(f"{name} must be 0, 1, 2 or 3; got {order}")
     if rest.get("smoothing", 0) < 0 or rest.get("cutout_size", 3) < 3 or rest.get("n_cutouts", 1) < 1:
         raise InputError("smoothing must be at least 0, cutout_size at least 3 and n_cutouts at least 1")
     return MatchOptions(
@@ -319,7 +319,7 @@ def _n_modes(options: MatchOptions, n_pixels: int) -> int:
     """Free parameters at most, where their modes can be held."""
     if n_pixels > _MODE_PIXELS:
         raise InputError(
-            f"model_error is for stamps of at most 256 × 256 pixels; came {n_pixels} pixels: cut out what is measured "
+            f"model_error is for stamps of at most 256 × 256 pixels; got {n_pixels} pixels: cut out what is measured "
             "before the difference, or leave it out, since the stars of a frame fix its kernel"
         )
     if options.kernel_size is None or options.kernel_order is None:
@@ -368,19 +368,19 @@ def _one_epoch(
     ref = Image.of(reference, reference_variance, reference_bad)
     try:
         matched = match(sci, ref, excluded, options)
-    except MatchError as error:
+    except NoSolutionError as error:
         shape = (science.shape[0], science.shape[1])
         modes = [np.full((n_modes, *shape), np.nan, dtype=np.float32)] if n_modes else []
         return *_no_solution(shape, options, error.status), *modes
     solution, size = matched.solution, options.kernel_size or MAX_KERNEL_SIZE
     coefficients = np.zeros((n_terms(options.max_order), size, size))
-    coefficients[: len(solution.coefficients)] = _centred(solution.coefficients, size)
+    coefficients[: len(solution.coefficients)] = _centered(solution.coefficients, size)
     return (
         matched.difference,
         matched.variance,
         matched.bad,
-        _centred(solution.at(0.0, 0.0), size),
-        _centred(solution.error_at(0.0, 0.0), size),
+        _centered(solution.at(0.0, 0.0), size),
+        _centered(solution.error_at(0.0, 0.0), size),
         coefficients,
         np.int64(solution.order),
         np.float64(solution.scale),
@@ -406,7 +406,7 @@ def _modes(matched: Matched, number: int) -> NDArray[np.float32]:
     return np.concatenate([modes, np.zeros((number - len(modes), *modes.shape[1:]), dtype=np.float32)])
 
 
-def _centred(kernel: Floats, size: int) -> Floats:
+def _centered(kernel: Floats, size: int) -> Floats:
     """The kernel in the middle of (size, size) pixels of zeros."""
     margin = (size - kernel.shape[-1]) // 2
     return np.pad(kernel, [(0, 0)] * (kernel.ndim - 2) + [(margin, margin)] * 2)

@@ -6,18 +6,19 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from ztfxr.arrays.basis import delta_basis, gaussian_basis, n_terms, polynomial_terms
-from ztfxr.arrays.cutouts import unit_position
-from ztfxr.arrays.match import Image, MatchError, MatchOptions, solve_match
+from ztfxr.arrays.matching.basis import delta_basis, gaussian_basis
+from ztfxr.arrays.matching.cutouts import unit_position
+from ztfxr.arrays.matching.match import Image, MatchOptions, solve_match
+from ztfxr.arrays.no_solution import NoSolutionError
+from ztfxr.arrays.polynomials import n_terms, polynomial_terms
+from ztfxr.arrays.types import Floats
 from ztfxr.dia.difference import pair_inputs
 from ztfxr.errors import InputError, MatchFailedError
 from ztfxr.schema import annotate_all
 
 __all__ = ["kernel_at", "psf_match"]
-
-Floats = NDArray[np.float64]
 
 
 def psf_match(
@@ -53,13 +54,13 @@ def psf_match(
     """
     inputs, chosen = pair_inputs(science, reference, **options)
     if inputs[0].ndim != 2:
-        raise InputError(f"psf_match takes one image (y, x); came {inputs[0].dims}: select an epoch, or use difference")
+        raise InputError(f"psf_match takes one image (y, x); got {inputs[0].dims}: select an epoch, or use difference")
     sci, sci_bad, sci_var, ref, ref_bad, ref_var, excluded = (np.asarray(a.values) for a in inputs)
     try:
         solution, cutouts, swapped = solve_match(
             Image.of(sci, sci_var, sci_bad), Image.of(ref, ref_var, ref_bad), excluded, chosen
         )
-    except MatchError as error:
+    except NoSolutionError as error:
         raise MatchFailedError(
             f"no kernel: {error.status.replace('_', ' ')}; mask less, or use a smaller kernel"
         ) from error
@@ -131,7 +132,7 @@ def kernel_at(solution: xr.Dataset, x: ArrayLike, y: ArrayLike) -> xr.Dataset:
     """
     px, py = np.broadcast_arrays(np.asarray(x, dtype=float), np.asarray(y, dtype=float))
     if px.ndim > 1:
-        raise InputError(f"positions are scalars or 1-D; came {px.ndim} dimensions")
+        raise InputError(f"positions are scalars or 1-D; got {px.ndim} dimensions")
     y0, x0, ny, nx = solution.attrs["frame"]
     v, u = unit_position(py.ravel() - y0, int(ny)), unit_position(px.ravel() - x0, int(nx))
     terms = polynomial_terms(v, u, int(solution.attrs["kernel_order"]))

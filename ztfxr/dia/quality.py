@@ -8,10 +8,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.noise import mad_std
+from ztfxr.arrays.images.noise import mad_std
+from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import get_image
+from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.schema import annotate_all
 
 __all__ = ["quality"]
@@ -46,7 +47,7 @@ def quality(
         `noise_ratio`: robust scatter (1.4826 MAD) of difference over its stated noise, over all good pixels; 1 where
         the variance is right, less where an epoch is part of its own reference and shares its noise. `chi2_map`
         (block_y, block_x): mean squared difference over its variance, NaN where fewer than a tenth of a block's pixels
-        are good; its coordinates are absolute pixels of block centres. `chi2_high`: its 90th percentile.
+        are good; its coordinates are absolute pixels of block centers. `chi2_high`: its 90th percentile.
         `lost_fraction` of `diff`. Of a stack of four epochs or more, `scale_deviation`: how far the kernel sum is from
         its median over the stack, relative, after the zero points' differences are taken out where `magzp` is known;
         and `scale_scatter`, its robust scatter. `good`: the epoch was solved, `noise_ratio` lies within its limits,
@@ -61,13 +62,13 @@ def quality(
         An image is chunked along y or x.
     """
     if block_size < 1:
-        raise InputError(f"block_size is at least 1 pixel; came {block_size}")
+        raise InputError(f"block_size is at least 1 pixel; got {block_size}")
     image, variance = get_image(diff, "difference"), get_image(diff, "difference_variance")
     shape = {f"block_{d}": max(round(image.sizes[d] / block_size), 1) for d in IMAGE}
     outputs: dict[str, tuple[str, ...]] = {"noise_ratio": (), "chi2_map": tuple(shape), "chi2_high": ()}
     plain = [a.drop_vars([k for k in a.coords if k in ("ra", "dec", *IMAGE)]) for a in (image, variance)]
     found = apply_images(_one_epoch, *plain, outputs=outputs, sizes=shape, kwargs={"blocks": tuple(shape.values())})
-    out = xr.Dataset(found).assign_coords({f"block_{d}": (f"block_{d}", _centres(image, d, shape)) for d in IMAGE})
+    out = xr.Dataset(found).assign_coords({f"block_{d}": (f"block_{d}", _centers(image, d, shape)) for d in IMAGE})
     lost = diff["lost_fraction"] if "lost_fraction" in diff else found["noise_ratio"].isnull() * 1.0
     out["lost_fraction"] = lost
     good = (out["noise_ratio"] >= noise_ratio[0]) & (out["noise_ratio"] <= noise_ratio[1])
@@ -91,12 +92,12 @@ def _one_epoch(difference: NDArray[Any], variance: NDArray[Any], *, blocks: tupl
     return mad_std(pull), chi2, float(np.percentile(known, 90)) if known.size else np.nan
 
 
-def block_means(image: NDArray[np.float64], blocks: tuple[int, int]) -> NDArray[np.float64]:
+def block_means(image: Floats, blocks: tuple[int, int]) -> Floats:
     """Means of the finite pixels of (y, x) blocks; NaN where fewer than a tenth are finite."""
     good = np.isfinite(image)
     starts = [(np.arange(n) * size) // n for n, size in zip(blocks, image.shape, strict=True)]
 
-    def total(values: NDArray[Any]) -> NDArray[np.float64]:
+    def total(values: NDArray[Any]) -> Floats:
         rows = np.add.reduceat(values.astype(np.float64), starts[0], axis=0)
         return np.asarray(np.add.reduceat(rows, starts[1], axis=1))
 
@@ -105,8 +106,8 @@ def block_means(image: NDArray[np.float64], blocks: tuple[int, int]) -> NDArray[
     return np.where(count >= _MIN_FILL * pixels, sums / np.maximum(count, 1.0), np.nan)
 
 
-def _centres(image: xr.DataArray, dim: str, shape: dict[str, int]) -> NDArray[np.float64]:
-    """Absolute pixel positions of the blocks' centres."""
+def _centers(image: xr.DataArray, dim: str, shape: dict[str, int]) -> Floats:
+    """Absolute pixel positions of the blocks' centers."""
     n, size = shape[f"block_{dim}"], image.sizes[dim]
     edges = np.append((np.arange(n) * size) // n, size)
     first = float(image.coords[dim][0]) if dim in image.coords else 0.0
@@ -132,11 +133,11 @@ def _stability(diff: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     return deviation, scatter
 
 
-def _deviation(scale: NDArray[np.float64], zeropoint: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+def _deviation(scale: Floats, zeropoint: Floats) -> tuple[Floats, float]:
     known = np.isfinite(zeropoint)
     shift = np.where(known, zeropoint - (np.median(zeropoint[known]) if known.any() else 0.0), 0.0)
     level = scale * 10 ** (-0.4 * shift)
     finite = level[np.isfinite(level)]
-    centre = float(np.median(finite)) if finite.size else np.nan
-    relative = level / centre - 1.0 if centre else np.full_like(level, np.nan)
+    center = float(np.median(finite)) if finite.size else np.nan
+    relative = level / center - 1.0 if center else np.full_like(level, np.nan)
     return relative, mad_std(relative)

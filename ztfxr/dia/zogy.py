@@ -9,9 +9,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.match import MatchError
-from ztfxr.arrays.starpsf import star_psf
-from ztfxr.arrays.zogy import Exposure, Registration, proper_subtraction, register
+from ztfxr.arrays.matching.zogy import Exposure, Registration, proper_subtraction, register
+from ztfxr.arrays.no_solution import NoSolutionError
+from ztfxr.arrays.psf.stamp import star_psf
+from ztfxr.arrays.types import Bools, Floats
 from ztfxr.dia._pair import (
     bare,
     epoch_results,
@@ -25,16 +26,14 @@ from ztfxr.dia._pair import (
 )
 from ztfxr.dia.decorrelate import require_psf
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import background as sky_background
 from ztfxr.ops.background import get_image, get_mask
+from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
 from ztfxr.wcs import same_grid
 
 __all__ = ["zogy"]
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 _PSF = ("psf_y", "psf_x")
 _CORES = (IMAGE, *(tuple(f"{name}_{d}" for d in _PSF) for name in ("sci", "ref")))
@@ -82,7 +81,7 @@ def zogy(
     science, reference
         As in `ztfxr.difference`.
     psf, reference_psf
-        PSFs, (psf_y, psf_x) or (time, psf_y, psf_x), centred, odd, normalised here. By default each is estimated from
+        PSFs, (psf_y, psf_x) or (time, psf_y, psf_x), centered, odd, normalized here. By default each is estimated from
         the image's own stars: a robust mean, the same for the whole image.
     psf_size
         Pixels along the side of a PSF that is estimated, odd.
@@ -107,7 +106,7 @@ def zogy(
         `zogy_difference` (D / F_D: the flux of a source is its flux in the science image) and `zogy_variance`, NaN
         where `mask` is True; `psf_difference`, the PSF of `zogy_difference`, cut from a wider one of unit sum;
         `zogy_score` (S_corr: unit variance on empty sky, a point source's significance at its pixel), `zogy_flux`
-        and `zogy_flux_err` (the flux that a point source centred on the pixel has), NaN where a filter reaches bad
+        and `zogy_flux_err` (the flux that a point source centered on the pixel has), NaN where a filter reaches bad
         pixels; `zogy_scale` with error (NaN if given), `shift_y`, `shift_x`, `astrometric_error`; `epoch_status`: an
         epoch without a result is NaN with a status that says why. The coordinates of `science` stay.
 
@@ -122,8 +121,8 @@ def zogy(
 
     Notes
     -----
-    Zackay, Ofek & Gal-Yam 2016, ApJ 830, 27: eq. 12-17 and 25-31; see `ztfxr.arrays.zogy`. The noise of resampled
-    images is correlated, which this statistic does not know.
+    Zackay, Ofek & Gal-Yam 2016, ApJ 830, 27: eq. 12-17 and 25-31; see `ztfxr.arrays.matching.zogy`. The noise of
+    resampled images is correlated, which this statistic does not know.
     """
     _check(psf, reference_psf, psf_size)
     ref, sci = reference_image(science, reference), get_image(science)
@@ -138,7 +137,7 @@ def zogy(
     sizes = dict.fromkeys(_PSF, size)
     kwargs = {"psf_size": psf_size, "size": size}
     found = apply_images(_one_epoch, *inputs, inputs=core, outputs=_OUTPUTS, sizes=sizes, kwargs=kwargs)
-    return _labelled(found, science, sci, size)
+    return _labeled(found, science, sci, size)
 
 
 def _check(psf: xr.DataArray | None, reference_psf: xr.DataArray | None, psf_size: int) -> None:
@@ -146,7 +145,7 @@ def _check(psf: xr.DataArray | None, reference_psf: xr.DataArray | None, psf_siz
         if stamp is not None:
             require_psf(stamp, name)
     if psf_size < 5 or psf_size % 2 == 0:
-        raise InputError(f"psf_size must be odd and at least 5; came {psf_size}")
+        raise InputError(f"psf_size must be odd and at least 5; got {psf_size}")
 
 
 def _levelled(image: xr.DataArray, bad: xr.DataArray) -> xr.DataArray:
@@ -172,7 +171,7 @@ def _numbers(
     return [bare(v) if isinstance(v, xr.DataArray) else xr.DataArray(np.nan if v is None else float(v)) for v in values]
 
 
-def _labelled(
+def _labeled(
     found: dict[str, xr.DataArray], science: xr.Dataset | xr.DataArray, sci: xr.DataArray, size: int
 ) -> xr.Dataset:
     """The results with their coordinates and attributes, and the status that epochs already had."""
@@ -192,7 +191,7 @@ def _one_epoch(
     reference_variance: NDArray[Any],
     psf: NDArray[Any],
     reference_psf: NDArray[Any],
-    *numbers: NDArray[np.float64],
+    *numbers: Floats,
     psf_size: int,
     size: int,
 ) -> tuple[Any, ...]:
@@ -201,7 +200,7 @@ def _one_epoch(
         new = _exposure(science, science_variance, science_bad, psf, psf_size)
         old = _exposure(reference, reference_variance, reference_bad, reference_psf, psf_size)
         known = _registration(new, old, *(float(n) for n in numbers))
-    except MatchError as error:
+    except NoSolutionError as error:
         return _nothing(science.shape, size, error.status)
     old = replace(old, flux=1 / known.scale)
     done = proper_subtraction(new, old, shift=known.shift, astrometric_error=(0.0, known.jitter))
@@ -234,14 +233,14 @@ def _exposure(pixels: NDArray[Any], variance: NDArray[Any], bad: Bools, psf: NDA
 
 
 def _registration(new: Exposure, old: Exposure, scale: float, dy: float, dx: float, jitter: float) -> Registration:
-    """What is given, completed by what the stars say; raises `MatchError` where they are needed and do not."""
+    """What is given, completed by what the stars say; raises `NoSolutionError` where they are needed and do not."""
     if np.isfinite(scale):
         if not scale > 0:
-            raise MatchError("solve_failed")
+            raise NoSolutionError("solve_failed")
         return Registration(scale, np.nan, (dy, dx), jitter, 0)
     found = register(new, old)
     if not found.scale > 0:
-        raise MatchError("solve_failed")
+        raise NoSolutionError("solve_failed")
     shift = found.shift if np.isnan(dy) else (dy, dx)
     return replace(found, shift=shift, jitter=found.jitter if np.isnan(jitter) else jitter)
 

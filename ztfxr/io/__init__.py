@@ -1,1 +1,1 @@
-"""Files to labelled arrays."""
+"""Files to labeled arrays."""

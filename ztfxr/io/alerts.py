@@ -20,7 +20,8 @@ from astropy.utils.exceptions import AstropyUserWarning
 from numpy.typing import NDArray
 
 from ztfxr._quiet import quiet
-from ztfxr.arrays.noise import mad_std, photon_variance
+from ztfxr.arrays.images.noise import mad_std, photon_variance
+from ztfxr.arrays.types import Floats
 from ztfxr.errors import AlertError, InputError, MissingDependencyError
 from ztfxr.io.frames import JD_OF_MJD, mid_exposure, to_datetime
 from ztfxr.schema import FILTERS, annotate_all
@@ -177,7 +178,7 @@ def _stack(packets: Sequence[dict[str, Any]], name: str, gain: float, readnoise:
     return out
 
 
-def _noise(stamps: xr.Variable, gain: float, readnoise: float, n_frames: NDArray[np.float64]) -> xr.Variable:
+def _noise(stamps: xr.Variable, gain: float, readnoise: float, n_frames: Floats) -> xr.Variable:
     noise = photon_variance(stamps.values, gain=gain, readnoise=readnoise, n_frames=n_frames)
     return xr.Variable(_DIMS, noise.astype(np.float32))
 
@@ -188,9 +189,9 @@ def _missing_noise(images: dict[str, xr.Variable]) -> xr.Variable:
     far = np.hypot(np.arange(ny)[:, None] - ny // 2, np.arange(nx)[None] - nx // 2) > _SKY_RING
     if not far.any():
         return xr.Variable("time", np.zeros(len(images["sci"]), dtype=np.float32))
-    modelled = (images["variance"] + _TYPICAL_SQUARE * images["reference_variance"]).values[:, far]
+    modeled = (images["variance"] + _TYPICAL_SQUARE * images["reference_variance"]).values[:, far]
     found = np.array([mad_std(stamp[far]) ** 2 for stamp in images["ipac_difference"].values])
-    missing = np.nan_to_num(np.maximum(found - np.nanmedian(modelled, axis=1), 0.0))
+    missing = np.nan_to_num(np.maximum(found - np.nanmedian(modeled, axis=1), 0.0))
     return xr.Variable("time", missing.astype(np.float32))
 
 
@@ -199,7 +200,7 @@ def _coordinates(
 ) -> dict[str, Any]:
     candidates = [p["candidate"] for p in packets]
 
-    def column(key: str) -> NDArray[np.float64]:
+    def column(key: str) -> Floats:
         return np.array([_value(c.get(key)) for c in candidates], dtype=float)
 
     exptime = np.nan_to_num(column("exptime"), nan=30.0)

@@ -65,7 +65,7 @@ def _enclose(key: int | slice, size: int) -> tuple[slice, int | slice]:
 
 
 class ZTFBackendEntrypoint(BackendEntrypoint):
-    """Open a ZTF science image with its mask as a labelled Dataset."""
+    """Open a ZTF science image with its mask as a labeled Dataset."""
 
     description = "ZTF science images with their masks"
     url = "https://ztfxr.readthedocs.io"

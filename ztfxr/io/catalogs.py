@@ -1,4 +1,4 @@
-"""Catalogues from local files, and from VizieR."""
+"""Catalogs from local files, and from VizieR."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_catalog(
     columns: Iterable[str] | Mapping[str, str] | None = None,
     hdu: int | str | None = None,
 ) -> xr.Dataset:
-    """Read a catalogue from a local file. Computes.
+    """Read a catalog from a local file. Computes.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def _selected(catalog: xr.Dataset, columns: Iterable[str] | Mapping[str, str] | 
 
 @dataclass(frozen=True)
 class Survey:
-    """A catalogue at VizieR: its columns as they are there and here, and the epoch of its positions."""
+    """A catalog at VizieR: its columns as they are there and here, and the epoch of its positions."""
 
     vizier: str
     columns: Mapping[str, str]
@@ -192,7 +192,7 @@ SURVEYS: Mapping[str, Survey] = {
         epoch=2016.0,
     ),
 }
-"""Catalogues that `ztfxr.query_catalog` knows by name."""
+"""Catalogs that `ztfxr.query_catalog` knows by name."""
 
 
 def query_cone(
@@ -221,7 +221,7 @@ def query_cone(
         exceptions.TimeoutError,
     ) as error:
         raise CatalogError(
-            f"VizieR gave no catalogue {survey.vizier} ({type(error).__name__}: {error}); try again later, or read a "
+            f"VizieR gave no catalog {survey.vizier} ({type(error).__name__}: {error}); try again later, or read a "
             "local file with ztfxr.read_catalog"
         ) from error
     if tables is None:

@@ -1,4 +1,4 @@
-"""Las Cumbres Observatory frames: image, bad-pixel mask and catalogue in one file (BANZAI)."""
+"""Las Cumbres Observatory frames: image, bad-pixel mask and catalog in one file (BANZAI)."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _coords(header: fits.Header, path: str) -> dict[str, Any]:
 
 
 def read_lco_catalog(path: str | PathLike[str]) -> xr.Dataset:
-    """The catalogue of an LCO frame (extension ``CAT``) on `source`. Computes.
+    """The catalog of an LCO frame (extension ``CAT``) on `source`. Computes.
 
     Returns
     -------

@@ -11,52 +11,51 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 from astropy.io import fits
-from numpy.typing import NDArray
 
-from ztfxr.arrays.basis import exponents, n_terms, order_of
-from ztfxr.arrays.daophot import PARAMETERS, TABLES, daophot_grid, daophot_radius
-from ztfxr.arrays.psf import PSFModel, grid_offsets, psf_fwhm, window_stamps
+from ztfxr.arrays.polynomials import exponents, n_terms, order_of
+from ztfxr.arrays.psf.daophot import PARAMETERS, TABLES, daophot_grid, daophot_radius
+from ztfxr.arrays.psf.model import PSFModel, grid_offsets, psf_fwhm, window_stamps
+from ztfxr.arrays.types import Floats
 from ztfxr.errors import PSFError
 from ztfxr.schema import annotate_all
 
 __all__ = ["read_psf"]
 
-Floats = NDArray[np.float64]
 
 _OVERSAMPLING = 4
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[EeDd][-+]?\d+)?")
-_TABLE_SUFFIX, _CENTRE_SUFFIX = "sciimgdao.psf", "sciimgdaopsfcent.fits"
-_CENTRE_TOLERANCE = 0.01
+_TABLE_SUFFIX, _CENTER_SUFFIX = "sciimgdao.psf", "sciimgdaopsfcent.fits"
+_CENTER_TOLERANCE = 0.01
 _LANCZOS = 4
 
 
-def read_psf(path: str | PathLike[str], *, centre: str | PathLike[str] | Literal[False] | None = None) -> xr.Dataset:
+def read_psf(path: str | PathLike[str], *, center: str | PathLike[str] | Literal[False] | None = None) -> xr.Dataset:
     """A PSF from a file. Computes: the whole file is read.
 
     Parameters
     ----------
     path
         A PSF of DAOPHOT II in text (ZTF's ``*_sciimgdao.psf``), or of PSFEx (``*.psf``, a FITS table).
-    centre
-        For DAOPHOT: the FITS stamp of the PSF at the image's centre that the model must reproduce (ZTF's
+    center
+        For DAOPHOT: the FITS stamp of the PSF at the image's center that the model must reproduce (ZTF's
         ``*_sciimgdaopsfcent.fits``). By default the one beside the file, if it is there; False for none.
 
     Returns
     -------
     xarray.Dataset
         As of `ztfxr.build_psf`: `psf_coeff` on four nodes per pixel, in absolute 0-based pixels of the full frame,
-        `psf_order`, `fwhm`. ``attrs["centre_deviation"]`` is the largest deviation from the centre stamp over its peak.
+        `psf_order`, `fwhm`. ``attrs["center_deviation"]`` is the largest deviation from the center stamp over its peak.
 
     Raises
     ------
     PSFError
-        Neither format, a part of the file is missing, or the model differs from its own centre stamp by more than 1 %
+        Neither format, a part of the file is missing, or the model differs from its own center stamp by more than 1 %
         of the peak.
     FileNotFoundError
 
     Notes
     -----
-    DAOPHOT: Stetson 1987, PASP 99, 191; see `ztfxr.arrays.daophot`. The tables vary with u = x / XPSF - 1 and
+    DAOPHOT: Stetson 1987, PASP 99, 191; see `ztfxr.arrays.psf.daophot`. The tables vary with u = x / XPSF - 1 and
     v = y / YPSF - 1, x and y counted from 0 in the full frame. PSFEx: Bertin 2011, ASPC 442, 435: polynomials of
     ``(X_IMAGE - POLZERO) / POLSCAL``, samples PSF_SAMP pixels apart joined by a Lanczos-4 kernel. Both are put on our
     grid once; between its nodes they are cubic splines.
@@ -68,12 +67,12 @@ def read_psf(path: str | PathLike[str], *, centre: str | PathLike[str] | Literal
         return _as_dataset(_read_psfex(place), place, "psfex")
     model = _read_daophot(place)
     out = _as_dataset(model, place, "daophot")
-    beside = place.with_name(place.name.replace(_TABLE_SUFFIX, _CENTRE_SUFFIX))
-    if centre is None and beside != place and beside.is_file():
-        centre = beside
-    if centre is None or centre is False:
+    beside = place.with_name(place.name.replace(_TABLE_SUFFIX, _CENTER_SUFFIX))
+    if center is None and beside != place and beside.is_file():
+        center = beside
+    if center is None or center is False:
         return out
-    return out.assign_attrs(centre_deviation=_centre_deviation(model, Path(centre)))
+    return out.assign_attrs(center_deviation=_center_deviation(model, Path(center)))
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class _Model:
     scale: tuple[float, float]
     radius: float
 
-    def normalised(self) -> _Model:
+    def normalized(self) -> _Model:
         total = float(self.values[0].sum()) / _OVERSAMPLING**2
         if not (np.isfinite(self.values).all() and total > 0):
             raise PSFError("the PSF has no positive finite sum")
@@ -94,7 +93,7 @@ class _Model:
 
 def _as_dataset(model: _Model, path: Path, kind: str) -> xr.Dataset:
     try:
-        unit = model.normalised()
+        unit = model.normalized()
     except PSFError as error:
         raise PSFError(f"{path}: {error}") from None
     n = unit.values.shape[1]
@@ -168,16 +167,16 @@ def _check_daophot(
         )
     if size < 7 or size % 2 == 0 or not (x_half > 0 and y_half > 0):
         raise PSFError(
-            f"{path}: tables have an odd size of at least 7 and the frame a positive one; came {size}, {x_half} and "
+            f"{path}: tables have an odd size of at least 7 and the frame a positive one; got {size}, {x_half} and "
             f"{y_half}"
         )
 
 
-def _centre_deviation(model: _Model, path: Path) -> float:
-    """Largest deviation of the model at the frame's centre from a stamp, over the peak, both of unit sum."""
+def _center_deviation(model: _Model, path: Path) -> float:
+    """Largest deviation of the model at the frame's center from a stamp, over the peak, both of unit sum."""
     stamp = np.asarray(fits.getdata(path), dtype=np.float64)
     if stamp.ndim != 2 or stamp.shape[0] != stamp.shape[1] or stamp.shape[0] % 2 == 0:
-        raise PSFError(f"{path}: the stamp of the PSF's centre is square with an odd side; it is {stamp.shape}")
+        raise PSFError(f"{path}: the stamp of the PSF's center is square with an odd side; it is {stamp.shape}")
     half = min(stamp.shape[0] // 2, int(model.radius))
     grid = PSFModel.of(model.values, _OVERSAMPLING)
     terms = np.zeros((1, len(model.values)))
@@ -189,10 +188,10 @@ def _centre_deviation(model: _Model, path: Path) -> float:
     inside = np.hypot(offset[:, None], offset[None, :]) < model.radius
     ours, theirs = (np.where(inside, s, 0.0) / s[inside].sum() for s in (ours, theirs))
     deviation = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
-    if not deviation <= _CENTRE_TOLERANCE:
+    if not deviation <= _CENTER_TOLERANCE:
         raise PSFError(
-            f"{path}: the model differs from its own stamp of the centre by {100 * deviation:.1f} % of the peak, more "
-            f"than {100 * _CENTRE_TOLERANCE:.0f} %; are they of the same exposure? centre=False reads it all the same"
+            f"{path}: the model differs from its own stamp of the center by {100 * deviation:.1f} % of the peak, more "
+            f"than {100 * _CENTER_TOLERANCE:.0f} %; are they of the same exposure? center=False reads it all the same"
         )
     return deviation
 
@@ -215,7 +214,7 @@ def _read_psfex(path: Path) -> _Model:
     if samples.ndim != 3 or len(samples) != n_terms(degree) or not step > 0:
         raise PSFError(
             f"{path}: a polynomial of degree {degree} has {n_terms(degree)} samples of the PSF, PSF_SAMP pixels apart; "
-            f"came {samples.shape} and {step}"
+            f"got {samples.shape} and {step}"
         )
     half = int(min(samples.shape[1:]) // 2 * step)
     offset = grid_offsets(2 * half * _OVERSAMPLING + 1, _OVERSAMPLING)

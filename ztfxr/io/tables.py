@@ -15,6 +15,7 @@ from astropy.time import Time
 from dask.base import is_dask_collection
 from numpy.typing import NDArray
 
+from ztfxr.arrays.types import Bools
 from ztfxr.errors import InputError
 from ztfxr.schema import SPECS
 
@@ -36,7 +37,7 @@ _PIXEL_ALIASES = {
 
 
 def as_catalog(catalog: Catalog) -> xr.Dataset:
-    """A catalogue in any form as a Dataset on `source`; what is lazy stays lazy.
+    """A catalog in any form as a Dataset on `source`; what is lazy stays lazy.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def as_catalog(catalog: Catalog) -> xr.Dataset:
     columns = dict(_columns(catalog))
     lengths = {name: int(v.size) for name, v in columns.items()}
     if len(set(lengths.values())) > 1:
-        raise InputError(f"the columns of the catalogue differ in length: {lengths}")
+        raise InputError(f"the columns of the catalog differ in length: {lengths}")
     out = xr.Dataset(_named(columns))
     return _with_positions(out)
 
@@ -86,8 +87,8 @@ def _dimension(dataset: xr.Dataset) -> Hashable:
     if len(dims) == 1:
         return dims[0]
     if set(dims) >= {"y", "x"}:
-        raise InputError("a catalogue is needed, this is an image; detect its sources first, with ztfxr.sources")
-    raise InputError(f"a catalogue has the dimension 'source'; this Dataset has {', '.join(map(str, dims)) or 'none'}")
+        raise InputError("a catalog is needed, this is an image; detect its sources first, with ztfxr.sources")
+    raise InputError(f"a catalog has the dimension 'source'; this Dataset has {', '.join(map(str, dims)) or 'none'}")
 
 
 def _with_positions(catalog: xr.Dataset) -> xr.Dataset:
@@ -156,8 +157,8 @@ def _raw_columns(catalog: Any) -> Iterator[tuple[Hashable, Any]]:
             yield name, catalog[name]
     else:
         raise InputError(
-            f"a catalogue is a Dataset, Table, DataFrame, SkyCoord, structured array or mapping of columns; "
-            f"came {type(catalog).__name__}"
+            f"a catalog is a Dataset, Table, DataFrame, SkyCoord, structured array or mapping of columns; "
+            f"got {type(catalog).__name__}"
         )
 
 
@@ -181,7 +182,7 @@ def _variable(name: str, column: Any) -> xr.Variable:
     if isinstance(column, xr.DataArray | xr.Variable):
         variable = column.variable if isinstance(column, xr.DataArray) else column
         if variable.ndim != 1:
-            raise InputError(f"the column {name!r} has dimensions {variable.dims}; a catalogue's have one")
+            raise InputError(f"the column {name!r} has dimensions {variable.dims}; a catalog's have one")
         return xr.Variable("source", variable.data, variable.attrs)
     if isinstance(column, Time):
         return xr.Variable("source", np.atleast_1d(column.utc.datetime64))
@@ -221,7 +222,7 @@ def _numpy(values: Any) -> NDArray[Any]:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _typed(objects: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _typed(objects: NDArray[Any]) -> tuple[NDArray[Any], Bools]:
     """Python objects as numbers or text, and where they are missing."""
     missing = np.asarray(pd.isna(objects))
     present = np.array(objects[~missing].tolist())
@@ -232,7 +233,7 @@ def _typed(objects: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     return out, missing
 
 
-def _blanked(array: NDArray[Any], missing: NDArray[np.bool_]) -> NDArray[Any]:
+def _blanked(array: NDArray[Any], missing: Bools) -> NDArray[Any]:
     kind = array.dtype.kind
     if kind == "U":
         return np.where(missing, "", array)

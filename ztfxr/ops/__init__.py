@@ -1,1 +1,1 @@
-"""Labelled images to labelled images."""
+"""Labeled images to labeled images."""

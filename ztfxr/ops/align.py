@@ -9,12 +9,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.registration import not_registered
-from ztfxr.arrays.resample import Interpolation, Resampled, kernel_table, resample
-from ztfxr.arrays.transform import Kind, Transform
+from ztfxr.arrays.geometry.registration import not_registered
+from ztfxr.arrays.geometry.transform import Kind, Transform
+from ztfxr.arrays.images.resample import Interpolation, Resampled, kernel_table, resample
 from ztfxr.errors import FrameError, InputError, ShapeError
-from ztfxr.ops._apply import IMAGE, apply_images, require_whole
 from ztfxr.ops.background import MaskChoice, get_image, get_mask
+from ztfxr.ops.mapping import IMAGE, apply_images, require_whole
 from ztfxr.ops.positions import Positions, pixel_origin
 from ztfxr.ops.register import Fit, Method, Settings, fit_of, solve, solve_many, transform_of
 from ztfxr.ops.stack import stack
@@ -82,8 +82,8 @@ def align(
     Notes
     -----
     Lanczos kernels with their first moment restored, on a table of 1024 phases; values are multiplied by the Jacobian
-    of the transform, variances summed with squared weights (the covariance of neighbours is not kept). See
-    `ztfxr.arrays.resample`.
+    of the transform, variances summed with squared weights (the covariance of neighbors is not kept). See
+    `ztfxr.arrays.images.resample`.
     """
     settings = Settings(method, kind, order, max_rms)
     kernel_table(interpolation)

@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.noise import photon_variance, sky_variance
-from ztfxr.arrays.sky import METHODS, STATISTICS, SkyOptions, deferred_maps, sky_maps, sky_scatter, without_sky
+from ztfxr.arrays.images.noise import photon_variance, sky_variance
+from ztfxr.arrays.images.sky import METHODS, STATISTICS, SkyOptions, deferred_maps, sky_maps, sky_scatter, without_sky
+from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
+from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.ops.masks import get_flags, resolve_planes, source_mask
 from ztfxr.ops.masks import mask as decode_mask
 from ztfxr.schema import annotate, annotate_all
@@ -56,13 +57,13 @@ def get_mask(obj: xr.Dataset | xr.DataArray, choice: MaskChoice) -> xr.DataArray
 def _pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
     if min(pair) < 1:
-        raise InputError(f"{name} must be at least 1 pixel; came {value}")
+        raise InputError(f"{name} must be at least 1 pixel; got {value}")
     return pair
 
 
 def _options(method: str, box_size: int | tuple[int, int], filter_size: int | tuple[int, int]) -> SkyOptions:
     if method not in METHODS:
-        raise InputError(f"the sky is measured by method {', '.join(map(repr, METHODS))}; came {method!r}")
+        raise InputError(f"the sky is measured by method {', '.join(map(repr, METHODS))}; got {method!r}")
     planes = resolve_planes(None, {})
     return SkyOptions(method, _pair(box_size, "box_size"), _pair(filter_size, "filter_size"), planes)
 
@@ -172,7 +173,7 @@ def _elementwise(function: Callable[..., NDArray[np.float32]], *arrays: Any) -> 
     return found
 
 
-def _minus(image: NDArray[Any], level: NDArray[Any] | float, bad: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _minus(image: NDArray[Any], level: NDArray[Any] | float, bad: Bools) -> NDArray[np.float32]:
     difference = np.subtract(image, level).astype(np.float32, copy=False)
     shape = np.broadcast_shapes(difference.shape, bad.shape)
     out = difference if difference.shape == shape else np.broadcast_to(difference, shape).copy()
@@ -206,7 +207,7 @@ def noise(
     mask
         As in `ztfxr.background`.
     sources
-        What to leave out for "mad" and "std": a catalogue (its ellipses, by `ztfxr.source_mask`), a boolean image, or
+        What to leave out for "mad" and "std": a catalog (its ellipses, by `ztfxr.source_mask`), a boolean image, or
         False for nothing. By default the planes `sexsources` and `psfsources` of ``obj.flags``.
     method, box_size, filter_size
         How the background is measured, as in `ztfxr.background`.
@@ -227,7 +228,7 @@ def noise(
     ztfxr.variance : the variance of every pixel, sources included.
     """
     if statistic not in STATISTICS:
-        raise InputError(f"statistic is one of {', '.join(map(repr, STATISTICS))}; came {statistic!r}")
+        raise InputError(f"statistic is one of {', '.join(map(repr, STATISTICS))}; got {statistic!r}")
     image, bad = get_image(obj), _bad_pixels(obj, mask)
     options = _options(method, box_size, filter_size)
     hidden = xr.DataArray(False) if statistic == "rms" else _source_pixels(obj, image, sources)
@@ -252,7 +253,7 @@ def _source_pixels(
     if sources is None:
         if not isinstance(obj, xr.Dataset) or "flags" not in obj:
             raise InputError(
-                "nothing says where the sources are: give sources= as a catalogue or a boolean image, or sources=False"
+                "nothing says where the sources are: give sources= as a catalog or a boolean image, or sources=False"
             )
         return decode_mask(obj, _SOURCE_PLANES)
     return get_mask(image, sources)
@@ -323,9 +324,7 @@ def variance(
     return annotate(_like(out, image), "variance")
 
 
-def _above_sky(
-    image: NDArray[Any], bad: NDArray[np.bool_], gain: NDArray[Any], *, options: SkyOptions
-) -> NDArray[np.float32]:
+def _above_sky(image: NDArray[Any], bad: Bools, gain: NDArray[Any], *, options: SkyOptions) -> NDArray[np.float32]:
     return sky_variance(image, *sky_maps(image, bad, options=options), gain)
 
 
@@ -343,5 +342,5 @@ def _nowhere_known(values: xr.DataArray) -> bool:
     return values.chunks is None and not bool(np.isfinite(values.values).any())
 
 
-def _photon(image: NDArray[Any], gain: NDArray[Any], readnoise: NDArray[Any]) -> NDArray[np.float64]:
+def _photon(image: NDArray[Any], gain: NDArray[Any], readnoise: NDArray[Any]) -> Floats:
     return photon_variance(image, gain=gain, readnoise=readnoise)

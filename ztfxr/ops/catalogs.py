@@ -1,4 +1,4 @@
-"""Catalogues beside an image: matched, isolated, cut to its footprint, asked from VizieR."""
+"""Catalogs beside an image: matched, isolated, cut to its footprint, asked from VizieR."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 from astropy import units as u
 from astropy.coordinates import SkyCoord, angular_separation
-from numpy.typing import NDArray
 
-from ztfxr.arrays.skymatch import MAX_PAIRS, all_pairs, moved, nearest_pairs, neighbour_separation, unique_pairs
+from ztfxr.arrays.geometry.skymatch import MAX_PAIRS, all_pairs, moved, nearest_pairs, neighbor_separation, unique_pairs
+from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
 from ztfxr.io.catalogs import SURVEYS, query_cone
 from ztfxr.io.tables import Catalog, as_catalog
@@ -29,7 +29,7 @@ _PAIRINGS = {"unique": unique_pairs, "nearest": nearest_pairs, "all": all_pairs}
 _SHORT = {"x": ("x_centroid", "x_pixel", "x"), "y": ("y_centroid", "y_pixel", "y")}
 _IMAGE_NODE = "image"
 _SAME_PLACE = 5e-6
-# A little more than the frame is asked for: the outline bends between its vertices, and since a catalogue's epoch
+# A little more than the frame is asked for: the outline bends between its vertices, and since a catalog's epoch
 # proper motion has carried stars in.
 _MOVED_DEG = 30.0 / 3600.0
 
@@ -38,27 +38,27 @@ _MOVED_DEG = 30.0 / 3600.0
 
 
 def with_catalogs(image: xr.Dataset | xr.DataArray | xr.DataTree, /, **catalogs: Catalog) -> xr.DataTree:
-    """An image and any number of named catalogues in one DataTree; lazy.
+    """An image and any number of named catalogs in one DataTree; lazy.
 
     Parameters
     ----------
     image
-        An image with its variables; or a tree that this function made, to which catalogues are added (or replaced).
+        An image with its variables; or a tree that this function made, to which catalogs are added (or replaced).
     **catalogs
-        Name to catalogue, in any form that `ztfxr.as_catalog` takes.
+        Name to catalog, in any form that `ztfxr.as_catalog` takes.
 
     Returns
     -------
     xarray.DataTree
-        The node ``image`` and one node per catalogue, all siblings, so that a catalogue's `ra`, `dec` on `source` and
-        the image's on (y, x) do not meet. A catalogue without `x_centroid`, `y_centroid` is given those that the
+        The node ``image`` and one node per catalog, all siblings, so that a catalog's `ra`, `dec` on `source` and
+        the image's on (y, x) do not meet. A catalog without `x_centroid`, `y_centroid` is given those that the
         image's WCS gives its sky positions; one without `ra`, `dec` is given these. Nothing is cut off: see
         `ztfxr.in_footprint`. The tree is written and read by `ztfxr.to_zarr` and `ztfxr.open_zarr`.
 
     Raises
     ------
     InputError
-        A catalogue named ``image`` or with a slash, or a tree without the node ``image``.
+        A catalog named ``image`` or with a slash, or a tree without the node ``image``.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def with_catalogs(image: xr.Dataset | xr.DataArray | xr.DataTree, /, **catalogs:
     """
     wrong = [name for name in catalogs if name == _IMAGE_NODE or "/" in name]
     if wrong:
-        raise InputError(f"a catalogue cannot be named {wrong[0]!r}; 'image' is the image, and '/' parts a path")
+        raise InputError(f"a catalog cannot be named {wrong[0]!r}; 'image' is the image, and '/' parts a path")
     tree = image.copy() if isinstance(image, xr.DataTree) else xr.DataTree.from_dict({_IMAGE_NODE: _dataset(image)})
     frame = _node(tree, _IMAGE_NODE)
     for name, catalog in catalogs.items():
@@ -104,9 +104,9 @@ def _with_sky(catalog: xr.Dataset, image: Image) -> xr.Dataset:
     return as_catalog(catalog.assign(ra=("source", sky.ra.deg), dec=("source", sky.dec.deg)))
 
 
-def _pixels(catalog: xr.Dataset, image: Image) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pixels of the catalogue's sky positions; NaN where the WCS does not lead back to the same place on the sky."""
-    ra, dec = _sky(catalog, "the catalogue")
+def _pixels(catalog: xr.Dataset, image: Image) -> tuple[Floats, Floats]:
+    """Pixels of the catalog's sky positions; NaN where the WCS does not lead back to the same place on the sky."""
+    ra, dec = _sky(catalog, "the catalog")
     x, y = sky_to_pixel(image, ra=ra, dec=dec)
     back = pixel_to_sky(image, x, y)
     # Far from the frame the distortion polynomial folds over, and the inverse finds pixels of other places.
@@ -120,7 +120,7 @@ def in_footprint(catalog: Catalog, image: xr.Dataset | xr.DataArray, *, margin: 
     Parameters
     ----------
     catalog
-        A catalogue in any form that `ztfxr.as_catalog` takes. Its sky positions decide where the image has a WCS, else
+        A catalog in any form that `ztfxr.as_catalog` takes. Its sky positions decide where the image has a WCS, else
         its pixels.
     image
         An image with dimensions (..., y, x); a stamp is cut by its own window of the frame.
@@ -131,12 +131,12 @@ def in_footprint(catalog: Catalog, image: xr.Dataset | xr.DataArray, *, margin: 
     -------
     xarray.Dataset
         The rows inside, in their order, with `x_centroid`, `y_centroid` (absolute 0-based FITS pixels on this image)
-        where the catalogue had none. A source without a position is outside.
+        where the catalog had none. A source without a position is outside.
 
     Raises
     ------
     InputError
-        A catalogue without positions that the image knows.
+        A catalog without positions that the image knows.
     """
     table = as_catalog(catalog)
     if has_wcs(image) and _has(table, "ra", "dec"):
@@ -162,13 +162,13 @@ def match(
     names: tuple[str, str] | None = None,
     columns: Iterable[str] | None = None,
 ) -> xr.Dataset:
-    """Pairs of sources of two catalogues within a radius on the sky, their columns side by side. Computes: positions.
+    """Pairs of sources of two catalogs within a radius on the sky, their columns side by side. Computes: positions.
 
     Parameters
     ----------
     obj, *catalogs
-        The left and the right catalogue, in any form that `ztfxr.as_catalog` takes, with `ra` and `dec`; or a tree of
-        `ztfxr.with_catalogs` and the names of two of its nodes (or one name and a catalogue).
+        The left and the right catalog, in any form that `ztfxr.as_catalog` takes, with `ra` and `dec`; or a tree of
+        `ztfxr.with_catalogs` and the names of two of its nodes (or one name and a catalog).
     radius
         Largest separation, inclusive: an angle, or a number of arcsec.
     mode
@@ -180,20 +180,20 @@ def match(
     names
         Prefixes of the columns: by default the names of the nodes of a tree, else ``("left", "right")``.
     columns
-        Columns to put side by side; a column that only one catalogue has is given for that one. `x` and `y` stand for
+        Columns to put side by side; a column that only one catalog has is given for that one. `x` and `y` stand for
         `x_centroid` and `y_centroid`. By default all that are along `source` alone.
 
     Returns
     -------
     xarray.Dataset
-        On `match`, in the order of the left catalogue, then of separation: `<name>_index`, where both sources are in
-        their catalogues; `angsep_arcsec`; and `<name>_<column>`, lazy where the columns are. A source without a
+        On `match`, in the order of the left catalog, then of separation: `<name>_index`, where both sources are in
+        their catalogs; `angsep_arcsec`; and `<name>_<column>`, lazy where the columns are. A source without a
         position matches nothing.
 
     Raises
     ------
     InputError
-        Not two catalogues, no sky positions, an unknown column or mode, or a radius so large that the pairs would not
+        Not two catalogs, no sky positions, an unknown column or mode, or a radius so large that the pairs would not
         fit in memory.
 
     Notes
@@ -204,9 +204,9 @@ def match(
     left, right, default = _two(obj, catalogs)
     first, second = names or default
     if first == second:
-        raise InputError(f"both catalogues are named {first!r}; give two different names=")
+        raise InputError(f"both catalogs are named {first!r}; give two different names=")
     if mode not in get_args(Mode):
-        raise InputError(f"mode is 'unique', 'nearest' or 'all'; came {mode!r}")
+        raise InputError(f"mode is 'unique', 'nearest' or 'all'; got {mode!r}")
     limit = _arcsec(radius, "radius")
     chosen = _chosen(left, right, columns)
     try:
@@ -230,9 +230,9 @@ def match(
 def unmatched(
     obj: Catalog | xr.DataTree, *catalogs: Catalog | str, radius: Radius, mode: Mode = "unique"
 ) -> xr.DataArray:
-    """Which sources of the left catalogue have no partner in the right one. Computes: the positions are read.
+    """Which sources of the left catalog have no partner in the right one. Computes: the positions are read.
 
-    Arguments as of `ztfxr.match`; for the other side give the catalogues in the other order.
+    Arguments as of `ztfxr.match`; for the other side give the catalogs in the other order.
 
     Returns
     -------
@@ -249,46 +249,46 @@ def unmatched(
 def isolated(
     catalog: Catalog, distance: Radius, *, others: Catalog | None = None, counterpart: Radius | None = None
 ) -> xr.DataArray:
-    """Which sources have no neighbour within a distance on the sky. Computes: the positions are read.
+    """Which sources have no neighbor within a distance on the sky. Computes: the positions are read.
 
     Parameters
     ----------
     catalog
-        A catalogue in any form that `ztfxr.as_catalog` takes, with `ra` and `dec`.
+        A catalog in any form that `ztfxr.as_catalog` takes, with `ra` and `dec`.
     distance
-        A neighbour is at most this far away: an angle, or a number of arcsec.
+        A neighbor is at most this far away: an angle, or a number of arcsec.
     others
-        The neighbours are those in this catalogue, by default the others of the same one.
+        The neighbors are those in this catalog, by default the others of the same one.
     counterpart
-        The nearest of `others` within this radius is the source itself and no neighbour.
+        The nearest of `others` within this radius is the source itself and no neighbor.
 
     Returns
     -------
     xarray.DataArray
-        Boolean on `source`, True without a neighbour: ``src.isel(source=src.ztf.isolated(10.0))``. A source without a
+        Boolean on `source`, True without a neighbor: ``src.isel(source=src.ztf.isolated(10.0))``. A source without a
         position is not known to be isolated: False.
 
     Raises
     ------
     InputError
-        A catalogue without sky positions, or `counterpart` without `others`.
+        A catalog without sky positions, or `counterpart` without `others`.
     """
     if counterpart is not None and others is None:
         raise InputError("counterpart= says which of the others= is the source itself; give others= too")
-    neighbours = None if others is None else _sky(as_catalog(others), "others")
+    neighbors = None if others is None else _sky(as_catalog(others), "others")
     own = None if counterpart is None else _arcsec(counterpart, "counterpart")
-    separation = neighbour_separation(_sky(as_catalog(catalog), "the catalogue"), neighbours, own)
+    separation = neighbor_separation(_sky(as_catalog(catalog), "the catalog"), neighbors, own)
     limit = _arcsec(distance, "distance")
     return annotate(xr.DataArray(separation > limit, dims="source"), "isolated", distance_arcsec=limit)
 
 
 def _two(obj: Any, catalogs: tuple[Any, ...]) -> tuple[xr.Dataset, xr.Dataset, tuple[str, str]]:
-    """The two catalogues to match, and the names that they go by."""
+    """The two catalogs to match, and the names that they go by."""
     tree = obj if isinstance(obj, xr.DataTree) else None
     given = catalogs if tree is not None else (obj, *catalogs)
     if len(given) != 2:
         raise InputError(
-            f"two catalogues are matched; came {len(given)}: match(left, right, radius=...), or "
+            f"two catalogs are matched; got {len(given)}: match(left, right, radius=...), or "
             'match(tree, "left", "right", radius=...)'
         )
     names = tuple(c if isinstance(c, str) else side for c, side in zip(given, ("left", "right"), strict=True))
@@ -300,11 +300,11 @@ def _resolve(tree: xr.DataTree | None, catalog: Any) -> xr.Dataset:
     if not isinstance(catalog, str):
         return as_catalog(catalog)
     if tree is None:
-        raise InputError(f"{catalog!r} names a catalogue of a tree, but no tree came; see ztfxr.with_catalogs")
+        raise InputError(f"{catalog!r} names a catalog of a tree, but got no tree; see ztfxr.with_catalogs")
     return as_catalog(_node(tree, catalog))
 
 
-def _sky(catalog: xr.Dataset, what: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _sky(catalog: xr.Dataset, what: str) -> tuple[Floats, Floats]:
     if "ra" in catalog.variables and "source" in catalog["ra"].dims and catalog["ra"].ndim > 1:
         raise InputError(f"{what} has positions on {catalog['ra'].dims}; select one epoch first, with isel(time=...)")
     if not _has(catalog, "ra", "dec"):
@@ -321,9 +321,9 @@ def _arcsec(angle: Radius, name: str) -> float:
     try:
         value = float(angle.to_value(u.arcsec) if isinstance(angle, u.Quantity) else angle)
     except (u.UnitConversionError, TypeError, ValueError) as error:
-        raise InputError(f"{name} is an angle, or a number of arcsec; came {angle!r}") from error
+        raise InputError(f"{name} is an angle, or a number of arcsec; got {angle!r}") from error
     if not (np.isfinite(value) and value >= 0.0):
-        raise InputError(f"{name} must be at least 0 arcsec; came {angle!r}")
+        raise InputError(f"{name} must be at least 0 arcsec; got {angle!r}")
     return value
 
 
@@ -337,14 +337,14 @@ def _column(catalog: xr.Dataset, name: str) -> xr.DataArray | None:
 
 
 def _chosen(left: xr.Dataset, right: xr.Dataset, columns: Iterable[str] | None) -> list[str]:
-    """Columns to put side by side; `InputError` on one that neither catalogue has."""
+    """Columns to put side by side; `InputError` on one that neither catalog has."""
     known = [str(n) for c in (left, right) for n in ("ra", "dec", *c.variables) if _has(c, str(n))]
     if columns is None:
         return list(dict.fromkeys(known))
     wanted = [columns] if isinstance(columns, str) else list(dict.fromkeys(columns))
     unknown = [n for n in wanted if _column(left, n) is None and _column(right, n) is None]
     if unknown:
-        raise InputError(f"no catalogue has a column {', '.join(unknown)}; there are {', '.join(dict.fromkeys(known))}")
+        raise InputError(f"no catalog has a column {', '.join(unknown)}; there are {', '.join(dict.fromkeys(known))}")
     return wanted
 
 
@@ -363,7 +363,7 @@ def query_catalog(
     """The sources of Pan-STARRS1 or Gaia on an image, from VizieR over the network. Computes.
 
     Needs astroquery: ``pip install "ztfxr[catalogs]"``. Keep the result with `ztfxr.to_parquet`; `ztfxr.read_catalog`
-    reads it, and any other local catalogue, without a network.
+    reads it, and any other local catalog, without a network.
 
     Parameters
     ----------
@@ -398,7 +398,7 @@ def query_catalog(
         astroquery is not installed.
     """
     if catalog not in SURVEYS:
-        raise InputError(f"catalog is {' or '.join(map(repr, SURVEYS))}; came {catalog!r}")
+        raise InputError(f"catalog is {' or '.join(map(repr, SURVEYS))}; got {catalog!r}")
     survey, image = SURVEYS[catalog], None if isinstance(obj, SkyCoord) else obj
     center, cone = _cone(obj, radius, margin)
     band = survey.band(_filter(image))
@@ -417,7 +417,7 @@ def query_catalog(
 
 
 def _cone(obj: Image | SkyCoord, radius: Radius | None, margin: float) -> tuple[SkyCoord, float]:
-    """Centre and radius in degrees of what to ask for."""
+    """Center and radius in degrees of what to ask for."""
     if isinstance(obj, SkyCoord):
         if radius is None or not obj.isscalar:
             raise InputError("the sky around one position is asked for: give one, and a radius=, in arcsec or an angle")
@@ -444,6 +444,6 @@ def _at_epoch(catalog: xr.Dataset, epoch: float, image: Image | None) -> xr.Data
     days = (time.values - np.datetime64("2000-01-01T12:00:00", "ns")) / np.timedelta64(1, "D")
     now = 2000.0 + float(days) / 365.25
     pmra, pmdec = (catalog[name].values.astype(np.float64) for name in ("pmra", "pmdec"))
-    ra, dec = moved(*_sky(catalog, "the catalogue"), pmra, pmdec, now - epoch)
+    ra, dec = moved(*_sky(catalog, "the catalog"), pmra, pmdec, now - epoch)
     out = as_catalog(catalog.assign(ra=("source", ra), dec=("source", dec)))
     return out.assign_attrs(epoch=round(now, 4))

@@ -76,7 +76,7 @@ def _wcs(header: fits.Header) -> WCS:
 
 
 def from_ccddata(ccd: CCDData) -> xr.Dataset:
-    """A `CCDData` as a labelled image; the arrays are those of `ccd`, nothing is copied or computed.
+    """A `CCDData` as a labeled image; the arrays are those of `ccd`, nothing is copied or computed.
 
     Parameters
     ----------

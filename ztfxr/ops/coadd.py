@@ -12,14 +12,22 @@ import xarray as xr
 from dask.base import is_dask_collection
 from numpy.typing import NDArray
 
-from ztfxr.arrays.coadd import clipped_mean, effective_detector, epoch_planes, mean_of_sums, measure_epoch, median_stack
+from ztfxr.arrays.images.coadd import (
+    clipped_mean,
+    effective_detector,
+    epoch_planes,
+    mean_of_sums,
+    measure_epoch,
+    median_stack,
+)
 from ztfxr.arrays.threads import task
+from ztfxr.arrays.types import Bools
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import background as sky_maps
 from ztfxr.ops.background import get_image
 from ztfxr.ops.background import variance as noise_model
 from ztfxr.ops.epochs import MEASURES, FluxScale, Measuring, bare, per_epoch, prepare, select_epochs, usable_epochs
+from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.schema import annotate_all
 
 if TYPE_CHECKING:
@@ -52,7 +60,7 @@ def coadd(
     """Average an aligned stack into one image; lazy.
 
     Each epoch loses its sky, is divided by its flux scale, and is averaged with a weight that is one number per epoch;
-    masked pixels carry none. PSFs are not homogenised: the coadd's is the weighted mean of theirs.
+    masked pixels carry none. PSFs are not homogenized: the coadd's is the weighted mean of theirs.
 
     Parameters
     ----------
@@ -70,7 +78,7 @@ def coadd(
         As in `ztfxr.measure_epochs`; the coadd is on the flux scale of the anchor epoch, and carries its `magzp`.
     clip
         Outliers differ from the median by more than this many errors, or scatters of the epochs at that pixel, the
-        larger of both, plus 0.7 of the median image's step to its neighbours: stars are spared, whose PSFs differ.
+        larger of both, plus 0.7 of the median image's step to its neighbors: stars are spared, whose PSFs differ.
     background
         True subtracts the mesh of `ztfxr.background` from each epoch, ``"median"`` its median, an array itself. False
         keeps the sky: the medians are taken off too, since skies differ, and their weighted mean is added in the end.
@@ -87,7 +95,7 @@ def coadd(
         stack's pixels stay. Scalars: `gain` and `readnoise` such that ``sci / gain + (readnoise / gain)²`` is the
         variance where all epochs are good (where the gain is known; sky that was subtracted is in `readnoise`),
         `exptime` in total, `magzp`. On `frame`: what was measured of each epoch, its `flux_scale` and `weight`
-        (normalised; 0: not used).
+        (normalized; 0: not used).
 
     Raises
     ------
@@ -112,7 +120,7 @@ def coadd(
     images["mask"] = images["n_frames"] == 0
     if options.background == "none":
         images["sci"] = (images["sci"] + _mean_sky(frames)).astype(np.float32)
-    return _labelled(stack, images, frames, plan.anchor, options)
+    return _labeled(stack, images, frames, plan.anchor, options)
 
 
 @dataclass(frozen=True)
@@ -181,16 +189,16 @@ def _take(option: Any, which: NDArray[np.int64]) -> Any:
 def _check(method: Method, weights: Weights, clip: float, background: Sky) -> tuple[str, str]:
     """The kinds of weights and background, checked."""
     if method not in ("clipped", "mean", "median"):
-        raise InputError(f'method is "clipped", "mean" or "median"; came {method!r}')
+        raise InputError(f'method is "clipped", "mean" or "median"; got {method!r}')
     if not clip > 0:
-        raise InputError(f"clip must be above 0; came {clip}")
+        raise InputError(f"clip must be above 0; got {clip}")
     weighting = "given" if isinstance(weights, xr.DataArray) else str(weights)
     if weighting not in ("snr", "variance", "equal", "given"):
-        raise InputError(f'weights are "snr", "variance", "equal" or an array on time; came {weights!r}')
+        raise InputError(f'weights are "snr", "variance", "equal" or an array on time; got {weights!r}')
     names: dict[Any, str] = {True: "mesh", False: "none", "median": "median"}
     sky = "given" if isinstance(background, xr.DataArray) else names.get(background)
     if sky is None:
-        raise InputError(f'background is True, False, "median" or an array; came {background!r}')
+        raise InputError(f'background is True, False, "median" or an array; got {background!r}')
     return weighting, sky
 
 
@@ -266,7 +274,7 @@ def _weight(options: _Options, scale: float, width: float, noise: float) -> floa
 
 def _levels(
     pixels: NDArray[Any],
-    bad: NDArray[np.bool_],
+    bad: Bools,
     variance: NDArray[Any],
     sky: NDArray[Any],
     gain: NDArray[Any],
@@ -359,7 +367,7 @@ def _block(planes: NDArray[Any], weight: NDArray[Any], *, method: Method, clip: 
     return median_stack(values, noise) if method == "median" else clipped_mean(values, noise, weight, clip=clip)
 
 
-def _labelled(
+def _labeled(
     stack: xr.Dataset | xr.DataArray,
     images: dict[str, xr.DataArray],
     frames: xr.Dataset,

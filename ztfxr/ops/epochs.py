@@ -9,10 +9,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import xarray as xr
 
-from ztfxr.arrays.coadd import MAX_STARS, measure_anchor, measure_epoch
+from ztfxr.arrays.images.coadd import MAX_STARS, measure_anchor, measure_epoch
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import get_image, get_mask
+from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.schema import annotate_all
 
 __all__ = [
@@ -109,7 +109,7 @@ def prepare(
     """Measure the anchor, lazily, and put together what measuring an epoch needs."""
     image, bad = get_image(stack), get_mask(stack, mask)
     if "time" not in image.dims:
-        raise InputError(f"a stack has the dimension time; came {image.dims}: see ztfxr.stack")
+        raise InputError(f"a stack has the dimension time; got {image.dims}: see ztfxr.stack")
     first, pixels, masked = _anchor(stack, anchor), bare(image), bare(bad)
     one = [a.isel(time=first) if "time" in a.dims else a for a in (pixels, masked)]
     found = apply_images(measure_anchor, *one, outputs=_ANCHOR, sizes={"star": MAX_STARS, "axis": 2})
@@ -143,7 +143,7 @@ def _known_scale(image: xr.DataArray, scale: FluxScale, anchor: int) -> xr.DataA
     if scale is None or scale == "stars":
         return xr.DataArray(np.full(n, 1.0 if scale is None else np.nan), dims="time")
     if scale not in ("auto", "magzp"):
-        raise InputError(f'scale is "auto", "stars", "magzp", an array on time or None; came {scale!r}')
+        raise InputError(f'scale is "auto", "stars", "magzp", an array on time or None; got {scale!r}')
     if "magzp" not in image.coords:
         if scale == "magzp":
             raise InputError('no zero points are known: assign a coordinate magzp on time, or use scale="stars"')
@@ -155,7 +155,7 @@ def _known_scale(image: xr.DataArray, scale: FluxScale, anchor: int) -> xr.DataA
 def per_epoch(values: xr.DataArray, n: int, name: str) -> xr.DataArray:
     """A number per epoch, checked; without coordinates."""
     if values.dims != ("time",) or values.sizes["time"] != n:
-        raise InputError(f"{name} has one number per epoch, on the dimension time of size {n}; came {values.sizes}")
+        raise InputError(f"{name} has one number per epoch, on the dimension time of size {n}; got {values.sizes}")
     return bare(values)
 
 
@@ -198,7 +198,7 @@ def select_epochs(
         As `ztfxr.measure_epochs`; `best` below 1.
     """
     if best is not None and best < 1:
-        raise InputError(f"best is the number of epochs to keep, at least 1; came {best}")
+        raise InputError(f"best is the number of epochs to keep, at least 1; got {best}")
     table = measure_epochs(stack, scale=scale, anchor=anchor, mask=mask).compute()
     width = table["fwhm"].values / table["fwhm"].values[table.attrs["anchor"]]
     noise = np.where(table["sky_noise"] > 0, table["sky_noise"], np.nan)

@@ -11,9 +11,10 @@ import xarray as xr
 from dask.base import is_dask_collection
 from numpy.typing import ArrayLike, NDArray
 
-from ztfxr.arrays import bits
+from ztfxr.arrays.images import bits
+from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
+from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.ops.positions import pixel_origin
 from ztfxr.schema import MASK_PLANES, RECOMMENDED_PLANES, Plane, annotate, annotate_all, planes_to_bits
 from ztfxr.wcs import drop_wcs, sky_to_pixel
@@ -111,14 +112,14 @@ def mask(
     return annotate(out, "mask", planes=" ".join(names))
 
 
-Decoder = Callable[..., NDArray[np.bool_]]
+Decoder = Callable[..., Bools]
 
 
 def _decoder(value: int) -> Decoder:
     return partial(_decoded, wanted=np.int64(value))
 
 
-def _decoded(image: NDArray[np.integer], wanted: NDArray[np.int64] | np.int64) -> NDArray[np.bool_]:
+def _decoded(image: NDArray[np.integer], wanted: NDArray[np.int64] | np.int64) -> Bools:
     """Where any of the wanted planes is set, which may be others at each epoch."""
     if np.ndim(wanted) == 0:
         return bits.any_bit(image, int(wanted))
@@ -126,7 +127,7 @@ def _decoded(image: NDArray[np.integer], wanted: NDArray[np.int64] | np.int64) -
     return np.asarray(np.bitwise_and(image, held) != 0)
 
 
-def _grown(*arrays: NDArray[np.integer], decode: Decoder, radius: float) -> NDArray[np.bool_]:
+def _grown(*arrays: NDArray[np.integer], decode: Decoder, radius: float) -> Bools:
     return bits.grow(decode(*arrays), radius)
 
 
@@ -259,7 +260,7 @@ def explain(
         raise InputError("give positions as x= and y= in pixels, or as ra= and dec= in degrees")
     px, py = np.broadcast_arrays(np.asarray(x, dtype=float), np.asarray(y, dtype=float))
     if px.ndim > 1:
-        raise InputError(f"positions are numbers or 1-D; came shape {px.shape}")
+        raise InputError(f"positions are numbers or 1-D; got shape {px.shape}")
     values = _at(flags, px, py)
     text = np.vectorize(_names, otypes=[str])(values.values)
     return annotate_all(annotate(values.copy(data=text), "planes").to_dataset())["planes"]
@@ -271,7 +272,7 @@ def _names(value: int) -> str:
     return " ".join(known.get(bit, f"bit{bit}") for bit in range(int(value).bit_length()) if int(value) >> bit & 1)
 
 
-def _at(flags: xr.DataArray, x: NDArray[np.float64], y: NDArray[np.float64]) -> xr.DataArray:
+def _at(flags: xr.DataArray, x: Floats, y: Floats) -> xr.DataArray:
     """The flags of the pixels that contain positions, in memory; `outside` where there is no pixel."""
     if 0 in (flags.sizes["y"], flags.sizes["x"]):
         raise InputError("the image has no pixel to look at: y or x is empty")
@@ -294,7 +295,7 @@ def source_mask(obj: xr.Dataset | xr.DataArray, sources: xr.Dataset, *, scale: f
     obj
         The image (..., y, x), or a Dataset with it: its grid counts, not its pixels.
     sources
-        A catalogue on `source`, or on (..., source) with NaN where an epoch has fewer, as `ztfxr.sources` gives it:
+        A catalog on `source`, or on (..., source) with NaN where an epoch has fewer, as `ztfxr.sources` gives it:
         `x_centroid`, `y_centroid` (absolute 0-based FITS pixels), `semimajor_axis`, `semiminor_axis` (1-σ axes in
         pixels), `orientation` (degrees, from +x towards +y).
     scale
@@ -303,7 +304,7 @@ def source_mask(obj: xr.Dataset | xr.DataArray, sources: xr.Dataset, *, scale: f
     Returns
     -------
     xarray.DataArray
-        Boolean, (y, x), after the leading dimensions of `sources`; one mask serves all epochs where the catalogue has
+        Boolean, (y, x), after the leading dimensions of `sources`; one mask serves all epochs where the catalog has
         no time. Sources that are not finite are passed over; every other one on the image masks a pixel at least.
 
     Raises
@@ -316,7 +317,7 @@ def source_mask(obj: xr.Dataset | xr.DataArray, sources: xr.Dataset, *, scale: f
     `sep.mask_ellipse` (Barbary 2016). Combine it with the bad pixels by ``|``.
     """
     if not scale > 0:
-        raise InputError(f"scale is positive; came {scale}")
+        raise InputError(f"scale is positive; got {scale}")
     columns, origin, sizes = _ellipse_columns(sources), pixel_origin(obj), {d: obj.sizes[d] for d in IMAGE}
     if is_dask_collection(obj):
         columns = [c.chunk(dict.fromkeys(c.dims, 1) | {"source": -1}) for c in columns]
@@ -333,11 +334,11 @@ def source_mask(obj: xr.Dataset | xr.DataArray, sources: xr.Dataset, *, scale: f
 
 
 def _ellipse_columns(sources: xr.Dataset) -> list[xr.DataArray]:
-    """The columns of a catalogue that make ellipses, by position."""
+    """The columns of a catalog that make ellipses, by position."""
     missing = [name for name in _ELLIPSE if name not in sources or "source" not in sources[name].dims]
     if missing:
         raise InputError(
-            f"an ellipse needs {', '.join(_ELLIPSE)} on 'source'; the catalogue has no such {', '.join(missing)}"
+            f"an ellipse needs {', '.join(_ELLIPSE)} on 'source'; the catalog has no such {', '.join(missing)}"
         )
     return [sources[name].reset_coords(drop=True).drop_vars("source", errors="ignore") for name in _ELLIPSE]
 
@@ -348,8 +349,6 @@ def _grid(obj: xr.Dataset | xr.DataArray) -> xr.Coordinates:
     return obj.coords.to_dataset().drop_vars(others).coords
 
 
-def _ellipses(
-    *columns: NDArray[np.float64], origin: tuple[int, int], scale: float, shape: tuple[int, int]
-) -> NDArray[np.bool_]:
+def _ellipses(*columns: Floats, origin: tuple[int, int], scale: float, shape: tuple[int, int]) -> Bools:
     x, y, a, b, angle = columns
     return bits.ellipses(x - origin[1], y - origin[0], scale * a, scale * b, angle, shape=shape)

@@ -26,10 +26,11 @@ from astropy.coordinates import SkyCoord
 from dask.base import is_dask_collection
 from numpy.typing import ArrayLike, NDArray
 
-from ztfxr.arrays.blocks import block_mean, block_range, combine_means
+from ztfxr.arrays.images.blocks import block_mean, block_range, combine_means
+from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError, MissingWCSError, ShapeError
-from ztfxr.ops._apply import apply_images
 from ztfxr.ops.background import MaskChoice, get_image, get_mask
+from ztfxr.ops.mapping import apply_images
 from ztfxr.ops.positions import pixel_origin
 from ztfxr.schema import SPECS
 from ztfxr.wcs import has_wcs, pixel_to_sky, sky_to_pixel
@@ -53,9 +54,9 @@ QUADRANT_SHAPE: Pair = (3080, 3072)
 CCD_GAPS: Pair = (641, 449)
 """Rows and columns without pixels between CCDs.
 
-Fitted, with one shift, rotation and scale, to the centres of all 64 quadrants in the WCS of IPAC's archive: their
+Fitted, with one shift, rotation and scale, to the centers of all 64 quadrants in the WCS of IPAC's archive: their
 medians over fields, projected about the pointing (arc length from it), as tabulated by D. Kaplan in 2018 (ztf_tiling).
-The centres scatter by 7 pixels about the fit, 16 at most, as CCDs are not mounted to the pixel; the gaps of ZTF's
+The centers scatter by 7 pixels about the fit, 16 at most, as CCDs are not mounted to the pixel; the gaps of ZTF's
 nominal layout (0.1262 and 0.181 degrees) agree to 4 pixels.
 """
 
@@ -76,7 +77,7 @@ def rebin(obj: xr.Dataset | xr.DataArray, factor: int, *, mask: MaskChoice = Non
     -------
     xarray.DataArray
         Dims, name, unit and attributes of the image, float32; NaN where a block has no good pixel. `x` and `y` are the
-        centres of the blocks in pixels of the image. The WCS stays behind: it holds for single pixels.
+        centers of the blocks in pixels of the image. The WCS stays behind: it holds for single pixels.
 
     Raises
     ------
@@ -101,28 +102,28 @@ def rebin(obj: xr.Dataset | xr.DataArray, factor: int, *, mask: MaskChoice = Non
     return out.assign_coords(coords).assign_attrs(image.attrs)
 
 
-def _means(image: NDArray[Any], bad: NDArray[np.bool_], *, factor: int) -> NDArray[np.float32]:
+def _means(image: NDArray[Any], bad: Bools, *, factor: int) -> NDArray[np.float32]:
     return block_mean(image, bad, factor=factor)[0]
 
 
 def _check_factor(factor: int) -> int:
     if isinstance(factor, bool) or not isinstance(factor, int | np.integer) or factor < 1:
-        raise InputError(f"pixels are binned by a whole number, 1 or more; came {factor!r}")
+        raise InputError(f"pixels are binned by a whole number, 1 or more; got {factor!r}")
     return int(factor)
 
 
 def _coarse_labels(image: xr.DataArray, dim: str, n: int, factor: int) -> tuple[NDArray[Any], dict[Any, Any]]:
-    """The centres of `n` blocks along `dim`, as if the last were full, and their attributes."""
+    """The centers of `n` blocks along `dim`, as if the last were full, and their attributes."""
     if dim not in image.coords:
-        return _centres(0, n, factor), dict(SPECS[dim].attrs)
+        return _centers(0, n, factor), dict(SPECS[dim].attrs)
     labels = image.coords[dim]
     first = labels.values[0]
     step = labels.values[1] - first if labels.size > 1 else 1
-    return first + step * _centres(0, n, factor), dict(labels.attrs)
+    return first + step * _centers(0, n, factor), dict(labels.attrs)
 
 
-def _centres(first: int, n: int, factor: int) -> NDArray[Any]:
-    """The centres of `n` blocks from number `first` on, in pixels; integers for single pixels."""
+def _centers(first: int, n: int, factor: int) -> NDArray[Any]:
+    """The centers of `n` blocks from number `first` on, in pixels; integers for single pixels."""
     blocks = np.arange(first, first + n)
     return blocks if factor == 1 else (blocks + 0.5) * factor - 0.5
 
@@ -191,7 +192,7 @@ def mosaic(
     Returns
     -------
     xarray.DataArray
-        The variable as float32 (y, x), in its unit, NaN where there is no good pixel. `x` and `y` are centres of blocks
+        The variable as float32 (y, x), in its unit, NaN where there is no good pixel. `x` and `y` are centers of blocks
         in full-resolution pixels from the north-eastern corner to the west and to the south: FITS order, as in a
         quadrant, whose pixel (x, y) is (x0 + x, y0 + y) here. `ztfxr.show` draws it with north up and east to the right
         (the coordinates' attribute `positive`), so that q2 | q1 lie above q3 | q4. ``attrs["missing"]`` names the
@@ -211,7 +212,7 @@ def mosaic(
     tiles = [_tile(frame, variable, layout, place, mask) for place, frame in frames.items()]
     lazy = any(is_dask_collection(array) for tile in tiles for array in (tile.image, tile.bad))
     data = _lazy(tiles, layout, factor) if lazy else _paste(_window(layout, factor), [t.means(factor) for t in tiles])
-    return _labelled(data, frames, layout, variable, factor)
+    return _labeled(data, frames, layout, variable, factor)
 
 
 def sky_to_mosaic(
@@ -222,7 +223,7 @@ def sky_to_mosaic(
     dec: ArrayLike | None = None,
     gaps: Gaps = True,
     shape: Pair = QUADRANT_SHAPE,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Floats, Floats]:
     """Pixels (x, y) of sky positions on the mosaic of `tree`, by the WCS of the quadrant they fall in; reads no pixel.
 
     Parameters
@@ -270,9 +271,9 @@ def _near(frame: xr.Dataset, places: SkyCoord) -> NDArray[np.intp]:
         return np.array([], dtype=np.intp)
     origin = pixel_origin(frame)
     (y0, y1), (x0, x1) = ((origin[d] - 0.5, origin[d] + frame.sizes[d] - 0.5) for d in ("y", "x"))
-    centre = pixel_to_sky(frame, (x0 + x1) / 2, (y0 + y1) / 2)
-    reach = centre.separation(pixel_to_sky(frame, [x0, x1, x0, x1], [y0, y0, y1, y1])).max()
-    return np.flatnonzero(places.separation(centre) <= 1.05 * reach)
+    center = pixel_to_sky(frame, (x0 + x1) / 2, (y0 + y1) / 2)
+    reach = center.separation(pixel_to_sky(frame, [x0, x1, x0, x1], [y0, y0, y1, y1])).max()
+    return np.flatnonzero(places.separation(center) <= 1.05 * reach)
 
 
 def _quadrants(tree: xr.DataTree, variable: str | None) -> dict[Place, xr.Dataset]:
@@ -300,7 +301,7 @@ def _quadrants(tree: xr.DataTree, variable: str | None) -> dict[Place, xr.Datase
 def _layout(frames: Mapping[Place, xr.Dataset], gaps: Gaps, shape: Pair) -> _Layout:
     width = CCD_GAPS if gaps is True else (0, 0) if gaps is False else tuple(gaps)
     if len(width) != 2 or min(width) < 0:
-        raise InputError(f"gaps is True, False, or (rows, columns) of at least 0; came {gaps!r}")
+        raise InputError(f"gaps is True, False, or (rows, columns) of at least 0; got {gaps!r}")
     for (ccdid, qid), frame in frames.items():
         origin = pixel_origin(frame)
         end = tuple(origin[d] + frame.sizes[d] for d in ("y", "x"))
@@ -384,7 +385,7 @@ def _overlap(first: Window, second: Window) -> bool:
     return all(max(a, c) < min(b, d) for (a, b), (c, d) in zip(first, second, strict=True))
 
 
-def _labelled(
+def _labeled(
     data: Any, frames: Mapping[Place, xr.Dataset], layout: _Layout, variable: str, factor: int
 ) -> xr.DataArray:
     first = next(iter(frames.values()))
@@ -395,7 +396,7 @@ def _labelled(
     }
     for dim, n, way, end in (("y", data.shape[0], "south", "down"), ("x", data.shape[1], "west", "left")):
         attrs = {"long_name": f"0-based pixel of the mosaic, counted to the {way}", "units": "pixel", "positive": end}
-        coords[dim] = xr.Variable(dim, _centres(0, n, factor), attrs)
+        coords[dim] = xr.Variable(dim, _centers(0, n, factor), attrs)
     ccds = range(1, 17) if layout.whole else sorted({ccdid for ccdid, _ in frames})
     missing = " ".join(f"c{c:02d}/q{q}" for c in ccds for q in range(1, 5) if (c, q) not in frames)
     return xr.DataArray(data, coords, ("y", "x"), variable, first[variable].attrs | {"missing": missing})

@@ -10,7 +10,8 @@ import xarray as xr
 from dask.base import is_dask_collection
 from numpy.typing import NDArray
 
-from ztfxr.arrays import photcal
+from ztfxr.arrays.photometry import magnitudes as photcal
+from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
 from ztfxr.schema import EFFECTIVE_WAVELENGTHS, annotate
 
@@ -48,7 +49,7 @@ def counts_to_mag(counts: Values, err: Values | None = None, *, magzp: Values | 
 
     Returns
     -------
-    Magnitudes of the kind that came; with `err` the pair of magnitudes and their standard errors, to first order
+    Magnitudes of the kind given; with `err` the pair of magnitudes and their standard errors, to first order
     (2.5 / ln 10 · err / counts). Counts that are not positive give NaN. The error of the zero point is not added.
 
     Raises
@@ -74,7 +75,7 @@ def mag_to_counts(mag: Values, err: Values | None = None, *, magzp: Values | Non
 
     Returns
     -------
-    Counts of the kind that came; with `err` the pair of counts and their standard errors, to first order. NaN stays
+    Counts of the kind given; with `err` the pair of counts and their standard errors, to first order. NaN stays
     NaN.
 
     Raises
@@ -112,7 +113,7 @@ def counts_to_flux(
 
     Returns
     -------
-    Flux densities of the kind that came; with `err` the pair of them and their standard errors. Negative counts give
+    Flux densities of the kind given; with `err` the pair of them and their standard errors. Negative counts give
     negative fluxes.
 
     Raises
@@ -154,7 +155,7 @@ def flux_to_counts(
 
     Returns
     -------
-    Counts of the kind that came; with `err` the pair of counts and their standard errors. Negative stays negative.
+    Counts of the kind given; with `err` the pair of counts and their standard errors. Negative stays negative.
 
     Raises
     ------
@@ -183,7 +184,7 @@ def flux_to_mag(
 
     Returns
     -------
-    Magnitudes of the kind that came; with `err` the pair of magnitudes and their standard errors, to first order.
+    Magnitudes of the kind given; with `err` the pair of magnitudes and their standard errors, to first order.
     Fluxes that are not positive give NaN.
 
     Raises
@@ -210,7 +211,7 @@ def mag_to_flux(
 
     Returns
     -------
-    Flux densities of the kind that came; with `err` the pair of them and their standard errors, to first order. NaN
+    Flux densities of the kind given; with `err` the pair of them and their standard errors, to first order. NaN
     stays NaN.
 
     Raises
@@ -247,7 +248,7 @@ def convert_flux(
 
     Returns
     -------
-    Flux densities of the kind that came; with `err` the pair of them and their standard errors. Negative stays
+    Flux densities of the kind given; with `err` the pair of them and their standard errors. Negative stays
     negative.
 
     Raises
@@ -276,12 +277,12 @@ def _rescaled(value: Values, err: Values | None, zero_point: Any, target: Any, n
 
 def _elementwise(function: Callable[..., Any], name: str, *arrays: Any) -> Any:
     """`function` over numbers, arrays and DataArrays; lazy where one of them is."""
-    labelled = next((a for a in arrays if isinstance(a, xr.DataArray)), None)
-    out = xr.apply_ufunc(function, *(_labelled(_numbers(a), labelled) for a in arrays), dask="allowed")
+    labeled = next((a for a in arrays if isinstance(a, xr.DataArray)), None)
+    out = xr.apply_ufunc(function, *(_labeled(_numbers(a), labeled) for a in arrays), dask="allowed")
     return annotate(out, name) if isinstance(out, xr.DataArray) else out
 
 
-def _labelled(values: Any, like: xr.DataArray | None) -> Any:
+def _labeled(values: Any, like: xr.DataArray | None) -> Any:
     """A bare array with the dimensions of the DataArray that it goes with, which it must have the shape of."""
     if like is None or np.ndim(values) == 0 or isinstance(values, xr.DataArray | xr.Variable):
         return values
@@ -296,7 +297,7 @@ def _labelled(values: Any, like: xr.DataArray | None) -> Any:
 def _numbers(values: Any) -> Any:
     """Floats in double precision; masked entries are NaN."""
     if getattr(values, "unit", None) is not None:
-        raise InputError(f"numbers are wanted, without a unit; came {values.unit}: use .to_value(...), or .value")
+        raise InputError(f"numbers are wanted, without a unit; got {values.unit}: use .to_value(...), or .value")
     if isinstance(values, xr.DataArray | xr.Variable) or is_dask_collection(values):
         return values.astype(np.float64)
     return np.ma.filled(np.ma.asarray(values).astype(np.float64), np.nan)[()]
@@ -320,7 +321,7 @@ def _flux_zero_point(values: Values, unit: str, wavelength: Values | str | None)
 
 def _known_unit(unit: str) -> str:
     if unit not in get_args(FluxUnit):
-        raise InputError(f"a flux is in {' or '.join(map(repr, get_args(FluxUnit)))}; came {unit!r}")
+        raise InputError(f"a flux is in {' or '.join(map(repr, get_args(FluxUnit)))}; got {unit!r}")
     return unit
 
 
@@ -336,7 +337,7 @@ def _wavelength(values: Values, given: Values | str | None) -> Any:
     return given
 
 
-def _effective_wavelength(names: Any) -> NDArray[np.float64]:
+def _effective_wavelength(names: Any) -> Floats:
     names = np.asarray(names).astype(str)
     unknown = sorted(set(names.ravel().tolist()) - set(EFFECTIVE_WAVELENGTHS) - {""})
     if unknown:
@@ -354,11 +355,11 @@ def _units(values: Any) -> Any:
 
 def _require(values: Any, quantity: str) -> None:
     """Refuse what says that it is something else."""
-    came = _QUANTITY.get(str(_units(values)), quantity)
-    if came != quantity:
+    given = _QUANTITY.get(str(_units(values)), quantity)
+    if given != quantity:
         raise InputError(
             f"{quantity} is wanted, but {values.name or 'the array'} is in {_units(values)}: "
-            f"convert it with ztfxr.{came}_to_{quantity}"
+            f"convert it with ztfxr.{given}_to_{quantity}"
         )
 
 

@@ -12,6 +12,7 @@ from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from numpy.typing import NDArray
 
+from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
 from ztfxr.schema import SPECS
 from ztfxr.wcs import WCSIndex, has_wcs, pixel_to_sky, sky_to_pixel
@@ -85,7 +86,7 @@ def pixel_origin(obj: xr.Dataset | xr.DataArray) -> dict[str, int]:
     return origin
 
 
-def _sky(obj: xr.Dataset | xr.DataArray, x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[Any, ...]:
+def _sky(obj: xr.Dataset | xr.DataArray, x: Floats, y: Floats) -> tuple[Any, ...]:
     if not has_wcs(obj):
         return ()
     sky = pixel_to_sky(obj, x, y)
@@ -110,7 +111,7 @@ def position_columns(positions: Positions) -> dict[str, NDArray[Any]]:
         if pairs.ndim == 1 and pairs.size == 2:
             pairs = pairs[None]
         if pairs.ndim != 2 or pairs.shape[1] != 2:
-            raise InputError(f"positions are (x, y) pairs of shape (n, 2); came shape {pairs.shape}")
+            raise InputError(f"positions are (x, y) pairs of shape (n, 2); got shape {pairs.shape}")
         raw = {"x": pairs[:, 0], "y": pairs[:, 1]}
     out = {k: np.atleast_1d(_labels(v) if k == "id" else _numbers(k, v)) for k, v in raw.items()}
     lengths = {k: v.shape for k, v in out.items()}
@@ -140,13 +141,13 @@ def _named(table: Any) -> dict[str, Any]:
     pairs = [pair for pair in (("ra", "dec"), ("x", "y")) if raw.keys() >= set(pair)]
     if not pairs:
         raise InputError(
-            f"positions need columns ra and dec, or x and y; came {', '.join(map(str, sorted(keys, key=str)))}"
+            f"positions need columns ra and dec, or x and y; got {', '.join(map(str, sorted(keys, key=str)))}"
         )
     whole = {"id", *(name for pair in pairs for name in pair)}
     return {k: v for k, v in raw.items() if k in whole}
 
 
-def _numbers(name: str, column: Any) -> NDArray[np.float64]:
+def _numbers(name: str, column: Any) -> Floats:
     """A column as floats: sky columns with a unit in degrees, masked entries NaN."""
     unit = getattr(column, "unit", None)
     numbers = np.ma.asarray(getattr(column, "value", column) if unit is not None else column)

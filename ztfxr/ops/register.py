@@ -1,4 +1,4 @@
-"""Where the pixels of one image lie on another: by WCS, by catalogues, or by the pattern of the stars."""
+"""Where the pixels of one image lie on another: by WCS, by catalogs, or by the pattern of the stars."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from ztfxr.arrays.basis import exponents
-from ztfxr.arrays.registration import Stars, find_stars, fit_pairs, not_registered, register_stars
-from ztfxr.arrays.transform import Kind, Transform, fit_transform, n_coefficients
+from ztfxr.arrays.geometry.registration import Stars, find_stars, fit_pairs, not_registered, register_stars
+from ztfxr.arrays.geometry.transform import Kind, Transform, fit_transform, n_coefficients
+from ztfxr.arrays.polynomials import exponents
+from ztfxr.arrays.types import Floats
 from ztfxr.errors import AlignmentError, FrameError, InputError, MissingWCSError
 from ztfxr.ops.background import MaskChoice, get_image, get_mask
 from ztfxr.ops.masks import mask as decode_mask
@@ -23,7 +24,6 @@ from ztfxr.wcs import WCSIndex, has_wcs, pixel_to_sky, sky_to_pixel
 
 __all__ = ["Fit", "Method", "Settings", "fit_of", "register", "solve", "solve_many", "transform_of"]
 
-Floats = NDArray[np.float64]
 Method = Literal["auto", "wcs", "catalogs", "stars"]
 
 _WCS_TOLERANCE = 5e-4
@@ -46,9 +46,9 @@ class Settings:
     def __post_init__(self) -> None:
         for name, value, choices in (("method", self.method, Method), ("kind", self.kind or "affine", Kind)):
             if value not in get_args(choices):
-                raise InputError(f"{name} is one of {', '.join(get_args(choices))}; came {value!r}")
+                raise InputError(f"{name} is one of {', '.join(get_args(choices))}; got {value!r}")
         if self.kind == "polynomial" and not 1 <= self.order <= 8:
-            raise InputError(f"order of a polynomial transform is 1 to 8; came {self.order}")
+            raise InputError(f"order of a polynomial transform is 1 to 8; got {self.order}")
 
 
 @dataclass(frozen=True)
@@ -95,16 +95,16 @@ def register(
     image, to
         Images (y, x) or Datasets with `sci` and, where it exists, `flags`; for ``"wcs"`` also (..., y, x).
     method
-        ``"wcs"``: the pixel-to-pixel map of the two WCS. ``"catalogs"``: pairs of catalogue entries. ``"stars"``: stars
-        are found in both images and their patterns matched, whatever the shift and rotation. ``"auto"``: catalogues
+        ``"wcs"``: the pixel-to-pixel map of the two WCS. ``"catalogs"``: pairs of catalog entries. ``"stars"``: stars
+        are found in both images and their patterns matched, whatever the shift and rotation. ``"auto"``: catalogs
         where they are given, else WCS where both images have one, else stars.
     kind, order
         ``"shift"``, ``"affine"`` or ``"polynomial"`` of total order `order`. By default affine for stars and
-        catalogues; by WCS, the polynomial of the lowest order that is good to 0.0005 px.
+        catalogs; by WCS, the polynomial of the lowest order that is good to 0.0005 px.
     max_rms
         The largest rms of the residuals, in pixels; beyond it the status is ``not_registered``.
     catalogs
-        Catalogues of `image` and of `to`, each as for `ztfxr.resolve_positions` with pixel positions `x`, `y` (or names
+        Catalogs of `image` and of `to`, each as for `ztfxr.resolve_positions` with pixel positions `x`, `y` (or names
         that it knows). Entries are paired by `id` where both have it, else by `ra`, `dec` within `radius`, else by
         their pattern, brightest (`flux`) first.
     radius
@@ -116,7 +116,7 @@ def register(
     -------
     xarray.Dataset
         `coefficients` (axis, term), in pixels, of x' and y' on `image` as polynomials of
-        ``u = (x - centre_x) / scale``, ``v = (y - centre_y) / scale`` on `to`, with `power_u` and `power_v` on `term`;
+        ``u = (x - center_x) / scale``, ``v = (y - center_y) / scale`` on `to`, with `power_u` and `power_v` on `term`;
         both in absolute 0-based pixels.
         Scalars `registration_rms` (two-dimensional, of the fitted stars, or of the polynomial about the WCS),
         `n_matched` (stars; 0 by WCS), `epoch_status` (0 is good) and `message`. Where nothing was found the
@@ -125,7 +125,7 @@ def register(
     Raises
     ------
     InputError
-        Unknown options, or catalogues without pixel positions.
+        Unknown options, or catalogs without pixel positions.
     MissingWCSError
         ``"wcs"`` was asked of an image without one.
 
@@ -172,7 +172,7 @@ def _by_wcs(image: xr.Dataset | xr.DataArray, to: xr.Dataset | xr.DataArray, set
     indexes = [obj.xindexes.get("ra") for obj in (image, to)]
     for index, name in zip(indexes, ("image", "target"), strict=True):
         if not isinstance(index, WCSIndex):
-            raise MissingWCSError(f"the {name} has no celestial WCS; register by stars (method='stars') or catalogues")
+            raise MissingWCSError(f"the {name} has no celestial WCS; register by stars (method='stars') or catalogs")
     try:
         indexes[0].join(indexes[1])  # type: ignore[union-attr]
     except AlignmentError:
@@ -208,18 +208,18 @@ def _lowest_order(
                 f"no polynomial up to order {order} follows the two WCS; the best is off by {off.max():.2g} px"
             )
     rms = float(np.sqrt((off**2).mean()))
-    return Transform(fit.kind, fit.order, fit.coefficients, rms, 0, fit.centre, fit.scale, bounds)
+    return Transform(fit.kind, fit.order, fit.coefficients, rms, 0, fit.center, fit.scale, bounds)
 
 
 def _overlap(image: xr.Dataset | xr.DataArray, to: xr.Dataset | xr.DataArray) -> tuple[float, float, float, float]:
     """The box (y0, y1, x0, x1) of pixels of `to` that `image` covers, and a margin; `AlignmentError` without any."""
-    centres, reach = [], 0.0
+    centers, reach = [], 0.0
     for obj in (image, to):
         (y0, y1), (x0, x1) = _window(obj)
         sky = pixel_to_sky(obj, [(x0 + x1) / 2, x0, x0, x1, x1], [(y0 + y1) / 2, y0, y1, y0, y1])
-        centres.append(sky[0])
+        centers.append(sky[0])
         reach += float(sky[0].separation(sky[1:]).deg.max())
-    apart = float(centres[0].separation(centres[1]).deg)
+    apart = float(centers[0].separation(centers[1]).deg)
     window = _window(to)
     box = [(0.0, -1.0)] * 2
     # Beyond the frames the distortion polynomials are not to be trusted, and may even fold back into them.
@@ -234,7 +234,7 @@ def _overlap(image: xr.Dataset | xr.DataArray, to: xr.Dataset | xr.DataArray) ->
                 for p, (low, high) in zip((py, px), window, strict=True)
             ]
     if any(b <= a for a, b in box):
-        raise not_registered(f"the image does not overlap the target: their centres are {apart:.3f} deg apart")
+        raise not_registered(f"the image does not overlap the target: their centers are {apart:.3f} deg apart")
     return (*box[0], *box[1])
 
 
@@ -244,7 +244,7 @@ def _window(obj: xr.Dataset | xr.DataArray) -> list[tuple[float, float]]:
     return [(float(origin[d]), float(origin[d] + obj.sizes[d] - 1)) for d in ("y", "x")]
 
 
-# ---- by catalogues ---------------------------------------------------------------------------------------------------
+# ---- by catalogs ---------------------------------------------------------------------------------------------------
 
 
 def _by_catalogs(catalogs: tuple[Positions, Positions], settings: Settings) -> Transform:
@@ -261,7 +261,7 @@ def _by_catalogs(catalogs: tuple[Positions, Positions], settings: Settings) -> T
 
 @dataclass(frozen=True)
 class _Catalog:
-    """Positions in pixels, and what else a catalogue knows: names, unit vectors on the sky, fluxes."""
+    """Positions in pixels, and what else a catalog knows: names, unit vectors on the sky, fluxes."""
 
     xy: Floats
     id: NDArray[Any] | None
@@ -274,7 +274,7 @@ class _Catalog:
         try:
             found = resolve_positions(xr.Dataset(), positions)
         except MissingWCSError as error:
-            raise InputError("a catalogue to register by needs pixel positions: columns x and y") from error
+            raise InputError("a catalog to register by needs pixel positions: columns x and y") from error
         columns = {k: _column(positions, k) for k in ("ra", "dec", "flux")}
         sky = None
         if columns["ra"] is not None and columns["dec"] is not None:
@@ -419,8 +419,8 @@ def describe(fit: Fit, settings: Settings) -> xr.Dataset:
         },
         attrs={
             "kind": transform.kind,
-            "centre_x": transform.centre[0],
-            "centre_y": transform.centre[1],
+            "center_x": transform.center[0],
+            "center_y": transform.center[1],
             "scale": transform.scale,
             **({} if transform.bounds is None else {"bounds": list(transform.bounds)}),
         },
@@ -449,7 +449,7 @@ def fit_of(description: xr.Dataset) -> Fit:
         values,
         float(description["registration_rms"]),
         int(description["n_matched"]),
-        (float(attrs["centre_x"]), float(attrs["centre_y"])),
+        (float(attrs["center_x"]), float(attrs["center_y"])),
         float(attrs["scale"]),
         tuple(float(b) for b in attrs["bounds"]) if "bounds" in attrs else None,  # type: ignore[arg-type]
     )

@@ -1,4 +1,4 @@
-"""Where an image lies on the sky: pointing, tangent plane, centre, corners, pixel scale, footprint. Reads no pixel."""
+"""Where an image lies on the sky: pointing, tangent plane, center, corners, pixel scale, footprint. Reads no pixel."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import numpy as np
 import xarray as xr
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from ztfxr.arrays.tangent import from_tangent, to_tangent
+from ztfxr.arrays.geometry.tangent import from_tangent, to_tangent
+from ztfxr.arrays.types import Floats
 from ztfxr.errors import HeaderError, InputError, MissingDependencyError
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.wcs import WCSIndex, Window, get_wcs, pixel_to_sky, sky_to_pixel
@@ -33,7 +34,6 @@ __all__ = [
 ]
 
 Image: TypeAlias = xr.Dataset | xr.DataArray
-Floats = NDArray[np.float64]
 Center: TypeAlias = SkyCoord | tuple[float, float] | None
 Kind = Literal["polygon", "stcs", "moc"]
 
@@ -84,7 +84,7 @@ def sky_to_tangent(
     Returns
     -------
     tuple of numpy.ndarray
-        u and v, by gnomonic projection; NaN for positions 90 degrees or more from the centre.
+        u and v, by gnomonic projection; NaN for positions 90 degrees or more from the center.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def center(obj: Image) -> SkyCoord:
 def corners(obj: Image, *, outer: bool = True) -> SkyCoord:
     """Sky positions (ICRS) of the four corners, (4,), along the pixels: (0, 0), (nx, 0), (nx, ny), (0, ny).
 
-    The outer corners of the corner pixels, or with ``outer=False`` their centres. Raises `MissingWCSError`,
+    The outer corners of the corner pixels, or with ``outer=False`` their centers. Raises `MissingWCSError`,
     `InputError` if the image is empty.
     """
     return pixel_to_sky(obj, *_border(_window(obj), 0.5 if outer else 0.0, 1))
@@ -182,9 +182,9 @@ def footprint(obj: Image, kind: Kind = "polygon", *, per_side: int = 1, max_dept
     MissingWCSError, InputError, MissingDependencyError
     """
     if kind not in get_args(Kind):
-        raise InputError(f"kind is 'polygon', 'stcs' or 'moc'; came {kind!r}")
+        raise InputError(f"kind is 'polygon', 'stcs' or 'moc'; got {kind!r}")
     if per_side < 1:
-        raise InputError(f"per_side is at least 1; came {per_side}")
+        raise InputError(f"per_side is at least 1; got {per_side}")
     vertices = _outline(obj, per_side)
     if kind == "polygon":
         return vertices
@@ -249,20 +249,20 @@ def _middle(obj: Image) -> tuple[Floats, Floats]:
     return np.asarray(x), np.asarray(y)
 
 
-def _touch(obj: Image, centre: Center) -> tuple[float, float]:
+def _touch(obj: Image, center: Center) -> tuple[float, float]:
     """Where the tangent plane touches the sky, in degrees."""
-    if centre is None:
-        centre = pointing(obj)
-    if isinstance(centre, SkyCoord):
-        centre = (centre.icrs.ra.deg, centre.icrs.dec.deg)
-    ra, dec = (np.asarray(c, dtype=float) for c in centre)
+    if center is None:
+        center = pointing(obj)
+    if isinstance(center, SkyCoord):
+        center = (center.icrs.ra.deg, center.icrs.dec.deg)
+    ra, dec = (np.asarray(c, dtype=float) for c in center)
     if ra.shape or dec.shape or not (np.isfinite(ra) and abs(dec) <= 90.0):
-        raise InputError(f"center is one SkyCoord, or (RA, Dec) in degrees; came {centre!r}")
+        raise InputError(f"center is one SkyCoord, or (RA, Dec) in degrees; got {center!r}")
     return float(ra), float(dec)
 
 
 def _border(window: Window, reach: float, per_side: int) -> tuple[Floats, Floats]:
-    """Pixels x, y around a window, `reach` beyond the centres of its outermost pixels, from its first corner on."""
+    """Pixels x, y around a window, `reach` beyond the centers of its outermost pixels, from its first corner on."""
     (y0, x0), (y1, x1) = window.start, window.stop
     low, high = (x0 - reach, y0 - reach), (x1 - 1 + reach, y1 - 1 + reach)
     t = np.arange(4 * per_side) / per_side

@@ -1,4 +1,4 @@
-"""Sources of an image, or of every image of a stack, as a catalogue."""
+"""Sources of an image, or of every image of a stack, as a catalog."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import xarray as xr
 from dask.base import compute
 from numpy.typing import ArrayLike, NDArray
 
-from ztfxr.arrays.bits import any_bit
-from ztfxr.arrays.extraction import COLUMNS, DEFAULT_KERNEL, EMPTY, Detection, Extraction, extract_sources
+from ztfxr.arrays.images.bits import any_bit
+from ztfxr.arrays.photometry.extraction import COLUMNS, DEFAULT_KERNEL, EMPTY, Detection, Extraction, extract_sources
+from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images, require_whole
 from ztfxr.ops.background import Level, MaskChoice, Method, get_image, get_mask
 from ztfxr.ops.background import background as measure_background
+from ztfxr.ops.mapping import IMAGE, apply_images, require_whole
 from ztfxr.ops.photcal import counts_to_mag
 from ztfxr.ops.positions import pixel_origin
 from ztfxr.schema import SOURCE_PLANES, SPECS, annotate_all
@@ -100,7 +101,7 @@ def sources(
     clean
         Take away detections that the wings of a brighter one could have made, wings being as wide as this number says
         (SExtractor's ``CLEAN_PARAM``; sep's own default is 1). By default nothing is taken away: after the matched
-        filter, cleaning also removes faint stars far from anything bright, as soon as one long artefact lies at the
+        filter, cleaning also removes faint stars far from anything bright, as soon as one long artifact lies at the
         edge of the frame (a third of the sources of a ZTF quadrant), and a stamp and its frame then disagree.
     kron_params
         Kron radii that the aperture measures, the smallest Kron radius, and the smallest radius of the aperture in
@@ -126,7 +127,7 @@ def sources(
 
         Per image: `n_sources` that were detected, `extraction_status`, and the `threshold_factor` by which the
         threshold had to be raised in a frame too crowded for sep. An image without a good pixel or without sources
-        gives an empty catalogue.
+        gives an empty catalog.
 
     Raises
     ------
@@ -140,7 +141,7 @@ def sources(
     Notes
     -----
     `sep` (Barbary 2016, JOSS 1, 58), which is SExtractor (Bertin & Arnouts 1996, A&AS 117, 393) as a library. Apertures
-    make up for bad pixels with the mean of the good ones (`sep_flags` says so), and hold what neighbours add. sep keeps
+    make up for bad pixels with the mean of the good ones (`sep_flags` says so), and hold what neighbors add. sep keeps
     the GIL: parallelism is by processes. Columns are named as in photutils where it has them.
     """
     detection = _detection(n_sigma, threshold, n_pixels, n_levels, contrast, filter_kernel, clean, kron_params)
@@ -151,10 +152,10 @@ def sources(
     elif max_sources >= 1:
         found = _brightest(target, detection, int(max_sources), segmentation)
     else:
-        raise InputError(f"max_sources is at least 1; came {max_sources}")
+        raise InputError(f"max_sources is at least 1; got {max_sources}")
     if not segmentation:
         found.pop("segmentation", None)
-    out = _catalogue(found, target.image)
+    out = _catalog(found, target.image)
     unit = "the image" if detection.absolute else "sigma"
     return annotate_all(out.assign_attrs(threshold=detection.threshold, threshold_unit=unit))
 
@@ -165,7 +166,7 @@ def source_flags(catalog: xr.Dataset | xr.DataArray) -> xr.Dataset:
     Parameters
     ----------
     catalog
-        A catalogue of `ztfxr.sources`, or its `sep_flags`.
+        A catalog of `ztfxr.sources`, or its `sep_flags`.
 
     Returns
     -------
@@ -179,7 +180,7 @@ def source_flags(catalog: xr.Dataset | xr.DataArray) -> xr.Dataset:
     """
     flags = catalog.get("sep_flags") if isinstance(catalog, xr.Dataset) else catalog
     if flags is None or flags.dtype.kind not in "iu":
-        raise InputError("the planes are those of the integers 'sep_flags' of a catalogue of ztfxr.sources")
+        raise InputError("the planes are those of the integers 'sep_flags' of a catalog of ztfxr.sources")
     out = {}
     for plane in SOURCE_PLANES:
         found = xr.apply_ufunc(partial(any_bit, bits=plane.value), flags, dask="parallelized", output_dtypes=[bool])
@@ -204,16 +205,16 @@ def _detection(
     """The options, checked."""
     level = n_sigma if threshold is None else threshold
     if not (np.isfinite(level) and level > 0):
-        raise InputError(f"a threshold is positive; came {level}")
+        raise InputError(f"a threshold is positive; got {level}")
     if min(n_pixels, n_levels) < 1:
-        raise InputError(f"n_pixels and n_levels are at least 1; came {n_pixels} and {n_levels}")
+        raise InputError(f"n_pixels and n_levels are at least 1; got {n_pixels} and {n_levels}")
     if not 0 <= contrast <= 1:
-        raise InputError(f"contrast is a fraction from 0 to 1; came {contrast}")
+        raise InputError(f"contrast is a fraction from 0 to 1; got {contrast}")
     if clean is not None and not clean > 0:
-        raise InputError(f"clean is positive, or None for no cleaning; came {clean}")
+        raise InputError(f"clean is positive, or None for no cleaning; got {clean}")
     params = tuple(float(p) for p in kron_params)
     if len(params) != 3 or not all(p >= 0 for p in params):
-        raise InputError(f"kron_params are three numbers that are not negative; came {kron_params}")
+        raise InputError(f"kron_params are three numbers that are not negative; got {kron_params}")
     kernel = _kernel(filter_kernel)
     return Detection(
         float(level), threshold is not None, int(n_pixels), int(n_levels), float(contrast), kernel, clean, params
@@ -223,11 +224,11 @@ def _detection(
 def _kernel(given: Kernel) -> tuple[tuple[float, ...], ...] | None:
     if given is None or isinstance(given, str):
         if given not in (None, "default"):
-            raise InputError(f"filter_kernel is an array, 'default' or None; came {given!r}")
+            raise InputError(f"filter_kernel is an array, 'default' or None; got {given!r}")
         return None if given is None else DEFAULT_KERNEL
     kernel = np.asarray(given, dtype=np.float64)
     if kernel.ndim != 2 or kernel.size == 0 or not np.isfinite(kernel).all() or not kernel.any():
-        raise InputError(f"filter_kernel is a 2-D array of finite numbers, not all 0; came shape {kernel.shape}")
+        raise InputError(f"filter_kernel is a 2-D array of finite numbers, not all 0; got shape {kernel.shape}")
     return tuple(tuple(row) for row in kernel.tolist())
 
 
@@ -256,7 +257,7 @@ def _input(
         gain = image.coords.get("gain", xr.DataArray(np.nan)).reset_coords(drop=True)
         return _Input(image - level, bad, maps["background_rms"] ** 2, gain)
     if not isinstance(variance, xr.DataArray):
-        raise InputError(f"variance is a DataArray with the dimensions of the image; came {type(variance).__name__}")
+        raise InputError(f"variance is a DataArray with the dimensions of the image; got {type(variance).__name__}")
     same_grid(image, variance)
     return _Input(image - level, bad, variance, xr.DataArray(np.nan))
 
@@ -312,7 +313,7 @@ def _brightest(target: _Input, detection: Detection, number: int, segmentation: 
 
 def _padded(
     image: NDArray[Any],
-    bad: NDArray[np.bool_],
+    bad: Bools,
     variance: NDArray[Any],
     gain: NDArray[Any],
     *,
@@ -330,10 +331,10 @@ def _padded(
     return (*columns, *_scalars(found), *((found.segmentation,) if segmentation else ()))
 
 
-# ---- catalogue ------------------------------------------------------------------------------------------------------
+# ---- catalog ------------------------------------------------------------------------------------------------------
 
 
-def _catalogue(found: dict[str, xr.Variable], image: xr.DataArray) -> xr.Dataset:
+def _catalog(found: dict[str, xr.Variable], image: xr.DataArray) -> xr.Dataset:
     """The columns as a Dataset with the coordinates of the image, absolute positions, sky and magnitudes."""
     origin = pixel_origin(image)
     for name in _POSITIONS:
@@ -359,5 +360,5 @@ def _catalogue(found: dict[str, xr.Variable], image: xr.DataArray) -> xr.Dataset
     return out
 
 
-def _sky(x: NDArray[np.float64], y: NDArray[np.float64], *, transform: WCSTransform) -> tuple[NDArray[Any], ...]:
+def _sky(x: Floats, y: Floats, *, transform: WCSTransform) -> tuple[NDArray[Any], ...]:
     return tuple(np.asarray(v, dtype=np.float64) for v in transform.wcs.all_pix2world(x, y, 0))

@@ -1,4 +1,4 @@
-"""Cut-outs: one, or many at once, on the pixel grid of the frame or centred on their positions."""
+"""Cut-outs: one, or many at once, on the pixel grid of the frame or centered on their positions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.gather import Windows, gather, gather_shifted
-from ztfxr.arrays.resample import Interpolation, kernel_table
+from ztfxr.arrays.images.resample import Interpolation, kernel_table
+from ztfxr.arrays.images.windows import Windows, gather, gather_shifted
 from ztfxr.errors import InputError, OutsideFrameError
-from ztfxr.ops._apply import apply_images
 from ztfxr.ops.background import MaskChoice, get_mask
+from ztfxr.ops.mapping import apply_images
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.schema import RECOMMENDED_PLANES, SPECS, STATUS_PLANES, fill_value, flag_attrs, planes_to_bits
 from ztfxr.wcs import WCSIndex, assign_wcs, drop_wcs, same_grid, sky_to_pixel
@@ -66,16 +66,16 @@ def stamp(
     InputError, MissingWCSError, OutsideFrameError
     """
     if boundary not in get_args(Boundary):
-        raise InputError(f"boundary is 'pad', 'raise' or 'trim'; came {boundary!r}")
+        raise InputError(f"boundary is 'pad', 'raise' or 'trim'; got {boundary!r}")
     px, py = _pixel(obj, ra, dec, x, y)
     sides = _sides(size)
     origin = pixel_origin(obj)
     start = {d: int(np.floor(p + 0.5)) - sides[d] // 2 - origin[d] for d, p in (("y", py), ("x", px))}
-    cut = _cut(_labelled(obj, origin), start, sides, boundary)
+    cut = _cut(_labeled(obj, origin), start, sides, boundary)
     return cut.assign_attrs(stamp_x=px, stamp_y=py)
 
 
-def _labelled(obj: T, origin: dict[str, int]) -> T:
+def _labeled(obj: T, origin: dict[str, int]) -> T:
     """`obj` with `x` and `y`, so that what is cut out of it knows where it came from."""
     missing = [d for d in origin if d not in obj.coords]
     return obj.assign_coords({d: xr.Variable(d, origin[d] + np.arange(obj.sizes[d]), SPECS[d].attrs) for d in missing})
@@ -84,7 +84,7 @@ def _labelled(obj: T, origin: dict[str, int]) -> T:
 def _sides(size: int | tuple[int, int]) -> dict[str, int]:
     sides = np.atleast_1d(size)
     if sides.dtype.kind not in "iu" or sides.shape not in ((1,), (2,)) or sides.min() < 1:
-        raise InputError(f"size is a whole number of pixels, at least 1, or two of them (y, x); came {size!r}")
+        raise InputError(f"size is a whole number of pixels, at least 1, or two of them (y, x); got {size!r}")
     return {"y": int(sides[0]), "x": int(sides[-1])}
 
 
@@ -248,7 +248,7 @@ def stamps(
 def _refuse(obj: xr.Dataset | xr.DataArray) -> None:
     """Raise `InputError` where the dimensions or coordinates do not allow stamps."""
     if not set(_AXES) <= set(obj.dims):
-        raise InputError(f"stamps are cut from images with dimensions y and x; came {tuple(map(str, obj.dims))}")
+        raise InputError(f"stamps are cut from images with dimensions y and x; got {tuple(map(str, obj.dims))}")
     taken = [name for name in _STAMP if name in obj.dims or name in obj.coords]
     if taken:
         raise InputError(f"the image has {', '.join(taken)} already, which its stamps need; rename it first")
@@ -338,7 +338,7 @@ def _gather(variable: xr.Variable, name: str, windows: Windows) -> xr.Variable:
 def _shifted(
     dataset: xr.Dataset, windows: Windows, name: str, mask: MaskChoice, interpolation: Interpolation
 ) -> xr.Dataset:
-    """Every image as centred stamps, with its variance; `flags` and `mask` as the science image leaves them."""
+    """Every image as centered stamps, with its variance; `flags` and `mask` as the science image leaves them."""
     images = _images(dataset, name)
     if isinstance(mask, xr.DataArray):
         dataset = dataset.assign({"_mask": mask})
@@ -349,7 +349,7 @@ def _shifted(
     for image in images:
         variance = part.get(_variance_of(image))
         given = {"sci": part[image], "mask": bad, "variance": variance, "flags": part.get("flags")}
-        found = _centred({k: v for k, v in given.items() if v is not None}, near, interpolation)
+        found = _centered({k: v for k, v in given.items() if v is not None}, near, interpolation)
         cut[image] = found["sci"]
         if variance is not None:
             cut[_variance_of(image)] = found["variance"]
@@ -380,11 +380,11 @@ def _images(dataset: xr.Dataset, name: str) -> list[Hashable]:
     return sorted(images, key=lambda k: k != "sci")
 
 
-def _centred(given: dict[str, xr.DataArray], windows: Windows, interpolation: Interpolation) -> dict[str, xr.Variable]:
-    """Centred stamps of an image and what goes with it, by schema name; one image a task."""
+def _centered(given: dict[str, xr.DataArray], windows: Windows, interpolation: Interpolation) -> dict[str, xr.Variable]:
+    """Centered stamps of an image and what goes with it, by schema name; one image a task."""
     sizes = dict(zip(_STAMP, (len(windows.known), *windows.sides), strict=True))
     found = apply_images(
-        partial(_centre, names=list(given), windows=windows, interpolation=interpolation),
+        partial(_center, names=list(given), windows=windows, interpolation=interpolation),
         *(a if a.chunks is None else a.chunk(dict.fromkeys(_AXES, -1)) for a in given.values()),
         outputs=dict.fromkeys(given, _STAMP),
         sizes=sizes,
@@ -392,7 +392,7 @@ def _centred(given: dict[str, xr.DataArray], windows: Windows, interpolation: In
     return {k: v.variable for k, v in found.items()}
 
 
-def _centre(
+def _center(
     *arrays: NDArray[Any], names: list[str], windows: Windows, interpolation: Interpolation
 ) -> tuple[NDArray[Any], ...]:
     given = dict(zip(names, arrays, strict=True))

@@ -1,4 +1,4 @@
-"""Zero point and colour term against a catalogue."""
+"""Zero point and color term against a catalog."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays import photcal
+from ztfxr.arrays.photometry import magnitudes as photcal
 from ztfxr.errors import InputError
 from ztfxr.io.tables import Catalog, as_catalog
-from ztfxr.ops._apply import apply_images
 from ztfxr.ops.catalogs import Radius, match
+from ztfxr.ops.mapping import apply_images
 from ztfxr.schema import annotate_all
 
 __all__ = ["zero_point"]
@@ -32,7 +32,7 @@ def zero_point(
     n_sigma: float = 3.0,
     min_stars: int = 5,
 ) -> xr.Dataset:
-    """Zero point and colour term of fluxes against a catalogue of magnitudes. Computes where it has to match.
+    """Zero point and color term of fluxes against a catalog of magnitudes. Computes where it has to match.
 
     Parameters
     ----------
@@ -47,10 +47,10 @@ def zero_point(
     flux
         Column with the fluxes in DN; their errors are in ``<flux>_err``.
     mag
-        Column with the magnitudes of the catalogue; their errors are in ``<mag>_err``, or are 0 without such a column.
+        Column with the magnitudes of the catalog; their errors are in ``<mag>_err``, or are 0 without such a column.
     color
-        Column of the catalogue with a colour, or two with the magnitudes to subtract, such as ``("mag_g", "mag_r")``.
-        Without it no colour term is fitted.
+        Column of the catalog with a color, or two with the magnitudes to subtract, such as ``("mag_g", "mag_r")``.
+        Without it no color term is fitted.
     n_sigma
         Stars further from the fit than this many of their errors are clipped.
     min_stars
@@ -66,19 +66,19 @@ def zero_point(
     Raises
     ------
     InputError
-        A column is missing, or there is no catalogue with positions to match.
+        A column is missing, or there is no catalog with positions to match.
 
     Notes
     -----
     ``mag = −2.5 log10(flux) + magzp + color_term · color``, which is IPAC's convention (Masci et al. 2019, PASP 131,
-    018003): `magzp` belongs to colour 0. Weighted least squares from a start that outliers do not move; see
+    018003): `magzp` belongs to color 0. Weighted least squares from a start that outliers do not move; see
     `ztfxr.arrays.photcal.fit_zero_point`. Fluxes that are not positive, and rows with a NaN, are left out.
     """
     if not (n_sigma > 0 and min_stars >= 2):
-        raise InputError(f"n_sigma is positive and min_stars at least 2; came {n_sigma} and {min_stars}")
+        raise InputError(f"n_sigma is positive and min_stars at least 2; got {n_sigma} and {min_stars}")
     colors = (color,) if isinstance(color, str) else tuple(color or ())
     if len(colors) > 2:
-        raise InputError(f"a colour is one column, or two to subtract; came {colors}")
+        raise InputError(f"a color is one column, or two to subtract; got {colors}")
     options: dict[str, Any] = {"n_sigma": n_sigma, "with_color": bool(colors), "min_stars": min_stars}
     if catalog is None:
         return _fitted(sources, flux, mag, colors, options)
@@ -98,7 +98,7 @@ def _against(
     colors: tuple[str, ...],
     options: dict[str, Any],
 ) -> xr.Dataset:
-    """The fit to the pairs of sources and catalogue entries that lie together."""
+    """The fit to the pairs of sources and catalog entries that lie together."""
     table = as_catalog(catalog)
     errors = [f"{mag}_err"] if f"{mag}_err" in table.variables else []
     columns = [flux, f"{flux}_err", mag, *errors, *colors]

@@ -8,16 +8,16 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.basis import order_of, polynomial_terms
-from ztfxr.arrays.correlation import autocorrelation
-from ztfxr.arrays.cutouts import unit_position
-from ztfxr.arrays.psf_fit import ConvolvedNoise
+from ztfxr.arrays.images.correlation import autocorrelation
+from ztfxr.arrays.matching.cutouts import unit_position
+from ztfxr.arrays.polynomials import order_of, polynomial_terms
+from ztfxr.arrays.psf.fit import ConvolvedNoise
+from ztfxr.arrays.types import Bools, Floats
 from ztfxr.dia._pair import KernelFrame, bare
 from ztfxr.errors import InputError
 
 __all__ = ["Side", "convolved_noise", "kernel_inputs", "kernel_terms", "spread_kernels"]
 
-Floats = NDArray[np.float64]
 Side: TypeAlias = Literal["science", "reference"]
 
 _KERNEL = ("kterm", "ky", "kx")
@@ -47,7 +47,7 @@ def kernel_terms(y: Floats, x: Floats, frame: KernelFrame, number: int) -> Float
     return np.ascontiguousarray(polynomial_terms(v, u, order)[:, :number])
 
 
-def spread_kernels(kernel: NDArray[Any], swapped: NDArray[np.bool_], phi: NDArray[Any], of: Side) -> Floats | None:
+def spread_kernels(kernel: NDArray[Any], swapped: Bools, phi: NDArray[Any], of: Side) -> Floats | None:
     """The kernels (term, y, x) that act on the PSF of the science or the reference image; empty where none does.
 
     None where the difference has no kernel.
@@ -79,9 +79,9 @@ def _trimmed(kernel: NDArray[Any]) -> Floats:
 def convolved_noise(
     image: NDArray[Any],
     variance: NDArray[Any],
-    bad: NDArray[np.bool_],
+    bad: Bools,
     kernel: NDArray[Any],
-    swapped: NDArray[np.bool_],
+    swapped: Bools,
     phi: NDArray[Any],
     science_variance: NDArray[Any],
     reference_variance: NDArray[Any],
@@ -107,7 +107,7 @@ def convolved_noise(
     return ConvolvedNoise(spread, plain, np.where(np.isfinite(known), known, 0.0), terms)
 
 
-def _convolved_variance(image: NDArray[Any], variance: NDArray[Any], bad: NDArray[np.bool_], kernel: Floats) -> float:
+def _convolved_variance(image: NDArray[Any], variance: NDArray[Any], bad: Bools, kernel: Floats) -> float:
     """Variance of the convolved image's sky, before that.
 
     Pixels l apart have the covariance ``t² Σ K(u) K(u + l)``; t² is its least-squares fit to the correlation that the

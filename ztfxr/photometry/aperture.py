@@ -9,12 +9,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.apertures import ApertureSums, measure_annuli, sum_apertures
-from ztfxr.arrays.growth import correct_apertures
+from ztfxr.arrays.photometry.apertures import ApertureSums, measure_annuli, sum_apertures
+from ztfxr.arrays.photometry.growth import correct_apertures
+from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import get_image, get_mask
 from ztfxr.ops.background import variance as noise_model
+from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.photometry.cuts import kept
 from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
@@ -211,30 +212,30 @@ def aperture_correction(
     return annotate_all(out.assign_attrs(radius_pixel=float(radii[large])))
 
 
-def _radii(radius: float | Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
+def _radii(radius: float | Sequence[float] | NDArray[Any]) -> Floats:
     radii = np.atleast_1d(np.asarray(radius, dtype=np.float64))
     if radii.ndim != 1 or radii.size == 0 or not np.all(np.isfinite(radii) & (radii > 0)):
-        raise InputError(f"radius must be positive, in pixels; came {radius}")
+        raise InputError(f"radius must be positive, in pixels; got {radius}")
     if len(np.unique(radii)) < radii.size:
-        raise InputError(f"the radii must differ; came {radius}")
+        raise InputError(f"the radii must differ; got {radius}")
     return radii
 
 
 def _check(
-    radii: NDArray[np.float64],
+    radii: Floats,
     masked: str,
     max_masked_fraction: float,
     annulus: tuple[float, float] | None,
     background: str,
 ) -> None:
     if masked not in get_args(Masked):
-        raise InputError(f"masked is 'correct', 'drop' or 'nan'; came {masked!r}")
+        raise InputError(f"masked is 'correct', 'drop' or 'nan'; got {masked!r}")
     if not 0 <= max_masked_fraction <= 1:
-        raise InputError(f"max_masked_fraction is a fraction from 0 to 1; came {max_masked_fraction}")
+        raise InputError(f"max_masked_fraction is a fraction from 0 to 1; got {max_masked_fraction}")
     if background not in get_args(Statistic):
-        raise InputError(f"background is 'median' or 'mean'; came {background!r}")
+        raise InputError(f"background is 'median' or 'mean'; got {background!r}")
     if annulus is not None and not 0 <= annulus[0] < annulus[1] < np.inf:
-        raise InputError(f"annulus is the inner and the larger outer radius in pixels; came {annulus}")
+        raise InputError(f"annulus is the inner and the larger outer radius in pixels; got {annulus}")
     if annulus is not None and annulus[0] < radii.min():
         raise InputError(
             f"the annulus begins at {annulus[0]} px, inside every aperture; the smallest is {radii.min()} px"
@@ -263,11 +264,11 @@ def _has_mask(obj: xr.Dataset | xr.DataArray, name: str, choice: Any) -> bool:
 def _measure(
     image: NDArray[Any],
     variance: NDArray[Any],
-    bad: NDArray[np.bool_],
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
+    bad: Bools,
+    x: Floats,
+    y: Floats,
     *,
-    radii: NDArray[np.float64],
+    radii: Floats,
     masked: Masked,
     limit: float,
     annulus: tuple[float, float] | None,

@@ -10,8 +10,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.baseline import BaselineRules, fit_baselines
-from ztfxr.arrays.photcal import AB_MICROJANSKY, from_mag, linear_error
+from ztfxr.arrays.curves.baseline import BaselineRules, fit_baselines
+from ztfxr.arrays.photometry.magnitudes import AB_MICROJANSKY, from_mag, linear_error
+from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
 from ztfxr.io.zfps import read_zfps
 from ztfxr.ops.photcal import flux_to_mag
@@ -84,7 +85,7 @@ def correct_baseline(
     """
     name = flux or ("flux_ujy" if "flux_ujy" in lc else "flux")
     if rescale is not None and rescale not in get_args(Rescale):
-        raise InputError(f"rescale is 'scatter', 'fit' or None; came {rescale!r}")
+        raise InputError(f"rescale is 'scatter', 'fit' or None; got {rescale!r}")
     ordered = _lightcurve(lc, name).transpose("time", "source", ...)
     group = _groups(ordered, by)
     mjd = _mjd(ordered)
@@ -104,7 +105,7 @@ def _fit(
     values: NDArray[Any],
     errors: NDArray[Any],
     group: NDArray[np.int64],
-    quiet: NDArray[np.bool_] | None,
+    quiet: Bools | None,
     rules: BaselineRules,
 ) -> dict[str, NDArray[Any]]:
     """Levels and what belongs to them, each (time, source)."""
@@ -189,7 +190,7 @@ def baseline_table(lc: xr.Dataset, *, by: Sequence[str] | None = None) -> xr.Dat
 
 def _lightcurve(lc: xr.Dataset, name: str) -> xr.Dataset:
     if name not in lc or f"{name}_err" not in lc or set(lc[name].dims) != {"time", "source"}:
-        raise InputError(f"{name} and {name}_err are needed with dims (time, source); came {dict(lc.sizes)}")
+        raise InputError(f"{name} and {name}_err are needed with dims (time, source); got {dict(lc.sizes)}")
     return lc
 
 
@@ -209,7 +210,7 @@ def _groups(lc: xr.Dataset, by: Sequence[str] | None) -> NDArray[np.int64]:
     return number
 
 
-def _mjd(lc: xr.Dataset) -> NDArray[np.float64]:
+def _mjd(lc: xr.Dataset) -> Floats:
     if "mjd" in lc.coords:
         return np.asarray(lc.coords["mjd"].values, dtype=np.float64)
     if "time" in lc.coords:
@@ -217,15 +218,13 @@ def _mjd(lc: xr.Dataset) -> NDArray[np.float64]:
     raise InputError("the light curve has neither mjd nor time, which tell when each epoch was")
 
 
-def _days(dates: Any) -> NDArray[np.float64]:
+def _days(dates: Any) -> Floats:
     """Dates as MJD."""
     origin = np.datetime64("1858-11-17", "ns")
     return np.asarray((np.asarray(dates, dtype="datetime64[ns]") - origin) / np.timedelta64(1, "D"), dtype=np.float64)
 
 
-def _quiet(
-    lc: xr.Dataset, quiet: tuple[Any, Any] | xr.DataArray | None, mjd: NDArray[np.float64]
-) -> NDArray[np.bool_] | None:
+def _quiet(lc: xr.Dataset, quiet: tuple[Any, Any] | xr.DataArray | None, mjd: Floats) -> Bools | None:
     """Which epochs the user declares quiet, (time, source)."""
     if quiet is None:
         return None
@@ -235,11 +234,11 @@ def _quiet(
         return np.broadcast_to(given.reshape(len(given), -1), shape)
     first, last = (float(v) if isinstance(v, int | float) else float(_days(v)) for v in quiet)
     if not first < last:
-        raise InputError(f"quiet is (start, end) of the time in which the transient was seen; came {quiet}")
+        raise InputError(f"quiet is (start, end) of the time in which the transient was seen; got {quiet}")
     return np.broadcast_to(((mjd < first) | (mjd > last))[:, None], shape)
 
 
-def _fit_factor(lc: xr.Dataset, good: NDArray[np.bool_], group: NDArray[np.int64]) -> NDArray[np.float64]:
+def _fit_factor(lc: xr.Dataset, good: Bools, group: NDArray[np.int64]) -> Floats:
     """The root of each group's mean χ² of the PSF fits, at least 1."""
     if "fit_chi2" not in lc:
         raise InputError("rescale='fit' needs fit_chi2, the reduced chi-square of each PSF fit")
@@ -287,7 +286,7 @@ def total_flux(
     InputError
     """
     if reference_error not in get_args(ReferenceNoise):
-        raise InputError(f"reference_error is 'add', 'common' or 'cancel'; came {reference_error!r}")
+        raise InputError(f"reference_error is 'add', 'common' or 'cancel'; got {reference_error!r}")
     lc = _lightcurve(lc, "flux_ujy")
     mag, err = (
         lc[name] if given is None and name in lc else given

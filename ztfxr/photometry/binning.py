@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.variability import grouped_mean
+from ztfxr.arrays.curves.variability import grouped_mean
+from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
 from ztfxr.io.frames import to_datetime
 from ztfxr.photometry.cuts import kept
@@ -58,9 +59,9 @@ def bin_by_night(
     """
     name = flux or next((n for n in ("total_ujy", "flux_ujy", "flux") if n in lc), "flux")
     if name not in lc or set(lc[name].dims) != {"time", "source"} or "mjd" not in lc.coords:
-        raise InputError(f"binning needs {name} with dims (time, source) and the coordinate mjd; came {dict(lc.sizes)}")
+        raise InputError(f"binning needs {name} with dims (time, source) and the coordinate mjd; got {dict(lc.sizes)}")
     if not days > 0:
-        raise InputError(f"days must be positive; came {days}")
+        raise InputError(f"days must be positive; got {days}")
     mjd = np.broadcast_to(lc.coords["mjd"].values.astype(np.float64), lc.sizes["time"])
     keys = [k for k in by if k in lc.coords and lc.coords[k].dims == ("time",)]
     group, first = _group(np.floor((mjd - day_starts) / days), [lc.coords[k].values for k in keys])
@@ -89,7 +90,7 @@ def _inputs(lc: xr.Dataset, name: str, flagged: bool) -> tuple[xr.DataArray, ...
     return tuple(a.chunk(time=-1, source=-1) if a.chunks else a for a in bare)
 
 
-def _group(night: NDArray[np.float64], keys: list[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _group(night: Floats, keys: list[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The number of each epoch's bin, in order of nights, and the first epoch of each bin."""
     _, number = np.unique(night, return_inverse=True)
     for key in keys:

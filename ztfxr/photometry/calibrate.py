@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
-from ztfxr.arrays.basis import polynomial_terms
-from ztfxr.arrays.photcal import AB_MICROJANSKY, linear_error, rescale
-from ztfxr.arrays.scales import ScaleFit, ScaleRules, fit_scales
+from ztfxr.arrays.curves.scales import ScaleFit, ScaleRules, fit_scales
+from ztfxr.arrays.photometry.magnitudes import AB_MICROJANSKY, linear_error, rescale
+from ztfxr.arrays.polynomials import polynomial_terms
+from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
 from ztfxr.photometry.cuts import kept
 from ztfxr.schema import annotate_all
@@ -36,10 +36,10 @@ def calibrate_flux(
     magzp
         By default the coordinate `magzp`.
     color
-        Colour of each source in magnitudes, on `source`, in the bands of the colour term (PS1 g - r for ZTF's g and r,
-        r - i for its i). Without it no colour term is applied, and the flux is in ZTF's own band.
+        Color of each source in magnitudes, on `source`, in the bands of the color term (PS1 g - r for ZTF's g and r,
+        r - i for its i). Without it no color term is applied, and the flux is in ZTF's own band.
     color_term
-        Magnitudes to add per magnitude of colour; by default the variable or coordinate `color_term` (CLRCOEFF).
+        Magnitudes to add per magnitude of color; by default the variable or coordinate `color_term` (CLRCOEFF).
     zero_point_exptime
         The exposure time (s) that the zero point is for, where that is not the epoch's own: 1 for counts per second.
         ZTF's MAGZP is for the exposure as it is.
@@ -143,7 +143,7 @@ def photometric_scale(
     scale (Honeycutt 1992, PASP 104, 435).
     """
     if flux not in lc or set(lc[flux].dims) != {"time", "source"}:
-        raise InputError(f"photometric_scale needs {flux} with dims (time, source); came {dict(lc.sizes)}")
+        raise InputError(f"photometric_scale needs {flux} with dims (time, source); got {dict(lc.sizes)}")
     ordered = lc.transpose("time", "source", ...)
     good = kept(ordered, flux).values
     values = np.where(good, ordered[flux].values.astype(np.float64), np.nan)
@@ -162,14 +162,14 @@ def photometric_scale(
     return annotate_all(_scale_dataset(ordered, fit).assign_attrs(order=order, flux=flux, **place))
 
 
-def _bright(values: NDArray[np.float64], errors: NDArray[np.float64], min_snr: float) -> NDArray[np.bool_]:
+def _bright(values: Floats, errors: Floats, min_snr: float) -> Bools:
     out = np.zeros(values.shape[1], dtype=bool)
     known = np.isfinite(values).any(axis=0)
     out[known] = np.nanmedian(values[:, known] / errors[:, known], axis=0) >= min_snr
     return out
 
 
-def _field_coordinates(lc: xr.Dataset, order: int) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, float]]:
+def _field_coordinates(lc: xr.Dataset, order: int) -> tuple[Floats, Floats, dict[str, float]]:
     """Positions from -1 to 1 over the stars, and how they came about."""
     n = lc.sizes["source"]
     if order == 0:

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ztfxr.arrays.types import Bools
 from ztfxr.errors import InputError
 from ztfxr.schema import CUT_PLANES, STATUS_PLANES, annotate_all, planes_to_bits
 
@@ -25,8 +26,8 @@ PROCSTATUS: Mapping[int, str] = MappingProxyType(
         54: "too few pixels to measure the background",
         55: "too many bad pixels",
         56: "bad pixels, NaN among them, may have spoiled the photometry",
-        57: "no source in the reference catalogue within 5 arcsec, so that reference_mag and its like are NaN",
-        58: "no catalogue of the reference image in the archive, with the same consequence",
+        57: "no source in the reference catalog within 5 arcsec, so that reference_mag and its like are NaN",
+        58: "no catalog of the reference image in the archive, with the same consequence",
         59: "the difference image is of an early software, and the errors are suspect",
         60: "the PSF of the difference image has an even number of samples along a side",
         61: "off the difference image, or too close to its edge",
@@ -70,7 +71,7 @@ def quality_cuts(
         few pixels is kept by naming the others.
     procstatus
         Codes of the forced photometry service that are accepted, all others cut: by default those that say nothing
-        against the flux. 57 and 58 only mean that the reference has no source, or no catalogue, to add
+        against the flux. 57 and 58 only mean that the reference has no source, or no catalog, to add
         (`ztfxr.total_flux` is NaN then), 62 that the dates of the request were moved. 56 stands for bad pixels, 61 for
         a missing measurement; `ztfxr.photometry.cuts.PROCSTATUS` has them all.
     infobits
@@ -143,7 +144,7 @@ def cut_counts(lc: xr.Dataset) -> xr.DataArray:
 def _flux(lc: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     name = next((n for n in ("flux", "flux_ujy") if n in lc and f"{n}_err" in lc), None)
     if name is None:
-        raise InputError(f"a light curve has flux and flux_err; came {', '.join(map(str, lc.data_vars))}")
+        raise InputError(f"a light curve has flux and flux_err; got {', '.join(map(str, lc.data_vars))}")
     return lc[name].reset_coords(drop=True), lc[f"{name}_err"].reset_coords(drop=True)
 
 
@@ -165,7 +166,7 @@ def _by_status(
     return found
 
 
-def _refused(codes: NDArray[Any], good: set[int]) -> NDArray[np.bool_]:
+def _refused(codes: NDArray[Any], good: set[int]) -> Bools:
     """Whether any of the codes, separated by commas, is not among the good ones."""
     return np.array([bool({int(c) for c in str(entry).split(",")} - good) for entry in codes.tolist()])
 

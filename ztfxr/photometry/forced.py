@@ -9,13 +9,14 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.correlation import autocorrelation
-from ztfxr.arrays.psf import PSFModel
-from ztfxr.arrays.psf_fit import FitOptions, SourceFits, fit_sources, position_equations
+from ztfxr.arrays.images.correlation import autocorrelation
+from ztfxr.arrays.psf.fit import FitOptions, SourceFits, fit_sources, position_equations
+from ztfxr.arrays.psf.model import PSFModel
+from ztfxr.arrays.types import Bools, Floats
 from ztfxr.dia._pair import KernelFrame, bare
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import background as sky_background
+from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.ops.masks import mask as decode_mask
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.photometry._kernels import Side, convolved_noise, kernel_inputs, kernel_terms, spread_kernels
@@ -25,7 +26,6 @@ from ztfxr.schema import FIT_PLANES, STATUS_PLANES, annotate_all, planes_to_bits
 
 __all__ = ["forced_photometry"]
 
-Floats = NDArray[np.float64]
 PSF: TypeAlias = xr.Dataset | xr.DataArray
 Background: TypeAlias = Literal["none", "global", "annulus", "fit"]
 Weights: TypeAlias = Literal["model", "variance"]
@@ -193,19 +193,19 @@ def _check(
     max_masked_fraction: float,
 ) -> None:
     if background is not None and background not in get_args(Background):
-        raise InputError(f"background is 'none', 'global', 'annulus' or 'fit'; came {background!r}")
+        raise InputError(f"background is 'none', 'global', 'annulus' or 'fit'; got {background!r}")
     if weights not in get_args(Weights):
-        raise InputError(f"weights is 'model' or 'variance'; came {weights!r}")
+        raise InputError(f"weights is 'model' or 'variance'; got {weights!r}")
     if refine not in range(11):
-        raise InputError(f"refine is a number of steps from 0 to 10; came {refine!r}")
+        raise InputError(f"refine is a number of steps from 0 to 10; got {refine!r}")
     if annulus is not None and not 0 < annulus[0] < annulus[1]:
-        raise InputError(f"annulus is an inner and a larger outer radius in pixels; came {annulus!r}")
+        raise InputError(f"annulus is an inner and a larger outer radius in pixels; got {annulus!r}")
     if radius is not None and not (np.isfinite(radius) and radius >= 1):
-        raise InputError(f"radius must be at least 1 pixel; came {radius}")
+        raise InputError(f"radius must be at least 1 pixel; got {radius}")
     if group_radius is not None and not group_radius >= 0:
-        raise InputError(f"group_radius must not be negative; came {group_radius}")
+        raise InputError(f"group_radius must not be negative; got {group_radius}")
     if not 0 <= max_masked_fraction < 1:
-        raise InputError(f"max_masked_fraction is a fraction from 0 to below 1; came {max_masked_fraction}")
+        raise InputError(f"max_masked_fraction is a fraction from 0 to below 1; got {max_masked_fraction}")
 
 
 @dataclass(frozen=True)
@@ -304,7 +304,7 @@ def _lags(correlation: xr.DataArray | str | None) -> xr.DataArray:
     if not isinstance(correlation, xr.DataArray) or not {"lag_y", "lag_x"} <= set(correlation.dims):
         raise InputError("correlation is 'measure' or a DataArray with dimensions (lag_y, lag_x), 1 in the middle")
     if any(correlation.sizes[d] % 2 == 0 for d in ("lag_y", "lag_x")):
-        raise InputError(f"correlation has odd lengths, with lag 0 in the middle; came {dict(correlation.sizes)}")
+        raise InputError(f"correlation has odd lengths, with lag 0 in the middle; got {dict(correlation.sizes)}")
     return correlation.transpose(..., "lag_y", "lag_x")
 
 
@@ -321,15 +321,15 @@ def _epoch_status(obj: xr.Dataset | xr.DataArray) -> xr.DataArray | None:
 def _scene(
     image: NDArray[Any],
     variance: NDArray[Any],
-    bad: NDArray[np.bool_],
+    bad: Bools,
     level: NDArray[Any],
-    saturated: NDArray[np.bool_],
+    saturated: Bools,
     coefficients: NDArray[Any],
     psf_origin: Floats,
     psf_scale: Floats,
     psf_flux_cov: Floats,
     kernel: NDArray[Any],
-    swapped: NDArray[np.bool_],
+    swapped: Bools,
     phi: NDArray[Any],
     science_variance: NDArray[Any],
     reference_variance: NDArray[Any],

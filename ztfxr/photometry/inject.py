@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.injection import add_stamps, light_at, summarise
+from ztfxr.arrays.photometry.injection import add_stamps, light_at, summarize
+from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import get_image, get_mask
+from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.photometry.cuts import kept
 from ztfxr.photometry.psf import psf_at
@@ -60,7 +61,7 @@ def inject(
     Returns
     -------
     xarray.Dataset
-        `obj` with the stars in `sci`; the rest, flags included, is as it was: saturation is not modelled.
+        `obj` with the stars in `sci`; the rest, flags included, is as it was: saturation is not modeled.
 
     Raises
     ------
@@ -104,14 +105,14 @@ def _stamps(psf: xr.Dataset | xr.DataArray, where: xr.Dataset) -> xr.DataArray:
     if isinstance(psf, xr.DataArray) and "source" in psf.dims:
         if psf.sizes["source"] != n or not set(_STAMP) <= set(psf.dims):
             raise InputError(
-                f"the PSF's stamps need dims (source, psf_y, psf_x) for {n} sources; came {dict(psf.sizes)}"
+                f"the PSF's stamps need dims (source, psf_y, psf_x) for {n} sources; got {dict(psf.sizes)}"
             )
         stamps = psf
     else:
         stamps = psf_at(psf, where["x_pixel"].values, where["y_pixel"].values)
     bare = stamps.drop_vars(list(stamps.coords))
     if bare.sizes["psf_y"] % 2 == 0 or bare.sizes["psf_y"] != bare.sizes["psf_x"]:
-        raise InputError(f"the PSF's stamps are odd by odd squares; came {bare.sizes['psf_y']} x {bare.sizes['psf_x']}")
+        raise InputError(f"the PSF's stamps are odd by odd squares; got {bare.sizes['psf_y']} x {bare.sizes['psf_x']}")
     return bare
 
 
@@ -124,7 +125,7 @@ def _light(given: Any, image: xr.DataArray, n: int) -> xr.DataArray:
         flux = xr.DataArray(values, dims=("time", "source")[2 - values.ndim :])
     flux = flux if "source" in flux.dims else flux.expand_dims(source=n)
     if flux.sizes.get("source") != n or not set(flux.dims) <= {*image.dims, "source"}:
-        raise InputError(f"flux needs the dims (source,) or (time, source) for {n} sources; came {dict(flux.sizes)}")
+        raise InputError(f"flux needs the dims (source,) or (time, source) for {n} sources; got {dict(flux.sizes)}")
     if "time" in flux.dims and flux.sizes["time"] != image.sizes["time"]:
         raise InputError(f"flux has {flux.sizes['time']} epochs, the images have {image.sizes['time']}")
     return flux
@@ -145,7 +146,7 @@ def _seeds(image: xr.DataArray, seed: int) -> xr.DataArray:
     """A number per image, the same however the stack is cut."""
     loop = [d for d in image.dims if d not in IMAGE]
     if seed not in range(1 << 22):
-        raise InputError(f"seed is a whole number from 0 to {(1 << 22) - 1}; came {seed!r}")
+        raise InputError(f"seed is a whole number from 0 to {(1 << 22) - 1}; got {seed!r}")
     if "mjd" in image.coords:
         mjd = image.coords["mjd"].variable
         seconds = np.round(np.nan_to_num(mjd.values) * 86400.0).astype(np.int64)
@@ -224,9 +225,7 @@ def inject_and_measure(
     return annotate_all(out)
 
 
-def _places(
-    image: xr.DataArray, n: int, margin: float, separation: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _places(image: xr.DataArray, n: int, margin: float, separation: float, rng: np.random.Generator) -> Floats:
     """Random places in absolute pixels that keep their distance: a jittered lattice, drawn from."""
     origin, size = pixel_origin(image), {d: image.sizes[d] for d in IMAGE}
     step = separation * 1.5
@@ -242,7 +241,7 @@ def _places(
     return np.asarray(first + (cell + 0.5) * step + rng.uniform(-separation / 4, separation / 4, (n, 2)))
 
 
-def _local_light(image: xr.DataArray, bad: xr.DataArray, places: NDArray[np.float64]) -> dict[str, xr.DataArray]:
+def _local_light(image: xr.DataArray, bad: xr.DataArray, places: Floats) -> dict[str, xr.DataArray]:
     """Light over the image's median around the places, by good pixels."""
     origin = pixel_origin(image)
     x, y = (xr.DataArray(places[:, i] - origin[d], dims="source") for i, d in enumerate(("x", "y")))
@@ -297,7 +296,7 @@ def injection_report(
         injected[k].broadcast_like(injected["flux"]).transpose(*shape).values.ravel()
         for k in ("flux", "flux_err", "flux_injected")
     )
-    every = summarise(value, error, truth, good, np.zeros(len(value), int), 1, snt)
+    every = summarize(value, error, truth, good, np.zeros(len(value), int), 1, snt)
     found: dict[str, Any] = {f"all_{k}": v[0] for k, v in every.items()}
     coords: dict[str, Any] = {}
     for name, wanted in (bins or {"mag": 8, "surface_brightness": 5, "seeing": 4}).items():
@@ -311,7 +310,7 @@ def injection_report(
         number = np.clip(np.searchsorted(edges, q, "right") - 1, 0, len(edges) - 2)
         number = np.where((q >= edges[0]) & (q <= edges[-1]), number, -1)
         dim = f"{name}_bin"
-        columns = summarise(value, error, truth, good, number, len(edges) - 1, snt)
+        columns = summarize(value, error, truth, good, number, len(edges) - 1, snt)
         found |= {f"{name}_{k}": (dim, v) for k, v in columns.items()}
         found |= {f"{name}_low": (dim, edges[:-1]), f"{name}_high": (dim, edges[1:])}
         middles = [np.median(q[number == b]) if (number == b).any() else np.nan for b in range(len(edges) - 1)]
@@ -324,12 +323,12 @@ def _quantity(injected: xr.Dataset, name: str) -> xr.DataArray | None:
     return injected[own].reset_coords(drop=True) if own in injected.variables else None
 
 
-def _edges(q: NDArray[np.float64], wanted: int | Sequence[float]) -> NDArray[np.float64]:
+def _edges(q: Floats, wanted: int | Sequence[float]) -> Floats:
     if isinstance(wanted, int):
         finite = q[np.isfinite(q)]
         edges = np.unique(np.quantile(finite, np.linspace(0, 1, wanted + 1))) if finite.size else np.array([0.0, 1.0])
         return edges if len(edges) > 1 else np.array([edges[0] - 0.5, edges[0] + 0.5])
     edges = np.asarray(wanted, dtype=np.float64)
     if edges.ndim != 1 or len(edges) < 2 or np.any(np.diff(edges) <= 0):
-        raise InputError(f"the edges of bins ascend, at least two; came {wanted}")
+        raise InputError(f"the edges of bins ascend, at least two; got {wanted}")
     return edges

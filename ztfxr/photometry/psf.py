@@ -9,24 +9,24 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from ztfxr.arrays.basis import n_terms
-from ztfxr.arrays.match import MatchError
-from ztfxr.arrays.psf import PSFModel, grid_offsets, psf_stamps, resample_stamp
-from ztfxr.arrays.psf_build import PSFOptions
-from ztfxr.arrays.psf_build import build_psf as build_psf_array
+from ztfxr.arrays.no_solution import NoSolutionError
+from ztfxr.arrays.polynomials import n_terms
+from ztfxr.arrays.psf.build import PSFOptions
+from ztfxr.arrays.psf.build import build_psf as build_psf_array
+from ztfxr.arrays.psf.model import PSFModel, grid_offsets, psf_stamps, resample_stamp
+from ztfxr.arrays.types import Bools, Floats
 from ztfxr.dia._pair import KernelFrame, bare
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import background as sky_background
 from ztfxr.ops.background import get_image, get_mask
 from ztfxr.ops.background import variance as noise_model
+from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.photometry._kernels import Side, kernel_inputs, kernel_terms, spread_kernels
 from ztfxr.schema import STATUS_PLANES, annotate, annotate_all, planes_to_bits
 
 __all__ = ["PSFInputs", "build_psf", "psf_at", "psf_inputs", "psf_model"]
 
-Floats = NDArray[np.float64]
 
 _GRID = ("psf_term", "psf_dy", "psf_dx")
 _STAMP, _SAMPLES = ("psf_y", "psf_x"), ("sample_y", "sample_x")
@@ -95,11 +95,11 @@ def build_psf(
     -------
     xarray.Dataset
         `psf_coeff` (..., psf_term, psf_dy, psf_dx) on a grid of four nodes per pixel, of unit sum (per pixel) at the
-        image's centre, zero beyond the radius, for the terms 1, u, v, u², uv, v², … of u and v along x and y, which
+        image's center, zero beyond the radius, for the terms 1, u, v, u², uv, v², … of u and v along x and y, which
         are zero at `psf_origin` and one `psf_scale` pixels from there; `psf_flux_cov` (..., psf_term, psf_coterm): with
         the terms t of a place, ``tᵀ psf_flux_cov t`` is the variance of the relative error that the PSF's own error
         makes of all fluxes there, which `ztfxr.forced_photometry` adds to theirs; `psf_order`; `fwhm` (pixel) at the
-        centre; `psf_chi2`, `n_stars` and `n_stars_rejected`; `epoch_status`: an epoch without a PSF is NaN with a
+        center; `psf_chi2`, `n_stars` and `n_stars_rejected`; `epoch_status`: an epoch without a PSF is NaN with a
         status that says why. `psf_at` evaluates it.
 
     Raises
@@ -113,10 +113,10 @@ def build_psf(
     -----
     Effective PSF: Anderson & King 2000, PASP 112, 1360. Gaussians of growing widths times harmonics (Cappellari 2002,
     MNRAS 333, 400), all coefficients in one weighted least squares over the pixels of all stars, in turn with the
-    stars' fluxes and positions. The centre of the PSF is its windowed centroid. Where stars are few, what they do not
+    stars' fluxes and positions. The center of the PSF is its windowed centroid. Where stars are few, what they do not
     determine of the wings is that of a Moffat profile (β = 3): from 12 to 26 stars the light that the PSF holds came
     out right to 0.7 % (rms) instead of 1.7 %, from a hundred to 0.3 % instead of 0.5 %. How well it is known in an
-    image, the jackknife over its stars says (see `ztfxr.arrays.psf_error`).
+    image, the jackknife over its stars says (see `ztfxr.arrays.psf.error`).
     """
     _check(order, max_order, radius, n_stars, min_snr)
     image, bad = get_image(obj), get_mask(obj, mask)
@@ -145,17 +145,17 @@ def build_psf(
         sizes={"psf_term": n_terms(highest), "psf_coterm": n_terms(highest), "psf_dy": grid, "psf_dx": grid},
         kwargs={"options": options},
     )
-    return _labelled(found, image, grid)
+    return _labeled(found, image, grid)
 
 
 def _check(order: int | str, max_order: int, radius: int | None, n_stars: int, min_snr: float) -> None:
     for name, value in (("order", order), ("max_order", max_order)):
         if value != "auto" and value not in (0, 1, 2, 3):
-            raise InputError(f"{name} must be 0, 1, 2 or 3{' or auto' * (name == 'order')}; came {value!r}")
+            raise InputError(f"{name} must be 0, 1, 2 or 3{' or auto' * (name == 'order')}; got {value!r}")
     if radius is not None and not 3 <= radius <= _MAX_RADIUS:
-        raise InputError(f"radius is a whole number of pixels from 3 to {_MAX_RADIUS}; came {radius!r}")
+        raise InputError(f"radius is a whole number of pixels from 3 to {_MAX_RADIUS}; got {radius!r}")
     if n_stars < 3 or not min_snr > 0:
-        raise InputError(f"n_stars must be at least 3 and min_snr positive; came {n_stars} and {min_snr}")
+        raise InputError(f"n_stars must be at least 3 and min_snr positive; got {n_stars} and {min_snr}")
 
 
 def _variance(
@@ -189,9 +189,9 @@ def _star_pixels(image: xr.DataArray, stars: Positions | None, axis: str) -> xr.
 def _build_one(
     image: NDArray[Any],
     variance: NDArray[Any],
-    bad: NDArray[np.bool_],
+    bad: Bools,
     level: NDArray[Any],
-    saturation: NDArray[np.float64],
+    saturation: Floats,
     star_y: Floats,
     star_x: Floats,
     *,
@@ -211,7 +211,7 @@ def _build_one(
         built = build_psf_array(
             clean, variance, bad, origin=_middle(image.shape), scale=_half(image.shape), options=chosen, stars=stars
         )
-    except MatchError as error:
+    except NoSolutionError as error:
         status = np.uint16(planes_to_bits([error.status], STATUS_PLANES))
         nothing = np.full(shape, np.nan), np.full(shape[:1] * 2, np.nan)
         return *nothing, np.int64(0), np.nan, np.nan, np.int64(0), np.int64(0), status
@@ -233,7 +233,7 @@ def _half(shape: tuple[int, ...]) -> tuple[float, float]:
     return max((shape[0] - 1) / 2, 1.0), max((shape[1] - 1) / 2, 1.0)
 
 
-def _labelled(found: dict[str, xr.DataArray], image: xr.DataArray, grid: int) -> xr.Dataset:
+def _labeled(found: dict[str, xr.DataArray], image: xr.DataArray, grid: int) -> xr.Dataset:
     """The results with their coordinates, and those of the epochs."""
     shape = (image.sizes["y"], image.sizes["x"])
     first = pixel_origin(image)
@@ -265,7 +265,7 @@ class PSFInputs:
 
     @property
     def reach(self) -> int:
-        """Pixels from the centre to the edge of the grid, rounded up."""
+        """Pixels from the center to the edge of the grid, rounded up."""
         sides = [self.arrays[0].sizes[d] for d in self.core[0][-2:]]
         return -(-(max(sides) // 2) // self.oversampling)
 
@@ -287,7 +287,7 @@ def psf_inputs(psf: xr.Dataset | xr.DataArray) -> PSFInputs:
     found = f"{dict(psf.sizes)}" if isinstance(psf, xr.DataArray | xr.Dataset) else type(psf).__name__
     raise InputError(
         "a PSF is a Dataset of ztfxr.build_psf or ztfxr.read_psf, or a stamp with dimensions (psf_y, psf_x) of odd "
-        f"lengths; came {found}"
+        f"lengths; got {found}"
     )
 
 
@@ -368,7 +368,7 @@ def psf_at(
     """
     px, py = np.broadcast_arrays(np.asarray(x, dtype=float), np.asarray(y, dtype=float))
     if px.ndim > 1 or (size is not None and (size < 1 or size % 2 == 0)):
-        raise InputError(f"positions are scalars or 1-D and size is odd; came {px.ndim} dimensions and size {size}")
+        raise InputError(f"positions are scalars or 1-D and size is odd; got {px.ndim} dimensions and size {size}")
     source = psf_inputs(psf)
     acting, acting_core = kernel_inputs(difference)
     side = size or 2 * (source.reach + 1) + 1
@@ -402,7 +402,7 @@ def _stamps(
     scale: Floats,
     flux_cov: Floats,
     kernel: NDArray[Any],
-    swapped: NDArray[np.bool_],
+    swapped: Bools,
     phi: NDArray[Any],
     y: Floats,
     x: Floats,

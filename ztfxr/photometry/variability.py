@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from ztfxr.arrays import variability as stats
+from ztfxr.arrays.curves import variability as stats
 from ztfxr.errors import InputError
 from ztfxr.photometry.cuts import kept
 
@@ -57,7 +57,7 @@ def variability(lc: xr.Dataset, *, flux: str = "flux", flagged: bool = False, re
         The dataset has no such flux over (time, source).
     """
     if flux not in lc or set(lc[flux].dims) != {"time", "source"}:
-        raise InputError(f"variability needs {flux} with dims (time, source); came {dict(lc.sizes)}")
+        raise InputError(f"variability needs {flux} with dims (time, source); got {dict(lc.sizes)}")
     ordered = lc.transpose("time", "source", ...)
     if "time" in lc.coords:
         ordered = ordered.sortby("time")

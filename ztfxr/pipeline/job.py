@@ -240,20 +240,20 @@ def _plain(value: Any, name: str) -> Any:
 def _check(job: Job) -> None:
     method = job.photometry["method"]
     if method not in _PHOTOMETRY:
-        raise InputError(f"photometry's method is {' or '.join(map(repr, _PHOTOMETRY))}; came {method!r}")
+        raise InputError(f"photometry's method is {' or '.join(map(repr, _PHOTOMETRY))}; got {method!r}")
     allowed = [name for name in inspect.signature(difference).parameters if name not in _NOT_IN_JSON]
     _only("difference", job.difference, allowed)
     _only(f"photometry by {method}", job.photometry, _PHOTOMETRY[method])
     if job.noise not in get_args(Noise):
-        raise InputError(f"noise is one of {get_args(Noise)}; came {job.noise!r}")
+        raise InputError(f"noise is one of {get_args(Noise)}; got {job.noise!r}")
     if job.align not in (None, *get_args(Align)):
-        raise InputError(f"align is None or one of {get_args(Align)}; came {job.align!r}")
+        raise InputError(f"align is None or one of {get_args(Align)}; got {job.align!r}")
     if job.cutout is not None and set(job.cutout) not in ({"ra", "dec", "size"}, {"x", "y", "size"}):
-        raise InputError(f"cutout has ra, dec, size or x, y, size; came {', '.join(job.cutout)}")
+        raise InputError(f"cutout has ra, dec, size or x, y, size; got {', '.join(job.cutout)}")
     if isinstance(job.reference, Mapping) and set(job.reference) != {"build"}:
-        raise InputError(f"reference is a path or {{'build': {{...}}}}; came {dict(job.reference)}")
+        raise InputError(f"reference is a path or {{'build': {{...}}}}; got {dict(job.reference)}")
     if job.stamps is not None and job.stamps < 1:
-        raise InputError(f"stamps is the side of the stamps in pixels, at least 1; came {job.stamps}")
+        raise InputError(f"stamps is the side of the stamps in pixels, at least 1; got {job.stamps}")
 
 
 def _only(what: str, given: Mapping[str, Any], allowed: Iterable[str]) -> None:

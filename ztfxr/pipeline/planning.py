@@ -60,7 +60,7 @@ def plan(job: Job, *, workers: int | Sequence[int] = 1, sample: int = 3) -> xr.D
     """
     counts = np.atleast_1d(np.asarray(workers))
     if counts.dtype.kind not in "iu" or counts.min() < 1 or sample < 1:
-        raise InputError(f"workers and sample are at least 1; came {workers} and {sample}")
+        raise InputError(f"workers and sample are at least 1; got {workers} and {sample}")
     frames = job.paths()
     chosen = [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, sample + 1).round().astype(int))]
     return _estimate(_measured(job.with_frames(chosen)), len(frames), counts)

@@ -154,5 +154,5 @@ def _count(workers: int | None) -> int:
     if workers is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     if workers < 1:
-        raise InputError(f"workers is at least 1; came {workers}")
+        raise InputError(f"workers is at least 1; got {workers}")
     return workers

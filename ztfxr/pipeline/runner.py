@@ -106,7 +106,7 @@ def run(
         With ``errors="raise"``.
     """
     if errors not in get_args(Errors):
-        raise InputError(f"errors is 'status' or 'raise'; came {errors!r}")
+        raise InputError(f"errors is 'status' or 'raise'; got {errors!r}")
     path, start = _local(store), time.monotonic()
     frames = job.paths()
     with locked(path), open_pool(client, workers, len(frames)) as pool:
@@ -125,7 +125,7 @@ def run(
 
 def _local(store: str | PathLike[str]) -> Path:
     if isinstance(store, str) and "://" in store:
-        raise InputError(f"a run writes to a path, which all its workers see, not to a URL; came {shown(store)}")
+        raise InputError(f"a run writes to a path, which all its workers see, not to a URL; got {shown(store)}")
     return Path(os.path.realpath(store))
 
 

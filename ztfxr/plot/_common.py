@@ -44,11 +44,11 @@ def float_pixels(image: xr.DataArray) -> NDArray[np.floating[Any]]:
 def edges(image: xr.DataArray, dim: str) -> tuple[float, float]:
     """The outer edges of the first and last pixel along `dim`, in absolute pixels."""
     n = image.sizes[dim]
-    centres = np.asarray(image.coords[dim].values if dim in image.coords else np.arange(n), dtype=float)
-    if not evenly_spaced(centres):
+    centers = np.asarray(image.coords[dim].values if dim in image.coords else np.arange(n), dtype=float)
+    if not evenly_spaced(centers):
         raise InputError(f"the pixels are not evenly spaced along {dim!r}; select a slice, not a list of pixels")
-    half = (centres[1] - centres[0]) / 2 if n > 1 else 0.5
-    return float(centres[0] - half), float(centres[-1] + half)
+    half = (centers[1] - centers[0]) / 2 if n > 1 else 0.5
+    return float(centers[0] - half), float(centers[-1] + half)
 
 
 def evenly_spaced(labels: NDArray[Any]) -> bool:

@@ -81,9 +81,9 @@ def show(
     wcs_axes: bool = False,
     max_pixels: int | None = MAX_PIXELS,
 ) -> Axes | AxesArray:
-    """Draw an image, or a panel per epoch of a stack, with masks and catalogues over it. Computes.
+    """Draw an image, or a panel per epoch of a stack, with masks and catalogs over it. Computes.
 
-    The axes count absolute pixels, centres at integers, the first row at the bottom (FITS order; a mosaic is drawn with
+    The axes count absolute pixels, centers at integers, the first row at the bottom (FITS order; a mosaic is drawn with
     north up and east to the right). Pixels that are not finite are light blue. The limits come from the finite pixels
     of each panel; an image without one is drawn between 0 and 1. The data stay as they are.
 
@@ -92,29 +92,29 @@ def show(
     obj
         An image (y, x), kernel (ky, kx) or stamp, with at most one more dimension (such as time, or the source of many
         stamps), or a Dataset with `sci`; a tree of frames, aligned or not, for a panel each; or a tree of
-        `ztfxr.with_catalogs`, for its image with its catalogues.
+        `ztfxr.with_catalogs`, for its image with its catalogs.
     ax
         Draw a single image here; by default in a new figure.
     compare
         Another image of the same pixels, such as ``ds.ztf.clean()``, or several by name: panels beside that of `obj`,
         with the same limits, taken over the pixels of all, and axes that move together.
     stretch
-        How pixel values between the limits become grey levels: `astropy.visualization`'s stretch of that name.
+        How pixel values between the limits become gray levels: `astropy.visualization`'s stretch of that name.
     limits
         "zscale" (IRAF's), or two percentiles such as ``(1, 99.5)``.
     vmin, vmax
         Limits in the unit of the image; each one given replaces its side of `limits`.
     mask
-        A veil where pixels are bad. A boolean image is red. Bit planes have a colour each, and a legend: True draws the
+        A veil where pixels are bad. A boolean image is red. Bit planes have a color each, and a legend: True draws the
         recommended planes of ``obj.flags``; names of planes such as ``["saturated", "tracks"]`` draw those; integer
         bit planes are drawn as with True; a Dataset of boolean images (`ztfxr.mask_planes`) a plane per variable.
     catalogs
-        A catalogue (Dataset, Table, DataFrame or SkyCoord), or several by name, as a mapping or tree: a colour each,
+        A catalog (Dataset, Table, DataFrame or SkyCoord), or several by name, as a mapping or tree: a color each,
         and a legend with the numbers of sources on the image. They lie where `ra`, `dec` (deg) say if the image has a
         WCS, else where `x_centroid`, `y_centroid` (absolute pixels) say. Sources with `semimajor_axis`,
         `semiminor_axis` (pixels) and `orientation` (degrees, from +x towards +y) are ellipses, of three times these.
     cmap, colorbar
-        A matplotlib colour map, and whether to draw its bar, labelled with the unit of the image.
+        A matplotlib color map, and whether to draw its bar, labeled with the unit of the image.
     title
         By default the filter and the date, where the image has them. Several panels have `title` above all.
     marker
@@ -134,12 +134,12 @@ def show(
     Raises
     ------
     InputError
-        Not an image, unevenly spaced pixels, a stack of no epoch or of more than 36 panels, a catalogue without
+        Not an image, unevenly spaced pixels, a stack of no epoch or of more than 36 panels, a catalog without
         positions, or an unusable option.
     AlignmentError
         The mask, or the image to compare, is on other pixels than the image.
     MissingWCSError
-        `wcs_axes`, or a catalogue with only sky positions, for an image without a celestial WCS.
+        `wcs_axes`, or a catalog with only sky positions, for an image without a celestial WCS.
     """
     _check_style(stretch, limits, max_pixels)
     style = Style(stretch, limits, vmin, vmax, cmap, colorbar, marker)
@@ -164,12 +164,12 @@ def _check_style(stretch: str, limits: Any, max_pixels: Any) -> None:
     if stretch not in _STRETCHES:
         raise InputError(f"unknown stretch {stretch!r}; the stretches are {', '.join(_STRETCHES)}")
     if max_pixels is not None and not (isinstance(max_pixels, int) and max_pixels >= 1):
-        raise InputError(f"max_pixels is a whole number from 1 on, or None; came {max_pixels!r}")
+        raise InputError(f"max_pixels is a whole number from 1 on, or None; got {max_pixels!r}")
     if limits == "zscale":
         return
     if not (isinstance(limits, tuple) and len(limits) == 2 and 0 <= limits[0] < limits[1] <= 100):
         raise InputError(
-            f'limits are "zscale" or two rising percentiles such as (1, 99.5); came {limits!r}. '
+            f'limits are "zscale" or two rising percentiles such as (1, 99.5); got {limits!r}. '
             "Pixel values are given by vmin= and vmax="
         )
 
@@ -257,7 +257,7 @@ def _reversed(image: xr.DataArray, dim: str) -> bool:
 
 
 def draw_image(ax: Axes, image: xr.DataArray, style: Style, title: str, label: str | None = None) -> AxesImage:
-    """Draw one (y, x) image, with its cross; `label` is that of the colour bar, by default name and unit."""
+    """Draw one (y, x) image, with its cross; `label` is that of the color bar, by default name and unit."""
     import matplotlib as mpl
 
     pixels = float_pixels(image)
@@ -292,7 +292,7 @@ def _requested(image: xr.DataArray) -> tuple[float, float] | None:
 
 
 def draw_colorbar(drawn: AxesImage, label: str) -> None:
-    """A colour bar of the height of its panel."""
+    """A color bar of the height of its panel."""
     ax = drawn.axes
     # An ordinary bar is higher than a panel of fixed aspect; but the layout does not see what is inset in WCSAxes.
     where: dict[str, Any] = {"ax": ax} if hasattr(ax, "wcs") else {"cax": ax.inset_axes((1.03, 0.0, 0.05, 1.0))}
@@ -307,7 +307,7 @@ def _norm(pixels: NDArray[np.floating[Any]], style: Style) -> Any:
     high = high if style.vmax is None else style.vmax
     if not low < high:
         if style.vmin is not None and style.vmax is not None:
-            raise InputError(f"vmin must be below vmax; came {style.vmin} and {style.vmax}")
+            raise InputError(f"vmin must be below vmax; got {style.vmin} and {style.vmax}")
         low, high = widen(low, high, style)
     stretch = getattr(visualization, _STRETCHES[style.stretch])()
     # Clipping would make ImageNormalize drop the mask, and paint bad pixels as the brightest ones.

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.smooth import SmoothCurve
+from ztfxr.arrays.curves.smooth import SmoothCurve
 from ztfxr.errors import InputError
 from ztfxr.plot._common import label_of, moments
 
@@ -25,7 +25,7 @@ LightCurves: TypeAlias = xr.Dataset | xr.DataTree | Mapping[str, xr.Dataset]
 FluxName: TypeAlias = Literal["flux", "flux_ujy"]
 
 FILTER_COLORS: Mapping[str, str] = {"ztfg": "seagreen", "ztfr": "crimson", "ztfi": "goldenrod"}
-"""The colour of each ZTF filter."""
+"""The color of each ZTF filter."""
 
 _MAX_SOURCES = 8
 _MARKERS = "osD^vP"
@@ -52,8 +52,8 @@ def plot_lightcurve(
     """Draw light curves. Computes.
 
     Good epochs are filled symbols with error bars, flagged ones that have a flux open symbols, epochs whose flux is NaN
-    ticks at the bottom. An epoch without a time cannot be drawn. One source has the colour of its filter, several
-    sources have a colour each. The x axis is MJD where a light curve has a coordinate `mjd`, else the date.
+    ticks at the bottom. An epoch without a time cannot be drawn. One source has the color of its filter, several
+    sources have a color each. The x axis is MJD where a light curve has a coordinate `mjd`, else the date.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What is laid over an image: bit planes, catalogues, the cross of a stamp, and the legend of them."""
+"""What is laid over an image: bit planes, catalogs, the cross of a stamp, and the legend of them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from numpy.typing import NDArray
 
-from ztfxr.arrays.blocks import block_or, block_range
+from ztfxr.arrays.images.blocks import block_or, block_range
+from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
 from ztfxr.io.tables import Catalog, as_catalog
-from ztfxr.ops._apply import apply_images
+from ztfxr.ops.mapping import apply_images
 from ztfxr.plot._common import Image
 from ztfxr.schema import MASK_PLANES, RECOMMENDED_PLANES, planes_to_bits
 from ztfxr.wcs import has_wcs, sky_to_pixel
@@ -62,7 +63,7 @@ _LEGEND_COLUMNS = 4
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the legend: of a plane, or of a catalogue with the number of sources that were drawn."""
+    """A line of the legend: of a plane, or of a catalog with the number of sources that were drawn."""
 
     color: str
     count: int | None = None
@@ -123,7 +124,7 @@ def rebin_bits(bits: xr.DataArray, factor: int) -> xr.DataArray:
 
 
 def draw_layers(ax: Axes, bits: NDArray[Any], planes: Mapping[str, int], extent: Extent) -> Legend:
-    """A veil over the pixels, coloured by plane; pixels of several planes have their mean colour."""
+    """A veil over the pixels, colored by plane; pixels of several planes have their mean color."""
     from matplotlib.colors import to_rgb
 
     shown = {name: value for name, value in planes.items() if not name or (bits & value).any()}
@@ -141,13 +142,13 @@ def draw_layers(ax: Axes, bits: NDArray[Any], planes: Mapping[str, int], extent:
 
 
 def _layer_colors(planes: Mapping[str, int]) -> dict[str, str]:
-    """IPAC's planes have a colour each; others take those in turn."""
+    """IPAC's planes have a color each; others take those in turn."""
     named = {name: _PLANE_COLORS.get(name, _COLORS[i % len(_COLORS)]) for i, name in enumerate(planes)}
     return named | ({"": _LONE_COLOR} if "" in planes else {})
 
 
 def name_catalogs(catalogs: Catalogs) -> dict[str, xr.Dataset]:
-    """Catalogues by name; a single one is named "catalogue". `InputError` for one without positions."""
+    """Catalogs by name; a single one is named "catalog". `InputError` for one without positions."""
     tables = _named(catalogs)
     for name, table in tables.items():
         if not any(pair <= set(table.variables) for pair in _POSITIONS):
@@ -169,7 +170,7 @@ def _named(catalogs: Catalogs) -> dict[str, xr.Dataset]:
         and all(map(_is_table, catalogs.values()))
     ):
         return {str(name): as_catalog(catalog) for name, catalog in catalogs.items()}
-    return {"catalogue": as_catalog(catalogs)}
+    return {"catalog": as_catalog(catalogs)}
 
 
 def _is_table(value: Any) -> bool:
@@ -189,28 +190,28 @@ def draw_catalogs(ax: Axes, image: xr.DataArray, catalogs: Mapping[str, xr.Datas
     return legend
 
 
-def _pixels(catalog: xr.Dataset, image: xr.DataArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Absolute pixels of the sources: by the sky where the image has a WCS, else by the columns of the catalogue."""
+def _pixels(catalog: xr.Dataset, image: xr.DataArray) -> tuple[Floats, Floats]:
+    """Absolute pixels of the sources: by the sky where the image has a WCS, else by the columns of the catalog."""
     sky, pixels = (pair <= set(catalog.variables) for pair in _POSITIONS)
     if sky and (has_wcs(image) or not pixels):
         return sky_to_pixel(image, ra=catalog["ra"].values, dec=catalog["dec"].values)
     return _column(catalog, "x_centroid"), _column(catalog, "y_centroid")
 
 
-def _column(catalog: xr.Dataset, name: Hashable) -> NDArray[np.float64]:
+def _column(catalog: xr.Dataset, name: Hashable) -> Floats:
     return np.asarray(catalog[name].values, dtype=np.float64)
 
 
-def _within(values: NDArray[np.float64], ends: tuple[float, float]) -> NDArray[np.bool_]:
+def _within(values: Floats, ends: tuple[float, float]) -> Bools:
     return (values >= min(ends)) & (values <= max(ends))
 
 
 def _mark(
     ax: Axes,
     catalog: xr.Dataset,
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    inside: NDArray[np.bool_],
+    x: Floats,
+    y: Floats,
+    inside: Bools,
     color: str,
     name: str,
 ) -> None:
@@ -240,7 +241,7 @@ def _mark(
 
 
 def draw_cross(ax: Axes, x: float, y: float) -> None:
-    """A white cross with a dark rim, to be seen on any grey, and an open middle, to leave the target visible."""
+    """A white cross with a dark rim, to be seen on any gray, and an open middle, to leave the target visible."""
     from matplotlib.path import Path
     from matplotlib.patheffects import Normal, Stroke
 

@@ -52,7 +52,7 @@ def find_panels(obj: Shown, compare: Compared, mask: MaskLayers, catalogs: Catal
     tables = name_catalogs(catalogs)
     if isinstance(obj, xr.DataTree):
         if compare is not None:
-            raise InputError("compare= is of two images; came a tree, so select a node of it first")
+            raise InputError("compare= is of two images; got a tree, so select a node of it first")
         if _FRAME_NODE not in obj.children:
             return _tree_panels(obj, mask, tables), True
         tables = name_catalogs({k: v.to_dataset() for k, v in obj.children.items() if k != _FRAME_NODE}) | tables
@@ -73,7 +73,7 @@ def _other_dims(image: xr.DataArray) -> list[Hashable]:
     whole = all(any(name in image.dims for name in names) for names in _PIXEL_DIMS)
     if not whole or len(extra) > 1 or 0 in image.shape:
         raise InputError(
-            f"an image to draw has pixels along y and x, and at most one more dimension; came {dict(image.sizes)}: "
+            f"an image to draw has pixels along y and x, and at most one more dimension; got {dict(image.sizes)}: "
             "select the rest with .isel(...)"
         )
     return extra

@@ -9,8 +9,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.basis import n_terms, polynomial_terms
-from ztfxr.arrays.noise import mad_std
+from ztfxr.arrays.images.noise import mad_std
+from ztfxr.arrays.polynomials import n_terms, polynomial_terms
+from ztfxr.arrays.types import Floats
 from ztfxr.dia.quality import quality
 from ztfxr.errors import InputError
 from ztfxr.ops.mosaic import rebin
@@ -43,7 +44,7 @@ def report(
     """Draw what tells a good difference image from a bad one. Computes.
 
     The difference image; the histogram of difference over its stated noise beside the unit Gaussian; chi2 in blocks,
-    which shows *where* the match fails; the kernel at the centre and the corners, which shows whether it is compact and
+    which shows *where* the match fails; the kernel at the center and the corners, which shows whether it is compact and
     varies smoothly; the numbers; and of a stack, the same measures against time, the epoch drawn in red.
 
     Parameters
@@ -135,14 +136,14 @@ def _draw_chi2(ax: Axes, chi2: xr.DataArray, image: xr.DataArray) -> None:
     draw_colorbar(drawn, "mean of difference² / variance")
 
 
-def _pull(one: xr.Dataset) -> NDArray[np.float64]:
+def _pull(one: xr.Dataset) -> Floats:
     """Difference over its stated noise, of good pixels."""
     difference, variance = (one[k].values.astype(np.float64) for k in ("difference", "difference_variance"))
     good = np.isfinite(difference) & (variance > 0)
     return np.asarray(difference[good] / np.sqrt(variance[good]))
 
 
-def _draw_histogram(ax: Axes, pull: NDArray[np.float64]) -> None:
+def _draw_histogram(ax: Axes, pull: Floats) -> None:
     bins = np.linspace(-_PULL_LIMIT, _PULL_LIMIT, 97)
     x = 0.5 * (bins[1:] + bins[:-1])
     if pull.size:
@@ -150,34 +151,34 @@ def _draw_histogram(ax: Axes, pull: NDArray[np.float64]) -> None:
         density = counts / (pull.size * np.diff(bins))
         ax.stairs(density, bins, fill=True, color="0.75", label=f"{pull.size:,} pixels")
         ax.set_ylim(0.3 / (pull.size * np.diff(bins)[0]), 40.0)
-        width, centre = mad_std(pull), float(np.median(pull))
+        width, center = mad_std(pull), float(np.median(pull))
         if width > 0:
-            ax.plot(x, _gaussian(x, centre, width), color=_MARK, lw=1.3, label=f"robust width {width:.3f}")
+            ax.plot(x, _gaussian(x, center, width), color=_MARK, lw=1.3, label=f"robust width {width:.3f}")
     ax.plot(x, _gaussian(x, 0.0, 1.0), color="black", ls="--", lw=1.0, label="unit Gaussian")
     ax.set(yscale="log", xlabel="difference / noise", ylabel="pixels per unit", title="pulls (end bins: all beyond)")
     ax.set_xlim(-_PULL_LIMIT, _PULL_LIMIT)
     ax.legend(loc="upper center", fontsize="small", ncols=2)
 
 
-def _gaussian(x: NDArray[np.float64], centre: float, width: float) -> NDArray[np.float64]:
-    return np.asarray(np.exp(-0.5 * ((x - centre) / width) ** 2) / (width * np.sqrt(2 * np.pi)))
+def _gaussian(x: Floats, center: float, width: float) -> Floats:
+    return np.asarray(np.exp(-0.5 * ((x - center) / width) ** 2) / (width * np.sqrt(2 * np.pi)))
 
 
-def kernel_at(coefficients: NDArray[np.float64], u: float, v: float) -> NDArray[np.float64]:
+def kernel_at(coefficients: Floats, u: float, v: float) -> Floats:
     """The kernel (ky, kx) at a place on the image, u and v in [-1, 1] along x and y, from (kterm, ky, kx)."""
     order = next(d for d in range(len(coefficients) + 1) if n_terms(d) >= len(coefficients))
     terms = polynomial_terms(np.asarray(v), np.asarray(u), order)[: len(coefficients)]
     return np.asarray(np.tensordot(terms, coefficients, axes=(0, 0)))
 
 
-def support(coefficients: NDArray[np.float64]) -> slice:
+def support(coefficients: Floats) -> slice:
     """The rows, and columns, that are not zero in every term: automatic sizes are padded."""
     used = np.flatnonzero(np.any(coefficients != 0, axis=(0, 1)) | np.any(coefficients != 0, axis=(0, 2)))
     return slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(None)
 
 
 def _draw_kernels(figure: Figure | SubFigure, cell: Any, one: xr.Dataset) -> None:
-    """The kernel where it belongs on the frame: centre and corners, or once where it is the same everywhere."""
+    """The kernel where it belongs on the frame: center and corners, or once where it is the same everywhere."""
     coefficients = one["kernel_coeff"].transpose("kterm", "ky", "kx").values
     inside = support(coefficients)
     varies = bool(np.any(coefficients[1:]))
@@ -192,7 +193,7 @@ def _draw_kernels(figure: Figure | SubFigure, cell: Any, one: xr.Dataset) -> Non
     figure.axes[-len(kernels)].set_title(title, loc="left", fontsize="large")
 
 
-def _draw_kernel(ax: Axes, kernel: NDArray[np.float64], peak: float) -> None:
+def _draw_kernel(ax: Axes, kernel: Floats, peak: float) -> None:
     from matplotlib.colors import AsinhNorm
 
     norm = AsinhNorm(linear_width=0.1 * peak, vmin=-peak, vmax=peak)
@@ -202,7 +203,7 @@ def _draw_kernel(ax: Axes, kernel: NDArray[np.float64], peak: float) -> None:
 
 
 def _draw_profile(ax: Axes, one: xr.Dataset) -> None:
-    """The kernel's rows and columns through its centre, with errors: negative lobes and rings show here."""
+    """The kernel's rows and columns through its center, with errors: negative lobes and rings show here."""
     kernel = one["kernel"].transpose("ky", "kx").values
     error = one["kernel_err"].transpose("ky", "kx").values if "kernel_err" in one else np.zeros_like(kernel)
     inside, half = support(one["kernel_coeff"].transpose("kterm", "ky", "kx").values), kernel.shape[0] // 2
@@ -212,7 +213,7 @@ def _draw_profile(ax: Axes, one: xr.Dataset) -> None:
     for (name, (values, errors, style)), color in zip(cuts.items(), ("tab:blue", "tab:orange"), strict=True):
         if np.isfinite(values).any():
             ax.errorbar(offset, values[inside], errors[inside], fmt=style, ms=3.5, lw=1.0, color=color, label=name)
-    ax.set(title="kernel through its centre", xlabel="offset (pixel)", ylabel="kernel")
+    ax.set(title="kernel through its center", xlabel="offset (pixel)", ylabel="kernel")
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize="small")
 
@@ -244,7 +245,7 @@ def _number(one: xr.Dataset, name: str, form: str) -> str:
 
 
 def _background(one: xr.Dataset) -> str:
-    """The background's level at the centre, and how far it departs from it over the frame."""
+    """The background's level at the center, and how far it departs from it over the frame."""
     if "background_coeff" not in one:
         return "–"
     c = one["background_coeff"].values

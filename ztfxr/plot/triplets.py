@@ -61,7 +61,7 @@ def plot_triplet(
     size
         Side of the cut-out in pixels; None draws all of the images.
     position
-        Centre of the cut-out and of the cross, (x, y) in absolute pixels. By default the position that the stamp was
+        Center of the cut-out and of the cross, (x, y) in absolute pixels. By default the position that the stamp was
         cut at, else the middle of the science image, without a cross.
     axes
         Three Axes to draw in; by default a new figure.
@@ -81,16 +81,16 @@ def plot_triplet(
     images = [_epoch(to_image(science, "sci"), time), _epoch(to_image(reference, "reference", "sci"), time)]
     images.append(_epoch(to_image(difference, "difference"), time))
     _check_epoch(images[0], images[2])
-    centre = position or _stamp_position(images[0])
+    center = position or _stamp_position(images[0])
     if size is not None:
-        images = [_cut(image, centre or _middle(images[0]), size) for image in images]
+        images = [_cut(image, center or _middle(images[0]), size) for image in images]
     images = [image.copy(data=float_pixels(image)) for image in images]
     panels = _triplet_axes(axes)
-    _draw_triplet(panels, images, centre)
+    _draw_triplet(panels, images, center)
     return panels
 
 
-def _draw_triplet(axes: AxesArray, images: Sequence[xr.DataArray], centre: tuple[float, float] | None) -> None:
+def _draw_triplet(axes: AxesArray, images: Sequence[xr.DataArray], center: tuple[float, float] | None) -> None:
     low, high = find_limits(np.concatenate([image.values.ravel() for image in images[:2]]), "zscale")
     low, high = (low, high) if low < high else widen(low, high, Style())
     wide = _symmetric_limit(images[2].values)
@@ -99,8 +99,8 @@ def _draw_triplet(axes: AxesArray, images: Sequence[xr.DataArray], centre: tuple
     titles = (f"science\n{date_of(images[0])}".strip(), "reference", "difference")
     drawn = [draw_image(*args) for args in zip(axes, images, styles, titles, strict=True)]
     for i, ax in enumerate(axes):
-        if centre is not None:
-            draw_cross(ax, *centre)
+        if center is not None:
+            draw_cross(ax, *center)
         ax.locator_params(nbins=4)
         if i > 0:
             ax.set_ylabel("")
@@ -123,7 +123,7 @@ def _triplet_axes(axes: AxesArray | Sequence[Axes] | None) -> AxesArray:
         return np.asarray(plt.subplots(1, 3, figsize=(10.0, 3.4), layout="constrained")[1], dtype=object)
     panels = np.asarray(axes, dtype=object).ravel()
     if panels.size != 3:
-        raise InputError(f"a triplet is drawn in three axes; came {panels.size}")
+        raise InputError(f"a triplet is drawn in three axes; got {panels.size}")
     return panels
 
 
@@ -165,12 +165,12 @@ def _middle(image: xr.DataArray) -> tuple[float, float]:
     return (x0 + x1) / 2, (y0 + y1) / 2
 
 
-def _cut(image: xr.DataArray, centre: tuple[float, float], size: int) -> xr.DataArray:
-    """At most `size` pixels on a side about `centre`; less at the edges of the image."""
+def _cut(image: xr.DataArray, center: tuple[float, float], size: int) -> xr.DataArray:
+    """At most `size` pixels on a side about `center`; less at the edges of the image."""
     if size < 1:
-        raise InputError(f"a cut-out has at least 1 pixel on a side; came size={size}")
+        raise InputError(f"a cut-out has at least 1 pixel on a side; got size={size}")
     slices = {}
-    for dim, middle in zip(("x", "y"), centre, strict=True):
+    for dim, middle in zip(("x", "y"), center, strict=True):
         labels = image.coords[dim].values if dim in image.coords else np.arange(image.sizes[dim])
         start = math.ceil(middle - size / 2)
         inside = np.flatnonzero((labels >= start) & (labels < start + size))

@@ -1,1 +1,1 @@
-"""Labelled objects to zarr stores and back."""
+"""Labeled objects to zarr stores and back."""

@@ -67,7 +67,7 @@ def _images(obj: xr.Dataset | xr.DataArray) -> list[xr.DataArray]:
     wrong = {str(name): v.dims for name, v in dataset.data_vars.items() if set(v.dims) != {"y", "x"}}
     if wrong or not dataset.data_vars:
         raise InputError(
-            f"a FITS image is on (y, x); came {wrong or 'no variable'}: choose with ds[['sci', 'flags']] or "
+            f"a FITS image is on (y, x); got {wrong or 'no variable'}: choose with ds[['sci', 'flags']] or "
             "isel(time=...), or keep everything with ztfxr.to_zarr"
         )
     if 0 in (dataset.sizes["y"], dataset.sizes["x"]):

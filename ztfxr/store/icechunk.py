@@ -41,7 +41,7 @@ def open_repository(address: str, *, create: bool) -> Any:
     if parts.scheme == "s3":
         storage = icechunk.s3_storage(bucket=parts.netloc, prefix=parts.path.strip("/"), from_env=True)
     elif "://" in place:
-        raise StoreError(f"icechunk is given a folder or s3://BUCKET/PREFIX; came {parts.scheme}://")
+        raise StoreError(f"icechunk is given a folder or s3://BUCKET/PREFIX; got {parts.scheme}://")
     elif not create and not Path(place).is_dir():
         raise StoreError(f"{place}: nothing is there; check the path, or write it first with ztfxr.to_zarr")
     else:

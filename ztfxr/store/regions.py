@@ -1,4 +1,4 @@
-"""Catalogues as ds9 region files."""
+"""Catalogs as ds9 region files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from numpy.typing import NDArray
 
+from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
 from ztfxr.io.tables import Catalog, as_catalog
 from ztfxr.store._files import new_file
@@ -20,7 +21,6 @@ from ztfxr.store._files import new_file
 __all__ = ["to_regions"]
 
 Frame = Literal["icrs", "fk5", "physical"]
-Floats = NDArray[np.float64]
 
 _SHAPE = ("semimajor_axis", "semiminor_axis", "orientation")
 _COLOR = re.compile(r"[A-Za-z]+|#[0-9A-Fa-f]{6}")
@@ -37,17 +37,17 @@ def to_regions(
     color: str = "green",
     overwrite: bool = False,
 ) -> None:
-    """Write a catalogue as a ds9 region file, whole or not at all. Computes.
+    """Write a catalog as a ds9 region file, whole or not at all. Computes.
 
     Parameters
     ----------
     catalog
-        A catalogue in any form that `ztfxr.as_catalog` takes. Sources without a position are left out.
+        A catalog in any form that `ztfxr.as_catalog` takes. Sources without a position are left out.
     path
         The file, ``.reg`` by custom.
     frame
         ``"icrs"`` or ``"fk5"``: circles at `ra`, `dec`. ``"physical"``: at `x_centroid`, `y_centroid`, which are ds9's
-        physical coordinates in the frame and in stamps of it that `ztfxr.to_fits` wrote; ellipses where the catalogue
+        physical coordinates in the frame and in stamps of it that `ztfxr.to_fits` wrote; ellipses where the catalog
         has `semimajor_axis`, `semiminor_axis` (pixels) and `orientation` (degrees, or radians where its units say so,
         from +x to +y), else circles. There are no ellipses on the sky, because what their angle means in a mirrored
         image, as ZTF's are, differs between versions of ds9.
@@ -65,14 +65,14 @@ def to_regions(
     Raises
     ------
     InputError
-        Columns that are missing, or an unknown frame or colour.
+        Columns that are missing, or an unknown frame or color.
     StoreError
         The file exists, or cannot be written.
     """
     if frame not in get_args(Frame):
-        raise InputError(f"frame is 'icrs', 'fk5' or 'physical'; came {frame!r}")
+        raise InputError(f"frame is 'icrs', 'fk5' or 'physical'; got {frame!r}")
     if not _COLOR.fullmatch(color):
-        raise InputError(f"color is a name or #rrggbb; came {color!r}")
+        raise InputError(f"color is a name or #rrggbb; got {color!r}")
     table = as_catalog(catalog)
     shapes = _physical(table, radius, scale) if frame == "physical" else _circles(table, frame, radius)
     labels = [""] * table.sizes["source"] if label is None else _labels(_values(table, label))
@@ -83,7 +83,7 @@ def to_regions(
 
 def _values(table: xr.Dataset, name: str) -> NDArray[np.generic]:
     if name not in table.variables or table[name].dims != ("source",):
-        raise InputError(f"the catalogue has no column {name!r}; it has {', '.join(map(str, table.variables))}")
+        raise InputError(f"the catalog has no column {name!r}; it has {', '.join(map(str, table.variables))}")
     values: NDArray[np.generic] = table[name].values
     return values
 

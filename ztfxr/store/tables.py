@@ -1,4 +1,4 @@
-"""Catalogues, matches and light curves as tables of other kinds."""
+"""Catalogs, matches and light curves as tables of other kinds."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["to_dataframe", "to_parquet", "to_table"]
 
 
 def to_table(obj: Catalog) -> Table:
-    """A catalogue, a match or a light curve as an `astropy.table.Table`. Computes.
+    """A catalog, a match or a light curve as an `astropy.table.Table`. Computes.
 
     Parameters
     ----------
     obj
-        A Dataset without images, or a catalogue in any form that `ztfxr.as_catalog` takes.
+        A Dataset without images, or a catalog in any form that `ztfxr.as_catalog` takes.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def _column(name: str, column: xr.Variable) -> Any:
 
 
 def to_dataframe(obj: Catalog) -> pd.DataFrame:
-    """A catalogue, a match or a light curve as a `pandas.DataFrame`. Computes.
+    """A catalog, a match or a light curve as a `pandas.DataFrame`. Computes.
 
     Rows and columns as of `ztfxr.to_table`, with a plain index. Units and other attributes of the columns are in
     ``frame.attrs["ztfxr"]``, from which `ztfxr.as_catalog` takes them back.
@@ -90,7 +90,7 @@ def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def to_parquet(obj: Catalog, path: str | PathLike[str], *, overwrite: bool = False) -> None:
-    """Write a catalogue, a match or a light curve as a Parquet file, whole or not at all. Computes.
+    """Write a catalog, a match or a light curve as a Parquet file, whole or not at all. Computes.
 
     Rows and columns as of `ztfxr.to_dataframe`, units with them; `ztfxr.read_catalog` reads it back. Needs pyarrow:
     ``pip install "ztfxr[parquet]"``.

@@ -53,7 +53,7 @@ def as_store(store: Any, *, read_only: bool) -> Store:
         return cast("Store", ObjectStore(store, read_only=read_only))
     raise InputError(
         "a store is a path, a URL, a zarr Store, an obstore store or an icechunk repository; "
-        f"came {type(store).__name__}"
+        f"got {type(store).__name__}"
     )
 
 

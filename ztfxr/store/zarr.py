@@ -1,4 +1,4 @@
-"""Zarr stores (format 3) of labelled images, stacks, trees and light curves.
+"""Zarr stores (format 3) of labeled images, stacks, trees and light curves.
 
 A store holds what an object is, not what can be derived from it: the sky labels travel as WCS cards and a window,
 never as planes of `ra` and `dec`. Images lie as one shard per epoch with small tiles inside, so that an epoch is one
@@ -161,7 +161,7 @@ def _as_dataset(obj: object) -> xr.Dataset:
     if isinstance(obj, xr.Dataset):
         return obj
     if not isinstance(obj, xr.DataArray):
-        raise InputError(f"to_zarr writes a Dataset, DataTree or DataArray; came {type(obj).__name__}")
+        raise InputError(f"to_zarr writes a Dataset, DataTree or DataArray; got {type(obj).__name__}")
     if obj.name is None:
         raise InputError('the DataArray has no name to store it under; give one with array.rename("flux")')
     return obj.to_dataset()

@@ -10,12 +10,12 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from ztfxr.arrays.photcal import from_mag, to_mag
+from ztfxr.arrays.photometry.magnitudes import from_mag, to_mag
+from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
 
 __all__ = ["Population", "Stars", "make_sources"]
 
-Floats = NDArray[np.float64]
 
 _TRIES = 200
 _LIGHT_HALF = 40

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
+
+from ztfxr.arrays.types import Floats
 
 __all__ = ["PSFShape", "add_galaxy", "add_stars", "make_stamps"]
 
-Floats = NDArray[np.float64]
 
 _CORE = 2.5
 _OVERSAMPLING = 2
@@ -61,7 +61,7 @@ def _metric(fwhm: float, e1: float, e2: float, beta: float) -> tuple[float, floa
 def _pixel(
     dx: float, dy: float, form: tuple[float, float, float], beta: float, nodes: Floats, weights: Floats
 ) -> float:  # pragma: no cover
-    """The profile integrated over the pixel whose centre is (dx, dy) from the source."""
+    """The profile integrated over the pixel whose center is (dx, dy) from the source."""
     total = 0.0
     for i in range(len(nodes)):
         v = dy + 0.5 * nodes[i]
@@ -82,7 +82,7 @@ def _fill(
     fine: tuple[Floats, Floats],
     coarse: tuple[Floats, Floats],
 ) -> None:  # pragma: no cover
-    """A stamp of unit sum for a source at (dx, dy) from the centre of the middle pixel."""
+    """A stamp of unit sum for a source at (dx, dy) from the center of the middle pixel."""
     fwhm, e1, e2, beta = shape
     form = _metric(fwhm, e1, e2, beta)
     half, core = stamp.shape[0] // 2, (_CORE * fwhm) ** 2
@@ -147,7 +147,7 @@ def add_stars(image: Floats, x: Floats, y: Floats, flux: Floats, shape: PSFShape
 
 
 def make_stamps(dx: Floats, dy: Floats, shape: PSFShape) -> Floats:
-    """Stamps (source, y, x) of unit sum for sources at (dx, dy) from the centre of the middle pixel."""
+    """Stamps (source, y, x) of unit sum for sources at (dx, dy) from the center of the middle pixel."""
     size = 2 * shape.reach + 1
     stamps = np.empty((len(dx), size, size))
     _fill_all(stamps, dx, dy, shape.fwhm, shape.e1, shape.e2, shape.beta, _FINE, _COARSE)
@@ -157,8 +157,8 @@ def make_stamps(dx: Floats, dy: Floats, shape: PSFShape) -> Floats:
 def add_galaxy(image: Floats, x: float, y: float, light: Floats, shape: PSFShape) -> None:
     """Add a galaxy at (x, y) to one image, in place.
 
-    `light` (v, u) is the galaxy before the PSF, as points half a pixel apart around its centre; odd by odd. What every
-    epoch sees is the exact convolution of these points with its PSF, which is that at the centre.
+    `light` (v, u) is the galaxy before the PSF, as points half a pixel apart around its center; odd by odd. What every
+    epoch sees is the exact convolution of these points with its PSF, which is that at the center.
     """
     from scipy import signal
 
@@ -180,7 +180,7 @@ def add_galaxy(image: Floats, x: float, y: float, light: Floats, shape: PSFShape
 
 
 def _phase(light: Floats, b: int, a: int) -> Floats:
-    """The points that lie (b, a) half pixels beyond whole pixels from the centre; odd by odd, centred."""
+    """The points that lie (b, a) half pixels beyond whole pixels from the center; odd by odd, centered."""
     n, middle = _OVERSAMPLING, light.shape[0] // 2
     whole = middle // n + 1
     out = np.zeros((2 * whole + 1, 2 * whole + 1))

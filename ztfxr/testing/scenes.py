@@ -11,6 +11,7 @@ import xarray as xr
 from astropy.io import fits
 from numpy.typing import ArrayLike, NDArray
 
+from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
 from ztfxr.io.frames import mid_exposure, to_datetime
 from ztfxr.schema import MASK_PLANES, annotate_all, flag_attrs, planes_to_bits
@@ -20,7 +21,6 @@ from ztfxr.wcs import assign_wcs
 
 __all__ = ["Detector", "Optics", "Scene", "Sky", "make_scene", "true_psf"]
 
-Floats = NDArray[np.float64]
 Shape = tuple[int, int]
 
 _START_MJD = 59116.4317708
@@ -41,7 +41,7 @@ class Optics:
     """The PSF: its profile, and how it changes from epoch to epoch and over the field.
 
     `fwhm` (px) is drawn per epoch from the range; `ellipticity` is the largest; `field_variation` is the largest
-    relative change of the FWHM from the centre to the edge, by a plane and a bowl; the light ends `reach` px from the
+    relative change of the FWHM from the center to the edge, by a plane and a bowl; the light ends `reach` px from the
     central pixel, and sums to one within.
     """
 
@@ -57,7 +57,7 @@ class Optics:
 class Sky:
     """What lies over and before the sources: `level` (DN) and `transparency` are drawn per epoch from their ranges.
 
-    `gradient` is the largest slope of the sky, relative to its level, from centre to edge. `dither` (px) is the largest
+    `gradient` is the largest slope of the sky, relative to its level, from center to edge. `dither` (px) is the largest
     displacement of an epoch per axis; with 0 all epochs share one pixel grid.
     """
 
@@ -176,8 +176,8 @@ def make_scene(
           magnitude; of the peak for transients), `reference_flux` (DN, in the reference), `half_light_radius` (px),
           `axis_ratio`, `orientation` (deg, from +x towards +y), `host` (index of a transient's galaxy, else -1);
         - on (time, source): `flux` (DN on each epoch's scale, all of a source's light), `x_epoch`, `y_epoch` (px);
-        - on `time`: `transparency`, `sky` (DN at the centre), `shift_x`, `shift_y` (px, position in the epoch less that
-          without dither), `fwhm` (px at the centre) and the terms of the PSF's shape (see `true_psf`).
+        - on `time`: `transparency`, `sky` (DN at the center), `shift_x`, `shift_y` (px, position in the epoch less that
+          without dither), `fwhm` (px at the center) and the terms of the PSF's shape (see `true_psf`).
 
         `ideal`, on (time, y, x): `expected` (DN, without noise and saturation), `background` (DN, the sky),
         `cosmic_ray`.
@@ -192,7 +192,7 @@ def make_scene(
     Pixels are ``Poisson(expected · gain) / gain`` plus Gaussian read noise, then come cosmic rays, saturation and dead
     pixels. Point sources are integrated over each pixel (Gauss-Legendre). A galaxy is a lattice of points half a pixel
     apart with a Sérsic profile of index 1 or 4, its cusp softened: every epoch sees exactly its convolution with the
-    PSF at its centre.
+    PSF at its center.
     """
     _check(shape, n_epochs, reference_frames, n_stars, n_galaxies, n_variables, n_transients)
     optics, sky, detector = optics or Optics(), sky or Sky(), detector or Detector()
@@ -233,14 +233,14 @@ def true_psf(truth: xr.Dataset, epoch: int, x: ArrayLike, y: ArrayLike, *, size:
     Notes
     -----
     ``fwhm(u, v) = fwhm · (1 + fwhm_x u + fwhm_y v + fwhm_r2 (u² + v²))`` with u, v from -1 to 1 over the frame;
-    the ellipticity ``e1 + e1 u, e2 + e2 v`` with its values at the centre.
+    the ellipticity ``e1 + e1 u, e2 + e2 v`` with its values at the center.
     """
     px, py = (np.atleast_1d(np.asarray(v, dtype=np.float64)) for v in (x, y))
     shape = _psf_shape(truth, epoch, px, py)
     full = 2 * shape.reach + 1
     size = full if size is None else size
     if size % 2 == 0 or not 0 < size <= full:
-        raise InputError(f"size is odd and at most {full}; came {size}")
+        raise InputError(f"size is odd and at most {full}; got {size}")
     stamps = make_stamps(px - np.floor(px + 0.5), py - np.floor(py + 0.5), shape)
     cut = (full - size) // 2
     return xr.DataArray(stamps[:, cut : full - cut, cut : full - cut], dims=("source", "psf_y", "psf_x"), name="psf")
@@ -258,11 +258,11 @@ def _psf_shape(conditions: xr.Dataset, epoch: int, x: Floats, y: Floats) -> PSFS
 def _check(shape: Shape, n_epochs: int, reference_frames: int, *counts: int) -> None:
     if min(shape) < 32 or n_epochs < 1 or reference_frames < 1:
         raise InputError(
-            f"a scene has at least 32 x 32 pixels, an epoch and a reference frame; came {shape}, {n_epochs}, "
+            f"a scene has at least 32 x 32 pixels, an epoch and a reference frame; got {shape}, {n_epochs}, "
             f"{reference_frames}"
         )
     if min(counts) < 0:
-        raise InputError(f"numbers of sources cannot be negative; came {counts}")
+        raise InputError(f"numbers of sources cannot be negative; got {counts}")
 
 
 def _days(n_epochs: int, rng: np.random.Generator) -> Floats:
@@ -306,7 +306,7 @@ class _Exposure:
     variance: NDArray[np.float32]
     expected: NDArray[np.float32]
     background: NDArray[np.float32]
-    cosmic_ray: NDArray[np.bool_]
+    cosmic_ray: Bools
     flux: Floats = field(repr=False)
 
 
@@ -318,7 +318,7 @@ class _Setup:
     optics: Optics
     detector: Detector
     sources: Any
-    dead: NDArray[np.bool_]
+    dead: Bools
 
     def expose(self, conditions: xr.Dataset, epoch: int, rng: np.random.Generator) -> _Exposure:
         """One epoch, with noise, cosmic rays, saturation and dead pixels."""
@@ -359,7 +359,7 @@ def _observe(expected: Floats, detector: Detector, n_frames: int, rng: np.random
     return electrons / (gain * n), (expected / gain + (detector.readnoise / gain) ** 2) / n
 
 
-def _cosmic_rays(shape: Shape, detector: Detector, rng: np.random.Generator) -> tuple[Floats, NDArray[np.bool_]]:
+def _cosmic_rays(shape: Shape, detector: Detector, rng: np.random.Generator) -> tuple[Floats, Bools]:
     """Charge in DN of straight tracks, and which pixels of them the mask knows."""
     charge, known = np.zeros(shape), np.zeros(shape, dtype=bool)
     for _ in range(rng.poisson(detector.cosmic_rays)):
@@ -374,7 +374,7 @@ def _cosmic_rays(shape: Shape, detector: Detector, rng: np.random.Generator) -> 
     return charge, known
 
 
-def _dead_pixels(shape: Shape, detector: Detector, rng: np.random.Generator) -> NDArray[np.bool_]:
+def _dead_pixels(shape: Shape, detector: Detector, rng: np.random.Generator) -> Bools:
     dead = np.asarray(rng.uniform(size=shape) < detector.bad_fraction)
     dead[:, rng.integers(0, shape[1], detector.bad_columns)] = True
     return dead

@@ -14,6 +14,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
+from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
 from ztfxr.io.frames import mid_exposure, to_datetime
 from ztfxr.ops.background import background
@@ -22,7 +23,6 @@ from ztfxr.schema import planes_to_bits
 
 __all__ = ["SemiReal", "gaussian_kernel", "make_epochs", "sample_path"]
 
-Floats = NDArray[np.float64]
 
 _SAMPLE = "ztf_20200924431759_000655_zr_c13_o_q3_sciimg.fits.gz"
 _MARGIN = 10
@@ -98,7 +98,7 @@ def make_epochs(
         Flux in units of the peak against days since the explosion.
     """
     if n_epochs < 1:
-        raise InputError(f"at least one epoch is needed; came {n_epochs}")
+        raise InputError(f"at least one epoch is needed; got {n_epochs}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     scene, header = _scene(position)

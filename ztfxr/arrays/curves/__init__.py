@@ -1,0 +1,1 @@
+"""Light curves: baselines, photometric scales, smooth curves, statistics of variability."""

@@ -1,0 +1,1 @@
+"""Pixels of one image or of many: masks, sky, noise, convolution, resampling, windows, blocks, coadds."""

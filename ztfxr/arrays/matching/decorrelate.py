@@ -1,0 +1,198 @@
+"""Whitening of difference images whose template was convolved (Reiss & Lupton 2016, DMTN-021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from ztfxr.arrays.images.convolve import background_image, footprint_mask, varying_convolution
+from ztfxr.arrays.polynomials import order_of, polynomial_terms
+from ztfxr.arrays.types import Bools, Floats
+
+__all__ = ["Decorrelated", "decorrelated", "effective_psf", "noise_ratio", "whitening_kernel"]
+
+Images = NDArray[np.float32]
+
+_SIGNIFICANT = 0.02
+_LAGS, _SAMPLE = 4, 1_000_000
+_NODES, _ORDER = 9, 3
+_LEAST_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Decorrelated:
+    """A whitened difference with its variance, NaN where `bad`, and the whitening kernel at the frame's center."""
+
+    difference: Images
+    variance: Images
+    bad: Bools
+    kernel: Floats
+
+
+def whitening_kernel(kernel: NDArray[Any], ratio: float, size: int) -> Floats:
+    """The kernel that makes the noise of ``a - kernel ⊗ b`` white, (size, size), with unit sum.
+
+    ``phi(k) = sqrt((s² + t² K(0)²) / (s² + t² |K(k)|²))``, with s² the variance of a and t² that of b: DMTN-021
+    but for its constant, which is chosen such that ``phi(0) = 1``. So the flux of a point source, in the effective PSF
+    ``PSF ⊗ phi``, stays what it was, and the white noise has the variance ``s² + K(0)² t²`` of the difference of two
+    images that are not convolved. This is D / F_D of Zackay et al. 2016 for PSFs that `kernel` connects.
+
+    Parameters
+    ----------
+    kernel
+        Matching kernel, odd, in the convention of a convolution.
+    ratio
+        ``t² / s²``: variance of the image that is convolved over that of the one that is not.
+    size
+        Pixels along the result's side, odd. What the cut loses of the sum is spread over the stamp, which leaves high
+        frequencies alone.
+    """
+    n = int(fft.next_fast_len(max(64, 4 * max(len(kernel), size)), real=True))
+    power = np.abs(fft.rfft2(kernel, s=(n, n))) ** 2
+    phi = fft.irfft2(np.sqrt((1 + ratio * power[0, 0]) / (1 + ratio * power)), s=(n, n))
+    half = size // 2
+    stamp = np.roll(phi, (half, half), (0, 1))[:size, :size]
+    return np.asarray(stamp + (1 - stamp.sum()) / stamp.size)
+
+
+def effective_psf(psf: NDArray[Any], *kernels: NDArray[Any]) -> Floats:
+    """A PSF stamp convolved with kernels in turn, cut to its own size; flux beyond the stamp is lost."""
+    from scipy import signal
+
+    out = np.asarray(psf, dtype=np.float64)
+    for kernel in kernels:
+        margin = kernel.shape[0] // 2
+        full = signal.convolve(out, kernel)
+        out = full[margin : margin + psf.shape[0], margin : margin + psf.shape[1]]
+    return out
+
+
+def noise_ratio(difference: NDArray[Any], bad: Bools, kernel: NDArray[Any]) -> float:
+    """``t² / s²`` of `whitening_kernel`, from the correlation that the difference image's own noise has.
+
+    Pixels l apart have the covariance ``t² Σ K(u) K(u + l)``; t² is its least-squares fit over lags of up to 4 pixels
+    and s² what is left of the variance. Pixels beyond 4 robust standard deviations are left out. Residual correlation
+    of the images themselves (resampling) is taken for that of the kernel. NaN without good pixels.
+    """
+    values = np.where(bad, 0.0, difference).astype(np.float64)
+    good = values[~bad]
+    if good.size < 100:
+        return np.nan
+    middle = np.median(good)
+    spread = 1.4826 * np.median(np.abs(good - middle))
+    used = ~bad & (np.abs(values - middle) <= 4 * spread)
+    values = np.where(used, values - values[used].mean(), 0.0)
+    covariance, total = _covariances(values, used)
+    shape = _autocorrelation(kernel)
+    later = np.ones(covariance.shape, dtype=bool)
+    later[0, : _LAGS + 1] = False
+    strength = float((shape[later] ** 2).sum())
+    own = float(shape[0, _LAGS])
+    t2 = float((covariance * shape)[later].sum()) / strength if strength > 1e-6 * own**2 else 0.0
+    t2 = float(np.clip(t2, 0.0, (1 - _LEAST_SHARE) * total / own))
+    return t2 / (total - t2 * own)
+
+
+def _covariances(values: Floats, used: Bools) -> tuple[Floats, float]:
+    """Mean products of pixels (0 … 4, -4 … 4) apart, on some rows, and the variance."""
+    lags, step = _LAGS, max(values.size // _SAMPLE, 1)
+    rows, columns = values.shape
+    a, w = values[: rows - lags : step, lags : columns - lags], used[: rows - lags : step, lags : columns - lags]
+    out = np.zeros((lags + 1, 2 * lags + 1))
+    for dy in range(lags + 1):
+        for dx in range(-lags, lags + 1):
+            part = np.s_[dy : rows - lags + dy : step, lags + dx : columns - lags + dx]
+            out[dy, dx + lags] = float((a * values[part]).sum()) / max(int((w & used[part]).sum()), 1)
+    return out, float(out[0, lags])
+
+
+def _autocorrelation(kernel: NDArray[Any]) -> Floats:
+    """``Σ K(u) K(u + l)`` at the lags of `_covariances`."""
+    from scipy import signal
+
+    padded = np.pad(kernel, _LAGS)
+    full = signal.correlate(padded, kernel, mode="valid")
+    return np.asarray(full[_LAGS:])
+
+
+def decorrelated(
+    difference: NDArray[Any],
+    variance: NDArray[Any],
+    bad: Bools,
+    coefficients: Floats,
+    *,
+    ratio: float,
+    size: int,
+) -> Decorrelated:
+    """Whiten a difference image by the kernel that made it, which may vary over the frame.
+
+    Parameters
+    ----------
+    difference, variance, bad
+        (y, x): ``a - K ⊗ b``, its variance, and where they must not be used.
+    coefficients
+        (term, ky, kx) of K for the terms of `basis.exponents`, in the convention of a convolution.
+    ratio, size
+        As in `whitening_kernel`.
+
+    Returns
+    -------
+    Decorrelated
+        Masked pixels enter as zero, and the mask grows by the square within which the whitening kernel exceeds 2 % of
+        its peak; the outermost ``size // 2`` rows and columns are masked.
+
+    Notes
+    -----
+    A varying kernel is whitened at 9 × 9 places, and the results are joined by polynomials of order 3. The variance
+    is ``V ⊗ phi²`` less what the correlation of the template's noise cancels: exact on the sky and for the noise of
+    sources in the image that was not convolved; the convolved one's sources are counted as if theirs were white.
+    """
+    bad = bad | ~np.isfinite(difference) | ~(variance > 0)
+    if bad.all():
+        raise ValueError("no good pixel")
+    sky = float(np.median(variance[~bad]))
+    phi, levels = _whitening(coefficients, ratio, size)
+    values = np.where(bad, np.float32(0), difference)
+    noise = np.where(bad, np.float32(sky), variance)
+    image, spread = varying_convolution(values, noise, phi)
+    shape = (image.shape[0], image.shape[1])
+    final, before = (background_image(shape, level) for level in levels)
+    spread = np.maximum(spread + np.float32(sky) * (final - before), spread * (final / before))
+    grown = footprint_mask(bad, _reach(phi[0]))
+    border = size // 2
+    if border:
+        grown[:border] = grown[-border:] = True
+        grown[:, :border] = grown[:, -border:] = True
+    image[grown], spread[grown] = np.nan, np.nan
+    return Decorrelated(image, spread, grown, phi[0])
+
+
+def _whitening(coefficients: Floats, ratio: float, size: int) -> tuple[Floats, list[Floats]]:
+    """Polynomial coefficients of phi, and of two variances in units of the difference's on the sky.
+
+    The two are the variance after whitening, and what ``V ⊗ phi²`` makes of it.
+    """
+    constant = not np.any(coefficients[1:])
+    places = np.zeros(1) if constant else np.linspace(-1, 1, _NODES)
+    v, u = (p.ravel() for p in np.meshgrid(places, places, indexing="ij"))
+    order = order_of(len(coefficients))
+    kernels = np.tensordot(polynomial_terms(v, u, order), coefficients, axes=1)
+    phis = np.stack([whitening_kernel(k, ratio, size) for k in kernels])
+    difference = 1 + ratio * (kernels**2).sum(axis=(1, 2))
+    final = (1 + ratio * kernels.sum(axis=(1, 2)) ** 2) / difference
+    before = (phis**2).sum(axis=(1, 2))
+    stacked = np.column_stack([phis.reshape(len(phis), -1), final, before])
+    terms = polynomial_terms(v, u, 0 if constant else _ORDER)
+    fitted = np.linalg.lstsq(terms, stacked, rcond=None)[0]
+    return np.ascontiguousarray(fitted[:, :-2]).reshape(-1, size, size), [fitted[:, -2], fitted[:, -1]]
+
+
+def _reach(phi: Floats) -> int:
+    """Odd size of the square outside which the kernel is below a fraction of its peak."""
+    offset = np.abs(np.arange(len(phi)) - len(phi) // 2)
+    strong = np.abs(phi) > _SIGNIFICANT * np.abs(phi).max()
+    return 2 * int(max(offset[strong.any(axis=0)].max(), offset[strong.any(axis=1)].max())) + 1

@@ -1,0 +1,486 @@
+"""Match two images: choose cut-outs, weigh pixels, solve the kernel, subtract; arrays in, arrays out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ztfxr.arrays.images.convolve import background_image, footprint_mask, varying_convolution
+from ztfxr.arrays.images.residuals import (
+    SAMPLE,
+    PhotonNoise,
+    fit_noise,
+    robust_variance,
+    sky_excess,
+    sky_noise,
+    some_rows,
+    without_own_noise,
+)
+from ztfxr.arrays.matching.basis import KernelBasis, delta_basis, gaussian_basis
+from ztfxr.arrays.matching.cutouts import CutoutEquations, Cutouts, equations, star_cutouts, tile_cutouts, unit_position
+from ztfxr.arrays.matching.model_error import model_modes
+from ztfxr.arrays.matching.spatial import SpatialKernel, chi2_limit, solve_kernel
+from ztfxr.arrays.matching.whole_image import whole_equations
+from ztfxr.arrays.no_solution import NoSolutionError
+from ztfxr.arrays.polynomials import n_terms
+from ztfxr.arrays.threads import one_blas_thread
+from ztfxr.arrays.types import Bools, Floats
+
+__all__ = ["MAX_KERNEL_SIZE", "Image", "MatchOptions", "Matched", "match", "solve_match"]
+
+Images = NDArray[np.float32]
+
+MAX_KERNEL_SIZE = 25
+_MIN_KERNEL_SIZE = 7
+_PSF_STARS, _PSF_WINDOW = 200, 11
+_TRIAL_CUTOUTS, _NOISE_CUTOUTS = 200, 300
+_TYPICAL_SQUARE, _NEGLIGIBLE_NOISE = 0.3, 0.05
+_TYPICAL_SLOPE = 0.03
+_ITERATIONS = 5
+_TILES, _TILE_SIZES, _TILES_PER_SIDE, _MIN_TILES_TO_CLIP = 150, (24, 64), 30, 25
+
+
+@dataclass(frozen=True)
+class MatchOptions:
+    """How to match; see `ztfxr.difference`. None stands for "auto".
+
+    `measure_sky`: the variance of the sky in the difference is that of its residuals, whatever the images' say.
+    """
+
+    kernel_size: int | None = None
+    kernel_order: int | None = None
+    max_order: int = 3
+    scale_order: int = 0
+    background_order: int = 1
+    basis: Literal["delta", "gaussian"] = "delta"
+    solve_on: Literal["all", "stars"] = "all"
+    convolve: Literal["auto", "reference", "science"] = "reference"
+    n_cutouts: int = 1500
+    cutout_size: int = 17
+    weights: Literal["variance", "uniform"] = "variance"
+    smoothing: float = 0.0
+    clip: float = 4.0
+    saturation: float = np.inf
+    measure_sky: bool = False
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image with its variance (None: unknown) and mask; finite everywhere, bad pixels set to zero."""
+
+    pixels: Images
+    variance: Images | None
+    bad: Bools
+
+    @cached_property
+    def sky(self) -> tuple[float, float]:
+        """Median and noise of the sky."""
+        return sky_noise(self.pixels, self.bad)
+
+    @classmethod
+    def of(cls, pixels: NDArray[Any], variance: NDArray[Any], bad: Bools) -> Image:
+        """Copies with harmless values under the mask, which takes in every pixel that cannot be used."""
+        known = variance.ndim == 2
+        bad = bad | ~np.isfinite(pixels)
+        if known:
+            bad |= ~(variance > 0) | ~np.isfinite(variance)
+        clean = np.where(bad, np.float32(0), pixels).astype(np.float32, copy=False)
+        noise = np.where(bad, np.float32(1), variance).astype(np.float32, copy=False) if known else None
+        return cls(clean, noise, bad)
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A difference image on the science flux scale, NaN where it is not defined, and the solution behind it."""
+
+    difference: Images
+    variance: Images
+    bad: Bools
+    template: Images
+    solution: SpatialKernel
+    convolved: Literal["reference", "science"]
+    fwhm: tuple[float, float]
+
+    def model_error(self) -> Images:
+        """The error of what was subtracted, by `model_modes` (mode, y, x), on the scale of the difference."""
+        scale = self.solution.scale if self.convolved == "science" else 1.0
+        modes = (model_modes(self.template, self.solution) / scale).astype(np.float32)
+        modes[:, self.bad] = np.nan
+        return modes
+
+    def noise_ratio(self) -> float:
+        """Robust scatter of the difference over its stated noise, on some rows; 1 where the variance is right."""
+        some = some_rows(self.difference)
+        pull = (self.difference[some] / np.sqrt(self.variance[some]))[~self.bad[some]]
+        return float(np.sqrt(robust_variance(pull))) if pull.size else np.nan
+
+
+def match(science: Image, reference: Image, excluded: Bools, options: MatchOptions) -> Matched:
+    """Subtract the matched reference from the science image.
+
+    Parameters
+    ----------
+    science, reference, options
+        Images of one shape, and how to match them.
+    excluded
+        True where a pixel must not shape the kernel.
+
+    Raises
+    ------
+    NoSolutionError
+        ``too_few_pixels`` or ``solve_failed``.
+
+    Notes
+    -----
+    BLAS runs on one thread, and the loops over cut-outs and rows on all: faster on small matrices, and the result
+    does not depend on the number of threads.
+    """
+    with one_blas_thread():
+        problem, solved, swap, fwhm = _solved_problem(science, reference, excluded, options)
+        solution = solved.kernel
+        difference, variance = _subtract(problem, solution)
+        if science.variance is None:
+            problem = _calibrated(problem, solution, difference, variance)
+        assert problem.target.variance is not None
+        variance += problem.target.variance
+        if options.measure_sky and science.variance is not None:
+            _add_excess(problem, solution, difference, variance)
+    if swap:
+        difference, variance = -difference / np.float32(solution.scale), variance / np.float32(solution.scale**2)
+    difference[problem.bad], variance[problem.bad] = np.nan, np.nan
+    convolved: Literal["reference", "science"] = "science" if swap else "reference"
+    return Matched(difference, variance, problem.bad, problem.template.pixels, solution, convolved, fwhm)
+
+
+def solve_match(
+    science: Image, reference: Image, excluded: Bools, options: MatchOptions
+) -> tuple[SpatialKernel, Cutouts, bool]:
+    """The solution of `match` without the subtraction, its cut-outs, and whether the science image is convolved."""
+    with one_blas_thread():
+        _, solved, swap, _ = _solved_problem(science, reference, excluded, options)
+    return solved.kernel, solved.cutouts, swap
+
+
+def _solved_problem(
+    science: Image, reference: Image, excluded: Bools, options: MatchOptions
+) -> tuple[_Problem, _Solved, bool, tuple[float, float]]:
+    """Choose what is convolved and with which kernel size, and solve; measures noise that is not known.
+
+    It is measured from the residuals of a small solution, whose weights rest on a guess of the photon noise: without
+    it, the brightest stars would outweigh all others. A guess that is wrong by a factor of three changes the noise
+    measured in the end by one per cent.
+    """
+    fwhm = (np.nan, np.nan)
+    if options.kernel_size is None or options.convolve == "auto":
+        fwhm = (psf_width(science), psf_width(reference))
+    swap = options.convolve == "science" or (options.convolve == "auto" and fwhm[1] > 1.05 * fwhm[0])
+    target, template = (reference, science) if swap else (science, reference)
+    size = options.kernel_size or _kernel_size(fwhm)
+    bad = target.bad | footprint_mask(template.bad, size)
+    target, template = _with_noise(target, _TYPICAL_SLOPE), _with_noise(template)
+    problem = _Problem(target, template, bad, bad | excluded, size, options)
+    if science.variance is None:
+        first = replace(
+            options,
+            n_cutouts=min(options.n_cutouts, _NOISE_CUTOUTS),
+            kernel_order=min(options.max_order, 2),
+            weights="uniform" if options.solve_on == "all" else options.weights,
+        )
+        problem = _first_calibration(problem, _solved(replace(problem, options=first)).kernel)
+        return problem, _solved(problem), swap, fwhm
+    assert target.variance is not None
+    weighed = replace(target, variance=without_own_noise(target.variance, target.bad))
+    return problem, _solved(replace(problem, target=weighed)), swap, fwhm
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """``target = convolve(template, kernel) + background``; pixels in `unused` carry no weight."""
+
+    target: Image
+    template: Image
+    bad: Bools
+    unused: Bools
+    size: int
+    options: MatchOptions
+
+    def basis(self, order: int) -> KernelBasis:
+        make = delta_basis if self.options.basis == "delta" else gaussian_basis
+        return make(self.size, order, min(self.options.scale_order, order))
+
+    def _tile_size(self, shape: tuple[int, int]) -> int:
+        """Large for speed; small enough that a varying kernel is nearly constant over a tile."""
+        rows, columns = (n - 2 * (self.size // 2) for n in shape)
+        if min(rows, columns) < 1:
+            raise NoSolutionError("too_few_pixels")
+        tile = int(np.clip(np.sqrt(rows * columns / _TILES), *_TILE_SIZES))
+        if self.options.max_order > 0:
+            tile = min(tile, max(min(rows, columns) // _TILES_PER_SIDE, 3))
+        return min(tile, rows, columns)
+
+    def cutouts(self, maximum: int) -> Cutouts:
+        options, half = self.options, self.size // 2
+        shape = (self.unused.shape[0], self.unused.shape[1])
+        if options.solve_on == "all":
+            tiles = tile_cutouts(shape, half, size=self._tile_size(shape))
+            return tiles.take(np.arange(0, len(tiles), max(len(tiles) // maximum, 1)))
+        level, noise = self.template.sky
+        return star_cutouts(
+            self.template.pixels,
+            self.template.bad | self.unused,
+            size=options.cutout_size,
+            margin=half,
+            noise=noise,
+            sky=level,
+            maximum=maximum,
+            saturation=options.saturation,
+        )
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """A kernel and the cut-outs that it was solved on."""
+
+    kernel: SpatialKernel
+    cutouts: Cutouts
+
+
+def _solved(problem: _Problem) -> _Solved:
+    """The kernel; where the template's noise matters, pixels are weighted with it as a first kernel convolves it."""
+    options = problem.options
+    square = np.zeros((problem.size, problem.size))
+    square[problem.size // 2, problem.size // 2] = _TYPICAL_SQUARE
+    if _template_noise(problem) > _NEGLIGIBLE_NOISE:
+        trial = problem.cutouts(_TILES // 4 if options.solve_on == "all" else _TRIAL_CUTOUTS)
+        square = _solve_on(problem, trial, _weight(problem, square), order=0).kernel.at(0.0, 0.0) ** 2
+    return _solve_on(problem, problem.cutouts(options.n_cutouts), _weight(problem, square), order=options.kernel_order)
+
+
+def _template_noise(problem: _Problem) -> float:
+    """Variance of the convolved template relative to the target's, roughly."""
+    assert problem.target.variance is not None
+    assert problem.template.variance is not None
+    some = some_rows(problem.unused)
+    good = ~problem.unused[some]
+    ratio = problem.template.variance[some][good] / problem.target.variance[some][good]
+    return _TYPICAL_SQUARE * float(np.median(ratio)) if ratio.size else 0.0
+
+
+def _weight(problem: _Problem, square: Floats) -> Images:
+    """Inverse variance of target minus convolved template; 0 where a pixel is not used."""
+    assert problem.target.variance is not None
+    assert problem.template.variance is not None
+    if np.count_nonzero(square) == 1:
+        noise = np.float32(square.sum()) * problem.template.variance
+    else:
+        noise = varying_convolution(problem.template.variance, None, square[None])[0]
+    variance = problem.target.variance + np.maximum(noise, 0)
+    if problem.options.weights == "uniform" and not problem.unused.all():
+        variance = np.float32(np.median(variance[~problem.unused]))
+    return np.where(problem.unused, np.float32(0), 1 / variance)
+
+
+def _solve_on(problem: _Problem, cutouts: Cutouts, weight: Images, *, order: int | None) -> _Solved:
+    options = problem.options
+    basis = problem.basis(options.max_order if order is None else order)
+    if len(cutouts) == 0:
+        raise NoSolutionError("too_few_pixels")
+    tiles = options.solve_on == "all"
+    blunt = tiles and (options.weights == "uniform" or len(cutouts) < _MIN_TILES_TO_CLIP)
+    clip = np.inf if blunt else options.clip
+    if tiles and basis.delta and basis.order == 0:
+        found = _solve_whole(problem, cutouts, weight, basis, clip)
+        if found is not None:
+            return found
+    normal = equations(
+        problem.template.pixels,
+        problem.target.pixels,
+        weight,
+        cutouts,
+        basis,
+        background_order=options.background_order,
+        tiles=tiles,
+    )
+    minimum = 1 if tiles else int(0.6 * cutouts.size**2)
+    return _Solved(_kernel(problem, normal, cutouts, basis, order=order, clip=clip, minimum=minimum), cutouts)
+
+
+def _solve_whole(problem: _Problem, tiles: Cutouts, weight: Images, basis: KernelBasis, clip: float) -> _Solved | None:
+    """A constant kernel from the equations of the whole image, less the tiles whose χ² stands out.
+
+    None where the weights do not allow it.
+    """
+    template, target = problem.template.pixels, problem.target.pixels
+    whole = Cutouts(np.array([weight.shape[0] // 2]), np.array([weight.shape[1] // 2]), min(weight.shape))
+    kept, own = np.ones(len(tiles), dtype=bool), weight
+    for _ in range(_ITERATIONS):
+        normal = whole_equations(
+            template, target, own, size=problem.size, background_order=problem.options.background_order
+        )
+        if normal is None:
+            return None
+        kernel = _kernel(problem, normal, whole, basis, order=0, clip=np.inf, minimum=1)
+        if not np.isfinite(clip):
+            return _Solved(kernel, whole)
+        chi2, count = _tile_chi2(problem, kernel, weight, tiles)
+        keep = (count > 0) & (chi2 <= chi2_limit(chi2[kept & (count > 0)], clip))
+        if np.array_equal(keep, kept):
+            break
+        kept, own = keep, _without(weight, tiles.take(np.flatnonzero(~keep)))
+    return _Solved(replace(kernel, kept=kept, cutout_chi2=chi2), tiles)
+
+
+def _tile_chi2(
+    problem: _Problem, kernel: SpatialKernel, weight: Images, tiles: Cutouts
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Reduced χ² of each tile, and the pixels that it rests on."""
+    model, _ = varying_convolution(problem.template.pixels, None, kernel.coefficients)
+    model += background_image((model.shape[0], model.shape[1]), kernel.background)
+    square = weight * (problem.target.pixels - model) ** 2
+    count = (tiles.windows(weight) > 0).sum(axis=(1, 2))
+    return tiles.windows(square).sum(axis=(1, 2), dtype=np.float64) / np.maximum(count, 1), count
+
+
+def _without(weight: Images, tiles: Cutouts) -> Images:
+    """The weights with those of some tiles set to zero."""
+    out = weight.copy()
+    for y, x in zip(tiles.y - tiles.size // 2, tiles.x - tiles.size // 2, strict=True):
+        out[y : y + tiles.size, x : x + tiles.size] = 0
+    return out
+
+
+def _kernel(
+    problem: _Problem,
+    normal: CutoutEquations,
+    cutouts: Cutouts,
+    basis: KernelBasis,
+    *,
+    order: int | None,
+    clip: float,
+    minimum: int,
+) -> SpatialKernel:
+    """The kernel that solves the equations of some cut-outs with at least `minimum` pixels each."""
+    needed = 2 * (basis.n_components + n_terms(problem.options.background_order))
+    if normal.n_pixels[normal.n_pixels >= minimum].sum() < needed:
+        raise NoSolutionError("too_few_pixels")
+    shape = problem.target.pixels.shape
+    v, u = unit_position(cutouts.y, shape[0]), unit_position(cutouts.x, shape[1])
+    try:
+        return solve_kernel(
+            normal,
+            v,
+            u,
+            basis,
+            background_order=problem.options.background_order,
+            order=order,
+            smoothing=problem.options.smoothing,
+            clip=clip,
+            min_pixels=minimum,
+        )
+    except np.linalg.LinAlgError as error:
+        raise NoSolutionError("solve_failed") from error
+
+
+def _subtract(problem: _Problem, solution: SpatialKernel, every: int = 1) -> tuple[Images, Images]:
+    """Target minus convolved template and background, and the variance of the convolved template."""
+    model, variance = varying_convolution(
+        problem.template.pixels, problem.template.variance, solution.coefficients, every=every
+    )
+    np.subtract(problem.target.pixels, model, out=model)
+    model -= background_image((model.shape[0], model.shape[1]), solution.background)
+    return model, variance
+
+
+def _with_noise(image: Image, slope: float = 0.0) -> Image:
+    """The image with its variance, or, where it is unknown, with that of its sky and photon noise of a guessed `slope`
+    per noise of the sky.
+    """
+    if image.variance is not None:
+        return image
+    level, noise = image.sky
+    if not noise > 0:
+        raise NoSolutionError("too_few_pixels")
+    guess = PhotonNoise(level, noise**2, slope * noise)
+    return Image(image.pixels, guess.variance(image.pixels, image.bad), image.bad)
+
+
+def _first_calibration(problem: _Problem, solution: SpatialKernel) -> _Problem:
+    """The problem with a target variance for weights, measured from the residuals in some rows.
+
+    The signal is that of the target, smoothed, which spares a convolution of the whole frame.
+    """
+    pixels = problem.target.pixels
+    residual, template = _subtract(problem, solution, every=max(pixels.size // SAMPLE, 1))
+    rows = np.flatnonzero(np.isfinite(residual[:, pixels.shape[1] // 2]))
+    signal = pixels - background_image((pixels.shape[0], pixels.shape[1]), solution.background)
+    noise = fit_noise(
+        signal[rows] - residual[rows], residual[rows], template[rows], problem.bad[rows], problem.unused[rows]
+    )
+    return _with_variance(problem, noise.variance(signal, problem.bad))
+
+
+def _calibrated(problem: _Problem, solution: SpatialKernel, residual: Images, template: Images) -> _Problem:
+    """The problem with a target variance that is measured from the residuals of a solution.
+
+    The signal is that of the model and of what is new, smoothed.
+    """
+    signal = background_image((residual.shape[0], residual.shape[1]), solution.background)
+    np.subtract(problem.target.pixels, signal, out=signal)
+    signal -= residual
+    some = some_rows(signal)
+    noise = fit_noise(signal[some], residual[some], template[some], problem.bad[some], problem.unused[some])
+    return _with_variance(problem, noise.variance(signal, problem.bad, new=residual))
+
+
+def _add_excess(problem: _Problem, solution: SpatialKernel, residual: Images, variance: Images) -> None:
+    """Set the variance of a difference right by its own sky, in place."""
+    some = some_rows(residual)
+    background = background_image((residual.shape[0], residual.shape[1]), solution.background)[some]
+    signal = problem.target.pixels[some] - background - residual[some]
+    excess = sky_excess(signal, residual[some], variance[some], problem.bad[some], problem.unused[some])
+    np.maximum(variance + np.float32(excess), np.float32(0.05) * variance, out=variance)
+
+
+def _with_variance(problem: _Problem, variance: Images) -> _Problem:
+    return replace(problem, target=Image(problem.target.pixels, variance, problem.target.bad))
+
+
+def psf_width(image: Image) -> float:
+    """FWHM in pixels of the Gaussian with the peak-to-flux ratio of bright stars (median); NaN without any."""
+    level, noise = image.sky
+    if not noise > 0:
+        return np.nan
+    stars = star_cutouts(
+        image.pixels,
+        image.bad,
+        size=_PSF_WINDOW,
+        margin=0,
+        noise=noise,
+        sky=level,
+        maximum=_PSF_STARS,
+        grid=5,
+        min_snr=20,
+    )
+    clear = ~stars.windows(image.bad).any(axis=(1, 2))
+    windows = stars.windows(image.pixels)[clear].astype(np.float64)
+    if len(windows) == 0:
+        return np.nan
+    border = np.ones((_PSF_WINDOW, _PSF_WINDOW), dtype=bool)
+    border[1:-1, 1:-1] = False
+    sky = np.median(windows[:, border], axis=1)
+    half = _PSF_WINDOW // 2
+    flux = (windows - sky[:, None, None])[:, 1:-1, 1:-1].sum(axis=(1, 2))
+    peak = windows[:, half, half] - sky
+    return float(2.3548 * np.sqrt(np.median(np.maximum(flux, 0) / np.maximum(peak, noise)) / (2 * np.pi)))
+
+
+def _kernel_size(fwhm: tuple[float, float]) -> int:
+    """An odd size that holds the wings of the broader PSF."""
+    widths = [w for w in fwhm if np.isfinite(w)]
+    if not widths:
+        raise NoSolutionError("too_few_pixels")
+    return int(np.clip(2 * int(np.ceil(2.0 * max(widths))) + 1, _MIN_KERNEL_SIZE, MAX_KERNEL_SIZE))

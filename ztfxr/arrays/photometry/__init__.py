@@ -1,0 +1,1 @@
+"""Fluxes of sources: apertures, detection, growth curves, magnitudes, artificial stars."""

@@ -1,0 +1,301 @@
+"""Sources of one image, detected and measured by sep."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sep
+from numpy.typing import NDArray
+
+from ztfxr.arrays.types import Bools, Floats
+
+__all__ = ["COLUMNS", "DEFAULT_KERNEL", "Detection", "Extraction", "extract_sources"]
+
+Image = NDArray[np.float32]
+Mask = Bools
+Ints = NDArray[np.int64]
+
+COLUMNS = (
+    "x_centroid",
+    "y_centroid",
+    "x_centroid_win",
+    "y_centroid_win",
+    "semimajor_axis",
+    "semiminor_axis",
+    "orientation",
+    "segment_area",
+    "peak",
+    "flux",
+    "flux_err",
+    "kron_flux",
+    "kron_flux_err",
+    "kron_radius",
+    "half_light_radius",
+    "snr",
+)
+"""What is measured of each source, as float64; `sep_flags` comes on top."""
+
+DEFAULT_KERNEL = ((1.0, 2.0, 1.0), (2.0, 4.0, 2.0), (1.0, 2.0, 1.0))
+
+KRON_CIRCULAR, WINDOW_FAILED, EMPTY = 1 << 8, 1 << 9, 1 << 15
+BUFFER_GROWN, LIMIT_GROWN, THRESHOLD_RAISED, NO_GOOD_PIXELS = 1, 2, 4, 8
+
+_GROWTH = 8
+# sep numbers sub-objects in 16-bit integers: past this limit it would write outside its arrays.
+_MOST_SUB_OBJECTS = 32767
+_KRON_EXTENT = 6.0
+_FWHM_TO_SIGMA = 2.0 / 2.35
+
+# The buffer and the limit belong to the process. sep holds the GIL, so that waiting here costs nothing.
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How sources are detected and measured.
+
+    `threshold` is in units of the noise of each pixel, or in those of the image where it is `absolute`. `kron_params`
+    are the factor of the Kron radius, the smallest Kron radius, and the smallest circular radius in pixels.
+    """
+
+    threshold: float = 5.0
+    absolute: bool = False
+    n_pixels: int = 5
+    n_levels: int = 32
+    contrast: float = 0.005
+    kernel: tuple[tuple[float, ...], ...] | None = DEFAULT_KERNEL
+    clean: float | None = None
+    kron_params: tuple[float, float, float] = (2.5, 1.4, 1.75)
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The sources of an image, brightest first, and how they were found.
+
+    `columns` holds `COLUMNS` and `sep_flags`, shape (source,); positions count from the first pixel of the array.
+    `n_sources` counts those beyond the limit too. `segmentation` is, per pixel, 1 + the row of its source, or 0.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    n_sources: int
+    status: int
+    threshold_factor: float
+    segmentation: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """An image ready for sep: zero, and without variance, where it is bad."""
+
+    pixels: Image
+    bad: Mask
+    variance: Image
+    sigma: Image
+    gain: float | None
+
+
+def extract_sources(
+    image: NDArray[Any],
+    bad: Mask,
+    variance: NDArray[Any],
+    gain: float,
+    *,
+    detection: Detection,
+    limit: int | None = None,
+) -> Extraction:
+    """Detect and measure the sources of one (y, x) image without sky.
+
+    Parameters
+    ----------
+    image
+        Pixels; those that are not finite are bad, and so are, for a threshold in units of the noise, those without a
+        positive variance.
+    bad
+        True where a pixel must not be used.
+    variance
+        Of the noise per pixel.
+    gain
+        electron/DN, which adds the photon noise of the sources to their errors; NaN where `variance` holds it, or where
+        it is not known.
+    detection
+        How they are detected and measured.
+    limit
+        Keep this many of the brightest sources.
+
+    Notes
+    -----
+    sep (Barbary 2016, JOSS 1, 58) after SExtractor (Bertin & Arnouts 1996, A&AS 117, 393). Where a frame overflows
+    sep's pixel buffer or its limit of sub-objects these are raised for it, and restored; where that does not help the
+    threshold is doubled until it does. A detection whose second moments overflow single precision is left out.
+    """
+    frame = _prepared(image, bad, variance, gain, detection)
+    if frame.bad.all():
+        return _nothing(frame.bad.shape)
+    found, labels, status, factor = _detected(frame, detection)
+    order = np.argsort(-found["flux"], kind="stable")
+    order = order[np.isfinite(found["a"] + found["b"])[order]]
+    kept = order[:limit]
+    rows = np.zeros(len(found) + 1, dtype=np.int32)
+    rows[kept + 1] = np.arange(1, kept.size + 1)
+    segmentation = rows[labels]
+    return Extraction(_measured(frame, found[kept], segmentation, detection), order.size, status, factor, segmentation)
+
+
+def _nothing(shape: tuple[int, ...]) -> Extraction:
+    """What an image without a good pixel gives."""
+    columns: dict[str, NDArray[Any]] = {name: np.zeros(0) for name in COLUMNS}
+    columns["sep_flags"] = np.zeros(0, dtype=np.uint16)
+    return Extraction(columns, 0, NO_GOOD_PIXELS, 1.0, np.zeros(shape, dtype=np.int32))
+
+
+def _prepared(image: NDArray[Any], bad: Mask, variance: NDArray[Any], gain: float, detection: Detection) -> _Frame:
+    unusable = np.ascontiguousarray(bad | ~np.isfinite(image))
+    if not detection.absolute:
+        unusable |= ~((variance > 0) & (variance < np.inf))
+    pixels, noise = (np.array(a, dtype=np.float32, order="C") for a in (image, variance))
+    for array in (pixels, noise):
+        np.copyto(array, 0.0, where=unusable)
+    np.maximum(noise, 0.0, out=noise)
+    known = np.isfinite(gain) and gain > 0
+    return _Frame(pixels, unusable, noise, np.sqrt(noise), float(gain) if known else None)
+
+
+def _detected(frame: _Frame, detection: Detection) -> tuple[NDArray[Any], NDArray[np.int32], int, float]:
+    """Objects and labels by sep, what had to be raised for them, and the factor on the threshold."""
+    with _lock:
+        before = sep.get_extract_pixstack(), sep.get_sub_object_limit()
+        try:
+            return _insisting(frame, detection, *before)
+        finally:
+            sep.set_extract_pixstack(before[0])
+            sep.set_sub_object_limit(before[1])
+
+
+def _insisting(
+    frame: _Frame, detection: Detection, buffer: int, sub_objects: int
+) -> tuple[NDArray[Any], NDArray[np.int32], int, float]:
+    status, factor, most = 0, 1.0, frame.pixels.size + 2
+    while True:
+        sep.set_extract_pixstack(buffer)
+        sep.set_sub_object_limit(sub_objects)
+        try:
+            found, labels = _extract(frame, detection, factor)
+        except Exception as error:  # sep raises nothing more specific
+            if "pixel buffer full" in str(error) and buffer < most:
+                buffer, status = min(_GROWTH * buffer, most), status | BUFFER_GROWN
+            elif "deblending overflow" in str(error) and sub_objects < _MOST_SUB_OBJECTS:
+                sub_objects, status = min(_GROWTH * sub_objects, _MOST_SUB_OBJECTS), status | LIMIT_GROWN
+            elif "pixel buffer full" in str(error) or "deblending overflow" in str(error):
+                factor, status = 2.0 * factor, status | THRESHOLD_RAISED
+            else:
+                raise
+        else:
+            return found, labels, status, factor
+
+
+def _extract(frame: _Frame, detection: Detection, factor: float) -> tuple[NDArray[Any], NDArray[np.int32]]:
+    kernel = None if detection.kernel is None else np.array(detection.kernel, dtype=np.float32)
+    found, labels = sep.extract(
+        frame.pixels,
+        factor * detection.threshold,
+        err=None if detection.absolute else frame.sigma,
+        mask=frame.bad,
+        minarea=detection.n_pixels,
+        filter_kernel=kernel,
+        deblend_nthresh=detection.n_levels,
+        deblend_cont=detection.contrast,
+        clean=detection.clean is not None,
+        clean_param=detection.clean or 1.0,
+        segmentation_map=True,
+    )
+    return found, labels
+
+
+def _measured(
+    frame: _Frame, found: NDArray[Any], labels: NDArray[np.int32], detection: Detection
+) -> dict[str, NDArray[Any]]:
+    """The columns of the sources, in the order of `found` and `labels`."""
+    kron, kron_err, radius, flags = _kron(frame, found, detection.kron_params)
+    half = _half_light(frame, found, kron)
+    x_win, y_win, failed = _windowed(frame, found, half)
+    columns = {
+        "x_centroid": found["x"],
+        "y_centroid": found["y"],
+        "x_centroid_win": x_win,
+        "y_centroid_win": y_win,
+        "semimajor_axis": found["a"],
+        "semiminor_axis": found["b"],
+        "orientation": np.rad2deg(found["theta"]),
+        "segment_area": found["npix"],
+        "peak": found["peak"],
+        "flux": found["flux"],
+        "flux_err": _isophotal_error(frame, found["flux"], labels),
+        "kron_flux": kron,
+        "kron_flux_err": kron_err,
+        "kron_radius": radius,
+        "half_light_radius": half,
+        "snr": np.divide(kron, kron_err, out=np.full(kron.size, np.nan), where=kron_err > 0),
+    }
+    out: dict[str, NDArray[Any]] = {name: np.asarray(columns[name], dtype=np.float64) for name in COLUMNS}
+    return out | {"sep_flags": (found["flag"] | flags | failed * WINDOW_FAILED).astype(np.uint16)}
+
+
+def _isophotal_error(frame: _Frame, flux: Floats, labels: NDArray[np.int32]) -> Floats:
+    """Standard error of the sums over the pixels of the sources."""
+    inside = np.flatnonzero(labels)
+    weights = frame.variance.ravel()[inside]
+    variance = np.bincount(labels.ravel()[inside], weights=weights, minlength=flux.size + 1)[1:]
+    photons = 0.0 if frame.gain is None else np.maximum(flux, 0.0) / frame.gain
+    return np.asarray(np.sqrt(variance + photons))
+
+
+def _kron(
+    frame: _Frame, found: NDArray[Any], params: tuple[float, float, float]
+) -> tuple[Floats, Floats, Floats, Ints]:
+    """Flux in the ellipse of so many Kron radii (Kron 1980, ApJS 43, 305), its error, that radius, and flags."""
+    scale, smallest, circle = params
+    # sep keeps the angle in single precision, whose π/2 is larger than the one that it accepts.
+    ellipse = [found["a"], found["b"], np.clip(found["theta"], -np.pi / 2, np.pi / 2)]
+    where = [found["x"], found["y"]]
+    measured, flags = sep.kron_radius(frame.pixels, *where, *ellipse, _KRON_EXTENT, mask=frame.bad)
+    radius = np.maximum(np.where(np.isfinite(measured), measured, 0.0), smallest)
+    circular = scale * radius * np.sqrt(ellipse[0] * ellipse[1]) < circle
+    ellipse = [np.where(circular, v, e) for v, e in zip((1.0, 1.0, 0.0), ellipse, strict=True)]
+    flux, error, more = sep.sum_ellipse(
+        frame.pixels,
+        *where,
+        *ellipse,
+        np.where(circular, circle, scale * radius),
+        err=frame.sigma,
+        mask=frame.bad,
+        gain=frame.gain,
+        subpix=0,
+    )
+    return flux, error, radius, flags.astype(np.int64) | more | circular * KRON_CIRCULAR
+
+
+def _half_light(frame: _Frame, found: NDArray[Any], flux: Floats) -> Floats:
+    """Radius of the circle with half of the flux; NaN for fluxes that are not positive."""
+    positive = flux > 0
+    radius, _ = sep.flux_radius(
+        frame.pixels,
+        found["x"],
+        found["y"],
+        _KRON_EXTENT * found["a"],
+        0.5,
+        normflux=np.where(positive, flux, 1.0),
+        mask=frame.bad,
+    )
+    return np.where(positive, radius, np.nan)
+
+
+def _windowed(frame: _Frame, found: NDArray[Any], half: Floats) -> tuple[Floats, Floats, Mask]:
+    """Gaussian-windowed centroids; the isophotal one where the iteration left the 1-sigma ellipse or broke off."""
+    sigma = _FWHM_TO_SIGMA * np.where(np.isfinite(half), half, 0.0)
+    x, y, _ = sep.winpos(frame.pixels, found["x"], found["y"], sigma, mask=frame.bad)
+    dx, dy = x - found["x"], y - found["y"]
+    failed = ~(found["cxx"] * dx**2 + found["cyy"] * dy**2 + found["cxy"] * dx * dy <= 1.0)
+    return np.where(failed, found["x"], x), np.where(failed, found["y"], y), failed

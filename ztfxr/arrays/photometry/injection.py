@@ -1,0 +1,134 @@
+"""Artificial stars in one image, and statistics of what was measured of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from ztfxr.arrays.images.noise import mad_std
+from ztfxr.arrays.psf.noise import bounds
+from ztfxr.arrays.types import Bools, Floats
+
+__all__ = ["add_stamps", "light_at", "summarize"]
+
+
+_RING, _FAR = (3.0, 6.0), 1e6
+_NAMES = ("efficiency", "bias", "bias_err", "pull_mean", "pull_width", "pull_width_err", "pull_mad")
+
+
+@njit(nogil=True, cache=True)
+def _light(flux: Floats, stamps: Floats, x: Floats, y: Floats, out: Floats) -> None:
+    """Add stars to a (y, x) image; what is not finite is left out."""
+    half = stamps.shape[1] // 2
+    for k in range(len(flux)):
+        if not np.isfinite(x[k] + y[k] + flux[k] + stamps[k].sum()):
+            continue
+        top, left = np.floor(y[k] + 0.5) - half, np.floor(x[k] + 0.5) - half
+        if not (-2 * half <= top < out.shape[0] and -2 * half <= left < out.shape[1]):
+            continue
+        row, column = int(top), int(left)
+        for i in range(max(0, -row), min(stamps.shape[1], out.shape[0] - row)):
+            for j in range(max(0, -column), min(stamps.shape[2], out.shape[1] - column)):
+                out[row + i, column + j] += flux[k] * stamps[k, i, j]
+
+
+def add_stamps(
+    image: NDArray[Any],
+    variance: NDArray[Any],
+    flux: Floats,
+    stamps: Floats,
+    x: Floats,
+    y: Floats,
+    gain: NDArray[Any],
+    seed: NDArray[Any],
+    *,
+    noise: bool,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """One (y, x) image with stars at array positions `x`, `y`, and its variance with their photons'.
+
+    `stamps` (source, v, u) are the fractions of light around the pixels ``floor(x + 0.5)``. Stars whose position, flux
+    or stamp is not finite are left out. With `noise` the light is drawn from a Poisson distribution of its electrons
+    where it is positive, by `seed`.
+    """
+    light = np.zeros(image.shape)
+    _light(_plain(flux), _plain(stamps), _plain(x), _plain(y), light)
+    if not noise:
+        return (image + light).astype(image.dtype), variance
+    rng, scale, lit = np.random.default_rng(int(seed)), float(gain), light > 0
+    drawn, more = light.copy(), np.zeros_like(light)
+    more[lit] = light[lit] / scale
+    drawn[lit] = rng.poisson(light[lit] * scale) / scale
+    return (image + drawn).astype(image.dtype), (variance + more).astype(variance.dtype)
+
+
+@njit(nogil=True, cache=True)
+def _ring_means(image: NDArray[Any], x: Floats, y: Floats, inner: float, outer: float, out: Floats) -> None:
+    """Mean of the finite pixels in a ring around each place; NaN without any."""
+    half = int(np.ceil(outer)) + 1
+    for k in range(len(x)):
+        total, n = 0.0, 0
+        if abs(x[k]) < _FAR and abs(y[k]) < _FAR:
+            top, bottom = bounds(int(y[k]), half, image.shape[0])
+            left, right = bounds(int(x[k]), half, image.shape[1])
+            for i in range(top, bottom):
+                for j in range(left, right):
+                    away = (i - y[k]) ** 2 + (j - x[k]) ** 2
+                    if inner * inner <= away <= outer * outer and np.isfinite(image[i, j]):
+                        total, n = total + image[i, j], n + 1
+        out[k] = total / n if n else np.nan
+
+
+def light_at(image: NDArray[Any], bad: Bools, x: Floats, y: Floats) -> Floats:
+    """Mean of one (y, x) image's good pixels 3 to 6 px from array positions, less the median of all; NaN without any.
+
+    The pixels of the place itself are those that a star there is measured on: to sort stars by them would sort the
+    stars by their noise.
+    """
+    pixels = np.where(bad, np.float32(np.nan), image).astype(np.float32, copy=False)
+    good = pixels[np.isfinite(pixels)]
+    level = float(np.median(good)) if good.size else np.nan
+    out = np.empty(len(x))
+    _ring_means(pixels, _plain(x), _plain(y), *_RING, out)
+    return out - level
+
+
+def _plain(array: NDArray[Any]) -> Floats:
+    """The array as the compiled loops know it."""
+    return np.ascontiguousarray(array, dtype=np.float64)
+
+
+def summarize(
+    value: Floats, error: Floats, truth: Floats, good: Bools, number: NDArray[Any], n_bins: int, snt: float
+) -> dict[str, NDArray[Any]]:
+    """Statistics per bin; `number` is the bin of each measurement, -1 for none. NaN where a bin has too few."""
+    out = {k: np.full(n_bins, np.nan) for k in _NAMES}
+    counts = np.zeros(n_bins, dtype=np.int64)
+    for b in range(n_bins):
+        inside = number == b
+        counts[b] = inside.sum()
+        if counts[b] == 0:
+            continue
+        chosen = inside & good & np.isfinite(truth)
+        found = chosen & (value > snt * error)
+        out["efficiency"][b] = found.sum() / counts[b]
+        if chosen.sum() < 2:
+            continue
+        v, e, t = value[chosen], error[chosen], truth[chosen]
+        weight = (t / e) ** 2
+        if weight.sum() > 0:
+            out["bias"][b] = np.sum(v * t / e**2) / weight.sum() - 1.0
+            out["bias_err"][b] = weight.sum() ** -0.5
+        pull = (v - t) / e
+        out["pull_mean"][b], out["pull_width"][b] = pull.mean(), pull.std(ddof=1)
+        out["pull_width_err"][b] = _width_error(pull)
+        out["pull_mad"][b] = mad_std(pull)
+    return {"n": counts, **out}
+
+
+def _width_error(values: Floats) -> float:
+    """Standard error of a standard deviation, whatever the distribution: ``√((m₄ - m₂²) / n) / (2 √m₂)``."""
+    squares = (values - values.mean()) ** 2
+    return float(squares.std() / np.sqrt(4.0 * len(values) * squares.mean())) if squares.any() else 0.0
