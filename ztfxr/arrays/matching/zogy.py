@@ -50,7 +50,7 @@ class Exposure:
         """Copies with harmless values under the mask, which takes in every pixel that cannot be used.
 
         The noise of the sky is the root of the median `variance`, or measured where there is none. Raises
-        `NoSolutionError` where no noise can be had (``too_few_pixels``) or the PSF has no positive sum (``solve_failed``).
+        `NoSolutionError`: no noise can be had (``too_few_pixels``), or the PSF has no positive sum (``solve_failed``).
         """
         bad = bad | ~np.isfinite(pixels)
         if variance is not None:
