@@ -78,7 +78,7 @@ def test_first_parameter_takes_the_object(kind: type, name: str) -> None:
 
 @pytest.mark.parametrize(("kind", "name"), METHODS, ids=IDS)
 def test_method_passes_everything_on(kind: type, name: str) -> None:
-    """The object first, then the arguments as they came, and the result untouched."""
+    """The object first, then the arguments as they were given, and the result untouched."""
     seen = []
 
     def record(*args: Any, **kwargs: Any) -> object:

@@ -376,10 +376,10 @@ def test_sel_box_of_a_dataset_and_a_stack(frame: xr.DataArray) -> None:
 @pytest.mark.parametrize(
     ("ra", "dec", "words"),
     [
-        (slice(150.0, 151.0), 20.7, "dec came as 20.7"),
-        (slice(150.0, None), slice(20.0, 21.0), "ra came as slice"),
-        (slice(150.0, 151.0), slice(20.0, 21.0, 2), "dec came as slice"),
-        (slice("a", "b"), slice(20.0, 21.0), "ra came as slice"),
+        (slice(150.0, 151.0), 20.7, "got dec as 20.7"),
+        (slice(150.0, None), slice(20.0, 21.0), "got ra as slice"),
+        (slice(150.0, 151.0), slice(20.0, 21.0, 2), "got dec as slice"),
+        (slice("a", "b"), slice(20.0, 21.0), "got ra as slice"),
         (slice(150.4, 150.2), slice(20.0, 21.0), "eastwards"),
         (slice(150.2, 150.4), slice(21.0, 20.0), "northwards"),
         (slice(150.2, np.nan), slice(20.0, 21.0), "eastwards"),

@@ -13,6 +13,7 @@ import xarray as xr
 from ztfxr.errors import InputError
 
 __all__ = [
+    "CORE_DIMS",
     "CUT_PLANES",
     "EFFECTIVE_WAVELENGTHS",
     "EXTRACTION_PLANES",
@@ -33,6 +34,14 @@ __all__ = [
 ]
 
 
+CORE_DIMS: tuple[str, ...] = (
+    *("source", "star", "axis", "radius", "equation", "mode", "plane", "kterm", "term", "psf_term", "psf_coterm"),
+    *("y", "x", "ky", "kx", "phi_y", "phi_x", "psf_y", "psf_x", "psf_dy", "psf_dx", "lag_y", "lag_x"),
+    *("block_y", "block_x", "dy", "dx"),
+)
+"""Dimensions of the arrays of one image, in the order in which array code takes them; others are looped over."""
+
+
 @dataclass(frozen=True)
 class Spec:
     """One variable: its name, dimensions, dtype, unit and meaning."""
@@ -42,6 +51,13 @@ class Spec:
     dtype: str
     units: str
     meaning: str
+    fill: Any = None
+    """What stands where there is no value, if not NaN, 0 or, in masks, True."""
+
+    @property
+    def core_dims(self) -> tuple[str, ...]:
+        """The dimensions that belong to one image; a stack of images adds its own in front."""
+        return tuple(d for d in self.dims if d in CORE_DIMS)
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -201,10 +217,17 @@ _VARIABLES: tuple[Spec, ...] = (
     ),
     Spec("chi2", ("time",), "float64", "", "reduced chi-square of the kernel solution over the pixels used"),
     Spec("noise_ratio", ("time",), "float64", "", "scatter of the difference over its stated noise"),
-    Spec("lost_fraction", ("time",), "float64", "", "fraction of good science pixels without a difference"),
+    Spec("lost_fraction", ("time",), "float64", "", "fraction of good science pixels without a difference", 1.0),
     Spec("n_cutouts", ("time",), "int64", "", "cut-outs that were offered to the kernel solution"),
     Spec("n_rejected", ("time",), "int64", "", "cut-outs that were rejected"),
-    Spec("science_convolved", ("time",), "bool", "", "True where the science image was convolved, not the reference"),
+    Spec(
+        "science_convolved",
+        ("time",),
+        "bool",
+        "",
+        "True where the science image was convolved, not the reference",
+        False,
+    ),
     Spec("n_pixels", ("time",), "int64", "", "pixels used in the kernel solution"),
     Spec("condition", ("time",), "float64", "", "condition number of the scaled normal matrix"),
     Spec("n_frames", _YX, "int32", "", "epochs that a pixel of a coadd rests on"),
@@ -431,9 +454,12 @@ def _stated(attrs: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def fill_value(name: str, dtype: np.dtype[Any]) -> Any:
-    """What stands where there is no pixel: the plane `outside` in `flags`, True in masks, NaN, else 0."""
+    """What stands where there is no pixel or no answer: the plane `outside` in `flags`, True in masks, NaN, else 0."""
     if name == "flags":
         return planes_to_bits(["outside"])
+    spec = SPECS.get(name)
+    if spec is not None and spec.fill is not None:
+        return spec.fill
     if dtype.kind == "b":
         return True
     return np.nan if dtype.kind == "f" else 0

@@ -183,7 +183,7 @@ def test_errors_name_what_is_wrong(diff):
         decorrelate(diff.drop_vars(["difference_variance", "mask"]))
     with pytest.raises(ztfxr.InputError, match="decorrelated already"):
         decorrelate(decorrelate(diff))
-    with pytest.raises(ztfxr.InputError, match=r"must be odd.*came 8: use 9"):
+    with pytest.raises(ztfxr.InputError, match=r"must be odd.*got 8: use 9"):
         decorrelate(diff, size=8)
     with pytest.raises(ztfxr.InputError, match=r"psf has the dimensions.*'psf_y': 4"):
         decorrelate(diff, psf=xr.DataArray(np.ones((4, 5)), dims=("psf_y", "psf_x")))

@@ -165,7 +165,7 @@ def test_epochs_that_cannot_be_solved_have_a_status_and_harm_no_other():
 
 def test_errors_name_what_is_wrong():
     science, reference = pair(8, epochs=1)
-    with pytest.raises(ztfxr.InputError, match=r"kernel_size must be odd.*came 4: use 5"):
+    with pytest.raises(ztfxr.InputError, match=r"kernel_size must be odd.*got 4: use 5"):
         ztfxr.difference(science, reference, kernel_size=4)
     with pytest.raises(ztfxr.InputError, match="background_order must be 0, 1, 2 or 3; got 7"):
         ztfxr.difference(science, reference, background_order=7)

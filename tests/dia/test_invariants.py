@@ -124,7 +124,7 @@ def test_processes_change_nothing():
 
 def test_an_even_kernel_is_refused_with_the_next_odd_one():
     science, reference, _ = _pair(1, (45, 50))
-    with pytest.raises(ztfxr.InputError, match=r"kernel_size must be odd.*came 6: use 7"):
+    with pytest.raises(ztfxr.InputError, match=r"kernel_size must be odd.*got 6: use 7"):
         ztfxr.difference(science, reference, kernel_size=6)
 
 

@@ -191,7 +191,7 @@ def test_epochs_that_cannot_be_used_have_a_status_and_harm_no_other(data, known)
 
 def test_errors_name_what_is_wrong(data):
     science, reference = data
-    with pytest.raises(ztfxr.InputError, match=r"reference_psf has the dimensions.*came {'y': 3"):
+    with pytest.raises(ztfxr.InputError, match=r"reference_psf has the dimensions.*got {'y': 3"):
         zogy(science, reference, reference_psf=xr.DataArray(np.ones((3, 3)), dims=("y", "x")))
     with pytest.raises(ztfxr.InputError, match="psf_size must be odd and at least 5; got 20"):
         zogy(science, reference, psf_size=20)

@@ -181,7 +181,7 @@ def test_dims_and_coordinates_stay(frame: xr.Dataset) -> None:
 
 @pytest.mark.parametrize("option", [{"box_size": 0}, {"box_size": (64, -1)}, {"filter_size": 0}])
 def test_sizes_are_positive(frame: xr.Dataset, option: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=f"{next(iter(option))} must be at least 1 pixel; came"):
+    with pytest.raises(InputError, match=f"{next(iter(option))} must be at least 1 pixel; got"):
         background(frame, **option)
 
 

@@ -188,7 +188,7 @@ def test_arguments_that_make_no_sense(
 def test_catalogs_that_cannot_be_matched(sources: xr.Dataset) -> None:
     with pytest.raises(InputError, match="two catalogs are matched; got 1"):
         ztfxr.match(sources, radius=1.0)
-    with pytest.raises(InputError, match="'ps1' names a catalog of a tree, but no tree came"):
+    with pytest.raises(InputError, match="'ps1' names a catalog of a tree, but got no tree"):
         ztfxr.match(sources, "ps1", radius=1.0)
     with pytest.raises(InputError, match="right has no sky positions: columns ra and dec are needed, it has flux"):
         ztfxr.match(sources, {"flux": [1.0]}, radius=1.0)

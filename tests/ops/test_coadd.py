@@ -384,8 +384,8 @@ def test_build_reference(epochs: xr.Dataset) -> None:
 
 def test_unusable_arguments(epochs: xr.Dataset) -> None:
     for wrong, message in (
-        ({"method": "mode"}, "method is .* came 'mode'"),
-        ({"weights": "best"}, "weights are .* came 'best'"),
+        ({"method": "mode"}, "method is .* got 'mode'"),
+        ({"weights": "best"}, "weights are .* got 'best'"),
         ({"weights": xr.DataArray([1.0, 2.0], dims="time")}, "one number per epoch"),
         ({"scale": "star"}, "scale is"),
         ({"scale": "magzp"}, "no zero points"),

@@ -385,7 +385,7 @@ def test_source_mask_says_what_is_missing(labeled: xr.DataArray) -> None:
     with pytest.raises(InputError, match=r"the catalog has no such x_centroid, y_centroid, "):
         source_mask(labeled, catalog(*ROWS).rename(source="star"))
     for scale in (0.0, -1.0, np.nan):
-        with pytest.raises(InputError, match="scale is positive; came"):
+        with pytest.raises(InputError, match="scale is positive; got"):
             source_mask(labeled, catalog(*ROWS), scale=scale)
 
 

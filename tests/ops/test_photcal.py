@@ -224,7 +224,7 @@ def test_units_are_checked(counts: xr.DataArray) -> None:
 
 
 def test_bare_arrays_beside_labels_have_their_shape(counts: xr.DataArray) -> None:
-    with pytest.raises(InputError, match=r"shape \(4,\) came beside a DataArray of dimensions .*'source': 4"):
+    with pytest.raises(InputError, match=r"shape \(4,\) beside a DataArray of dimensions .*'source': 4"):
         counts_to_mag(counts, np.ones(4))
     with pytest.raises(InputError, match="give it as a DataArray too"):
         counts_to_mag(counts, magzp=np.ones(3))

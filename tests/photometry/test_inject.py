@@ -192,7 +192,7 @@ def test_the_report_is_drawn(injected):
 
 def test_clear_errors(scene):
     images, psf = scene.images, stamps(scene, PLACES)
-    with pytest.raises(InputError, match="for 3 sources; came"):
+    with pytest.raises(InputError, match="for 3 sources; got"):
         ztfxr.inject(images, PLACES, FLUX[:2], psf)
     with pytest.raises(InputError, match="for 3 sources"):
         ztfxr.inject(images, PLACES, FLUX, psf.isel(source=slice(2)))

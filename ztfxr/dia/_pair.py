@@ -12,9 +12,9 @@ import xarray as xr
 from ztfxr.arrays.matching.cutouts import unit_position
 from ztfxr.arrays.polynomials import order_of, polynomial_terms
 from ztfxr.errors import InputError
+from ztfxr.ops._apply import IMAGE
 from ztfxr.ops.background import get_image, get_mask
 from ztfxr.ops.background import variance as noise_model
-from ztfxr.ops.mapping import IMAGE
 from ztfxr.ops.positions import pixel_origin
 
 __all__ = [

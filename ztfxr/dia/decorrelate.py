@@ -12,7 +12,7 @@ from ztfxr.arrays.matching.decorrelate import decorrelated, effective_psf, noise
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.dia._pair import KernelFrame
 from ztfxr.errors import InputError
-from ztfxr.ops.mapping import IMAGE, apply_images
+from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
 
 __all__ = ["decorrelate"]

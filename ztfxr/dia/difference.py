@@ -26,8 +26,8 @@ from ztfxr.dia._pair import (
     reference_mask as own_reference_mask,
 )
 from ztfxr.errors import InputError
+from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import get_image, get_mask
-from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
 from ztfxr.wcs import same_grid

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from ztfxr.arrays.images.noise import mad_std
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
+from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import get_image
-from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.schema import annotate_all
 
 __all__ = ["quality"]

@@ -26,9 +26,9 @@ from ztfxr.dia._pair import (
 )
 from ztfxr.dia.decorrelate import require_psf
 from ztfxr.errors import InputError
+from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import background as sky_background
 from ztfxr.ops.background import get_image, get_mask
-from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
 from ztfxr.wcs import same_grid
 

@@ -13,8 +13,8 @@ from ztfxr.arrays.geometry.registration import not_registered
 from ztfxr.arrays.geometry.transform import Kind, Transform
 from ztfxr.arrays.images.resample import Interpolation, Resampled, kernel_table, resample
 from ztfxr.errors import FrameError, InputError, ShapeError
+from ztfxr.ops._apply import IMAGE, apply_images, require_whole
 from ztfxr.ops.background import MaskChoice, get_image, get_mask
-from ztfxr.ops.mapping import IMAGE, apply_images, require_whole
 from ztfxr.ops.positions import Positions, pixel_origin
 from ztfxr.ops.register import Fit, Method, Settings, fit_of, solve, solve_many, transform_of
 from ztfxr.ops.stack import stack

@@ -13,7 +13,7 @@ from ztfxr.arrays.images.noise import photon_variance, sky_variance
 from ztfxr.arrays.images.sky import METHODS, STATISTICS, SkyOptions, deferred_maps, sky_maps, sky_scatter, without_sky
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
-from ztfxr.ops.mapping import IMAGE, apply_images
+from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.masks import get_flags, resolve_planes, source_mask
 from ztfxr.ops.masks import mask as decode_mask
 from ztfxr.schema import annotate, annotate_all

@@ -23,11 +23,11 @@ from ztfxr.arrays.images.coadd import (
 from ztfxr.arrays.threads import task
 from ztfxr.arrays.types import Bools
 from ztfxr.errors import InputError
+from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import background as sky_maps
 from ztfxr.ops.background import get_image
 from ztfxr.ops.background import variance as noise_model
 from ztfxr.ops.epochs import MEASURES, FluxScale, Measuring, bare, per_epoch, prepare, select_epochs, usable_epochs
-from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.schema import annotate_all
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import xarray as xr
 
 from ztfxr.arrays.images.coadd import MAX_STARS, measure_anchor, measure_epoch
 from ztfxr.errors import InputError
+from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import get_image, get_mask
-from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.schema import annotate_all
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -13,25 +13,37 @@ import xarray as xr
 from dask.base import is_dask_collection
 from numpy.typing import NDArray
 
+from ztfxr.arrays.no_solution import NoSolutionError
 from ztfxr.arrays.threads import task
-from ztfxr.errors import ChunkError
-from ztfxr.schema import SPECS
+from ztfxr.errors import AlignmentError, ChunkError
+from ztfxr.schema import CORE_DIMS, SPECS, STATUS_PLANES, fill_value, planes_to_bits
 
 if TYPE_CHECKING:
     import dask.array as da
 
-__all__ = ["IMAGE", "apply_images", "require_whole"]
+__all__ = ["IMAGE", "bare", "core_dims", "labeled_like", "map_images", "require_whole"]
 
 IMAGE: tuple[str, str] = ("y", "x")
+_ALONG_IMAGES = ("mode", "plane", *IMAGE)
 
 
 @dataclass(frozen=True)
 class _Output:
     """One result of the mapped function; `fresh` where nothing else holds the array."""
 
-    dtype: str
+    name: str
     shape: tuple[int, ...]
     fresh: bool
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(SPECS[self.name].dtype)
+
+    def lost(self, status: str) -> Any:
+        """What stands where an image has no answer: the schema's fill value, and in a status why."""
+        if self.name in ("status", "epoch_status"):
+            return np.full(self.shape, planes_to_bits([status], STATUS_PLANES), dtype=self.dtype)
+        return np.full(self.shape, fill_value(self.name, self.dtype), dtype=self.dtype)
 
 
 def require_whole(array: xr.DataArray, dims: Sequence[str]) -> None:
@@ -45,13 +57,28 @@ def require_whole(array: xr.DataArray, dims: Sequence[str]) -> None:
             )
 
 
-def apply_images(
+def core_dims(array: xr.DataArray) -> tuple[str, ...]:
+    """The dimensions of `array` that belong to one image, in the order in which array code takes them.
+
+    `schema.CORE_DIMS` lists them. Beside `y` and `x` only those of planes and modes count: an image may be one of many
+    cut-outs on `source`.
+    """
+    among = _ALONG_IMAGES if set(IMAGE) <= set(array.dims) else CORE_DIMS
+    return tuple(d for d in among if d in array.dims)
+
+
+def bare(array: xr.DataArray) -> xr.DataArray:
+    """`array` without coordinates."""
+    return array.drop_vars(list(array.coords))
+
+
+def map_images(
     function: Callable[..., Any],
-    *arrays: xr.DataArray,
-    outputs: Mapping[str, Sequence[str]],
-    inputs: Sequence[Sequence[str]] | None = None,
+    inputs: Mapping[str, xr.DataArray | None],
+    outputs: Iterable[str] | Mapping[str, Sequence[str]],
+    *,
     sizes: Mapping[str, int] | None = None,
-    kwargs: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
     fresh: bool = False,
 ) -> dict[str, xr.DataArray]:
     """Call `function` once per image and collect its results by schema name; lazy where an input is.
@@ -59,18 +86,21 @@ def apply_images(
     Parameters
     ----------
     function
-        Array code: one array per input, a tuple of arrays (or one array) as result. A result may be a function of
-        nothing that gives the array, and is not called where nobody asks for that result.
-    *arrays
-        The inputs, with numpy or dask inside.
-    outputs
-        Schema name to core dimensions of each result; dtypes come from the schema.
+        Array code. It takes the inputs and the options by keyword and returns its results by name: a mapping or a named
+        tuple, or a single array where there is one output; what else it returns is dropped. A result may be a function
+        of nothing that gives the array; it is not called where nobody asks for that result. An image that raises
+        `NoSolutionError` is lost: its results are the schema's fill values, its `epoch_status` or `status` says why.
     inputs
-        Core dimensions of each input, by default (y, x) for all.
+        Arrays by keyword, with numpy or dask inside; None stays None. The dimensions that `core_dims` names arrive
+        whole and in its order, all others are looped over. The first array lends the results its coordinates; no other
+        coordinate is used, but labels that two arrays share must agree.
+    outputs
+        Schema names of the results, with their core dimensions; from a plain list of names, those are the schema's.
+        Dtypes come from the schema.
     sizes
-        Sizes of output dimensions that no input has.
-    kwargs
-        Keyword arguments of `function`.
+        Sizes of output dimensions that no input has, or in which inputs differ.
+    options
+        Further keyword arguments of `function`.
     fresh
         Promises that `function` returns new arrays which it does not keep and which share no memory with each other or
         with its inputs; the result of a single image is then handed on without a copy.
@@ -79,89 +109,145 @@ def apply_images(
     ------
     ChunkError
         A core dimension is chunked.
+    AlignmentError
+        Two inputs differ in the labels or in the size of a dimension.
 
     Notes
     -----
     With dask, an image is one task for the function and one small task per result that is used.
     """
-    core = [tuple(c) for c in inputs] if inputs is not None else [IMAGE] * len(arrays)
-    lengths = dict(sizes or {})
-    for array, dims in zip(arrays, core, strict=True):
-        require_whole(array, dims)
-        lengths |= {d: array.sizes[d] for d in dims}
-    specs = [_Output(SPECS[name].dtype, tuple(lengths[d] for d in dims), fresh) for name, dims in outputs.items()]
-    results = xr.apply_ufunc(
-        partial(_dispatch, partial(function, **(kwargs or {})), core, specs),
-        *arrays,
-        input_core_dims=core,
-        output_core_dims=[tuple(d) for d in outputs.values()],
-        dask="allowed",
-        join="exact",
-    )
-    return dict(zip(outputs, results if len(outputs) > 1 else (results,), strict=True))
+    arrays = {name: array for name, array in inputs.items() if array is not None}
+    core = {name: core_dims(array) for name, array in arrays.items()}
+    for name, array in arrays.items():
+        require_whole(array, core[name])
+    _require_same_labels(arrays)
+    named = dict(outputs) if isinstance(outputs, Mapping) else {name: SPECS[name].core_dims for name in outputs}
+    lengths = _lengths(arrays, core, sizes or {})
+    specs = [_Output(name, tuple(lengths[d] for d in dims), fresh) for name, dims in named.items()]
+    absent = {name: None for name, array in inputs.items() if array is None}
+    loop = list(dict.fromkeys(str(d) for n, a in arrays.items() for d in a.dims if d not in core[n]))
+    call = partial(function, **absent, **(options or {}))
+    results = _dispatch(call, arrays, core, loop, specs)
+    like = next(iter(arrays.values()))
+    return {
+        name: labeled_like(like, data, (*loop, *dims), name)
+        for (name, dims), data in zip(named.items(), results, strict=True)
+    }
+
+
+def labeled_like(like: xr.DataArray, data: Any, dims: Sequence[str], name: str | None = None) -> xr.DataArray:
+    """`data` on `dims` with those coordinates of `like` that lie on them."""
+    others = [k for k, c in like.coords.items() if not set(c.dims) <= set(dims)]
+    coords = like.coords.to_dataset().drop_vars(others).coords
+    return xr.DataArray(data, coords, dims, name=name)
+
+
+def _require_same_labels(arrays: Mapping[str, xr.DataArray]) -> None:
+    """Raise `AlignmentError` where two arrays label a dimension differently."""
+    known: dict[Any, tuple[str, Any]] = {}
+    for name, array in arrays.items():
+        for dim in array.dims:
+            index = array.xindexes.get(dim)
+            if index is None:
+                continue
+            first, labels = known.setdefault(dim, (name, index))
+            if labels is not index and not labels.equals(index):
+                raise AlignmentError(
+                    f"{name} and {first} have different labels along {dim!r}; bring them into line with xr.align, or "
+                    f"with .sel({dim}=...), first"
+                )
+
+
+def _lengths(
+    arrays: Mapping[str, xr.DataArray], core: Mapping[str, tuple[str, ...]], sizes: Mapping[str, int]
+) -> dict[str, int]:
+    """Sizes of all dimensions; `AlignmentError` where two arrays differ in one that is not stated."""
+    known: dict[str, tuple[str, int]] = {}
+    for name, array in arrays.items():
+        for dim, size in ((str(d), n) for d, n in array.sizes.items()):
+            first, length = known.setdefault(dim, (name, size))
+            if size != length and not (dim in sizes and dim in core[name]):
+                raise AlignmentError(
+                    f"{name} has {size} along {dim!r}, {first} has {length}; cut both to the same size"
+                )
+    return {dim: length for dim, (_, length) in known.items()} | dict(sizes)
 
 
 def _dispatch(
-    function: Callable[..., Any], core: Sequence[tuple[str, ...]], specs: Sequence[_Output], *arrays: Any
-) -> Any:
-    """Results for arrays whose core dimensions come last; dask arrays in, dask arrays out."""
-    n_core = [len(dims) for dims in core]
-    if any(is_dask_collection(a) for a in arrays):
-        results: list[Any] = list(_lazy(function, core, specs, *arrays))
-    else:
-        bundle = _per_image(*arrays, function=function, n_core=n_core)
-        results = [_unbundle(bundle, position=i, spec=spec) for i, spec in enumerate(specs)]
-    return tuple(results) if len(specs) > 1 else results[0]
+    function: Callable[..., Any],
+    arrays: Mapping[str, xr.DataArray],
+    core: Mapping[str, tuple[str, ...]],
+    loop: Sequence[str],
+    specs: Sequence[_Output],
+) -> list[Any]:
+    """One array per output, loop dimensions first; dask arrays where an input is one."""
+    turned = {n: a.transpose(*(d for d in loop if d in a.dims), *core[n]) for n, a in arrays.items()}
+    if any(is_dask_collection(a.variable) for a in arrays.values()):
+        return _lazy(function, turned, core, loop, specs)
+    data = [_expanded(a.values, [d in a.dims for d in loop]) for a in turned.values()]
+    bundle = _per_image(
+        *data, function=function, names=list(turned), n_core=[len(core[n]) for n in turned], specs=specs
+    )
+    return [_unbundle(bundle, spec=spec) for spec in specs]
+
+
+def _expanded(values: NDArray[Any], present: Sequence[bool]) -> NDArray[Any]:
+    """`values` with a length of 1 for each loop dimension that they lack."""
+    sides = iter(values.shape)
+    leading = [next(sides) if there else 1 for there in present]
+    return values.reshape(*leading, *sides)
 
 
 def _lazy(
-    function: Callable[..., Any], core: Sequence[tuple[str, ...]], specs: Sequence[_Output], *arrays: Any
+    function: Callable[..., Any],
+    arrays: Mapping[str, xr.DataArray],
+    core: Mapping[str, tuple[str, ...]],
+    loop: Sequence[str],
+    specs: Sequence[_Output],
 ) -> list[da.Array]:
     """A bundle of all results per image, and a cheap task that takes each out of it."""
     import dask.array as da
 
-    n_loop = max(a.ndim - len(dims) for a, dims in zip(arrays, core, strict=True))
-    loop = tuple(range(n_loop))
-    labels = {d: n_loop + i for i, d in enumerate(sorted({d for dims in core for d in dims}))}
+    labels = {d: i for i, d in enumerate(loop)}
+    fresh = count(len(loop))
     operands: list[Any] = []
-    for array, dims in zip(arrays, core, strict=True):
-        lazy = array if isinstance(array, da.Array) else da.from_array(array, chunks=-1)
-        operands += [lazy, (*loop[n_loop - (array.ndim - len(dims)) :], *(labels[d] for d in dims))]
+    for name, array in arrays.items():
+        lazy = array.data if isinstance(array.data, da.Array) else da.from_array(array.values, chunks=-1)
+        operands += [lazy, (*(labels[d] for d in loop if d in array.dims), *(next(fresh) for _ in core[name]))]
     bundle = da.blockwise(
         _in_a_task,
-        loop,
+        tuple(range(len(loop))),
         *operands,
         function=function,
-        n_core=[len(dims) for dims in core],
+        names=list(arrays),
+        present=[[d in a.dims for d in loop] for a in arrays.values()],
+        n_core=[len(core[n]) for n in arrays],
+        specs=list(specs),
         concatenate=False,
         dtype=object,
-        meta=np.empty((0,) * n_loop, dtype=object),
+        meta=np.empty((0,) * len(loop), dtype=object),
     )
-    fresh = count(n_loop)
-    results = []
-    for position, spec in enumerate(specs):
-        axes = {next(fresh): size for size in spec.shape}
-        meta = np.empty((0,) * (n_loop + len(axes)), dtype=spec.dtype)
-        results.append(
-            da.blockwise(
-                _unbundle,
-                (*loop, *axes),
-                bundle,
-                loop,
-                position=position,
-                spec=spec,
-                new_axes=axes,
-                dtype=spec.dtype,
-                meta=meta,
-            )
-        )
-    return results
+    return [_taken(bundle, spec, fresh) for spec in specs]
 
 
-def _in_a_task(*chunks: Any, function: Callable[..., Any], n_core: Sequence[int]) -> NDArray[Any]:
+def _taken(bundle: da.Array, spec: _Output, fresh: count[int]) -> da.Array:
+    """One result of every image, as a dask array."""
+    import dask.array as da
+
+    loop = tuple(range(bundle.ndim))
+    axes = {next(fresh): size for size in spec.shape}
+    meta = np.empty((0,) * (len(loop) + len(axes)), dtype=spec.dtype)
+    out: da.Array = da.blockwise(
+        _unbundle, (*loop, *axes), bundle, loop, spec=spec, new_axes=axes, dtype=spec.dtype, meta=meta
+    )
+    return out
+
+
+def _in_a_task(*chunks: Any, present: Sequence[Sequence[bool]], **call: Any) -> NDArray[Any]:
     """`_per_image` as dask runs it: beside other tasks, so without BLAS threads of its own."""
     with task():
-        return _per_image(*map(_only, chunks), function=function, n_core=n_core)
+        arrays = [_expanded(_only(chunk), there) for chunk, there in zip(chunks, present, strict=True)]
+        return _per_image(*arrays, **call)
 
 
 def _only(chunk: Any) -> NDArray[Any]:
@@ -171,27 +257,49 @@ def _only(chunk: Any) -> NDArray[Any]:
     return np.asarray(chunk)
 
 
-def _per_image(*arrays: NDArray[Any], function: Callable[..., Any], n_core: Sequence[int]) -> NDArray[Any]:
-    """An object array over the leading dimensions, each item the tuple of results of one image."""
-    leading = [a.shape[: a.ndim - n] for a, n in zip(arrays, n_core, strict=True)]
-    shape = np.broadcast_shapes(*leading)
+def _per_image(
+    *arrays: NDArray[Any],
+    function: Callable[..., Any],
+    names: Sequence[str],
+    n_core: Sequence[int],
+    specs: Sequence[_Output],
+) -> NDArray[Any]:
+    """An object array over the leading dimensions, each item the results of one image by name."""
+    shape = np.broadcast_shapes(*(a.shape[: a.ndim - n] for a, n in zip(arrays, n_core, strict=True)))
     full = [np.broadcast_to(a, (*shape, *a.shape[a.ndim - n :])) for a, n in zip(arrays, n_core, strict=True)]
     bundle = np.empty(shape, dtype=object)
     for index in np.ndindex(shape):
-        result = function(*(a[index] for a in full))
-        bundle[index] = result if isinstance(result, tuple) else (result,)
+        given = {name: array[index] for name, array in zip(names, full, strict=True)}
+        bundle[index] = _one_image(function, given, specs)
     return bundle
 
 
-def _unbundle(bundle: NDArray[Any], *, position: int, spec: _Output) -> NDArray[Any]:
-    """Result number `position` of every image, stacked over the leading dimensions."""
+def _one_image(
+    function: Callable[..., Any], given: Mapping[str, NDArray[Any]], specs: Sequence[_Output]
+) -> dict[str, Any]:
+    """The results of one image by name, or what stands for them where it has no answer."""
+    try:
+        result = function(**given)
+    except NoSolutionError as error:
+        return {spec.name: spec.lost(error.status) for spec in specs}
+    if hasattr(result, "_asdict"):
+        result = result._asdict()
+    found = dict(result) if isinstance(result, Mapping) else {specs[0].name: result}
+    missing = [spec.name for spec in specs if spec.name not in found]
+    if missing:
+        raise TypeError(f"the mapped function gave {sorted(found)}, without {missing}")
+    return found
+
+
+def _unbundle(bundle: NDArray[Any], *, spec: _Output) -> NDArray[Any]:
+    """One result of every image, stacked over the leading dimensions."""
     if spec.fresh and bundle.size == 1:
-        only = np.asarray(_result(bundle.item()[position]))
+        only = np.asarray(_result(bundle.item()[spec.name]))
         if only.dtype == spec.dtype and only.shape == spec.shape:
             return only.reshape((*bundle.shape, *spec.shape))
     out = np.empty((*bundle.shape, *spec.shape), dtype=spec.dtype)
     for index in np.ndindex(bundle.shape):
-        out[index] = _result(bundle[index][position])
+        out[index] = _result(bundle[index][spec.name])
     return out
 
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ztfxr.arrays.images import bits
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
-from ztfxr.ops.mapping import IMAGE, apply_images
+from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.positions import pixel_origin
 from ztfxr.schema import MASK_PLANES, RECOMMENDED_PLANES, Plane, annotate, annotate_all, planes_to_bits
 from ztfxr.wcs import drop_wcs, sky_to_pixel

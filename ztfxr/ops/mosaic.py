@@ -29,8 +29,8 @@ from numpy.typing import ArrayLike, NDArray
 from ztfxr.arrays.images.blocks import block_mean, block_range, combine_means
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError, MissingWCSError, ShapeError
+from ztfxr.ops._apply import apply_images
 from ztfxr.ops.background import MaskChoice, get_image, get_mask
-from ztfxr.ops.mapping import apply_images
 from ztfxr.ops.positions import pixel_origin
 from ztfxr.schema import SPECS
 from ztfxr.wcs import has_wcs, pixel_to_sky, sky_to_pixel

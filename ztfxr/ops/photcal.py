@@ -288,7 +288,7 @@ def _labeled(values: Any, like: xr.DataArray | None) -> Any:
         return values
     if np.shape(values) != like.shape:
         raise InputError(
-            f"an array of shape {np.shape(values)} came beside a DataArray of dimensions {dict(like.sizes)}: "
+            f"got an array of shape {np.shape(values)} beside a DataArray of dimensions {dict(like.sizes)}: "
             "give it as a DataArray too, whose dimensions have names"
         )
     return xr.Variable(like.dims, values)

@@ -16,9 +16,9 @@ from ztfxr.arrays.images.bits import any_bit
 from ztfxr.arrays.photometry.extraction import COLUMNS, DEFAULT_KERNEL, EMPTY, Detection, Extraction, extract_sources
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
+from ztfxr.ops._apply import IMAGE, apply_images, require_whole
 from ztfxr.ops.background import Level, MaskChoice, Method, get_image, get_mask
 from ztfxr.ops.background import background as measure_background
-from ztfxr.ops.mapping import IMAGE, apply_images, require_whole
 from ztfxr.ops.photcal import counts_to_mag
 from ztfxr.ops.positions import pixel_origin
 from ztfxr.schema import SOURCE_PLANES, SPECS, annotate_all

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ztfxr.arrays.images.resample import Interpolation, kernel_table
 from ztfxr.arrays.images.windows import Windows, gather, gather_shifted
 from ztfxr.errors import InputError, OutsideFrameError
+from ztfxr.ops._apply import apply_images
 from ztfxr.ops.background import MaskChoice, get_mask
-from ztfxr.ops.mapping import apply_images
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.schema import RECOMMENDED_PLANES, SPECS, STATUS_PLANES, fill_value, flag_attrs, planes_to_bits
 from ztfxr.wcs import WCSIndex, assign_wcs, drop_wcs, same_grid, sky_to_pixel

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ztfxr.arrays.photometry import magnitudes as photcal
 from ztfxr.errors import InputError
 from ztfxr.io.tables import Catalog, as_catalog
+from ztfxr.ops._apply import apply_images
 from ztfxr.ops.catalogs import Radius, match
-from ztfxr.ops.mapping import apply_images
 from ztfxr.schema import annotate_all
 
 __all__ = ["zero_point"]

@@ -13,9 +13,9 @@ from ztfxr.arrays.photometry.apertures import ApertureSums, measure_annuli, sum_
 from ztfxr.arrays.photometry.growth import correct_apertures
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
+from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import get_image, get_mask
 from ztfxr.ops.background import variance as noise_model
-from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.photometry.cuts import kept
 from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits

@@ -15,8 +15,8 @@ from ztfxr.arrays.psf.model import PSFModel
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.dia._pair import KernelFrame, bare
 from ztfxr.errors import InputError
+from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import background as sky_background
-from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.ops.masks import mask as decode_mask
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.photometry._kernels import Side, convolved_noise, kernel_inputs, kernel_terms, spread_kernels

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ztfxr.arrays.photometry.injection import add_stamps, light_at, summarize
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
+from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import get_image, get_mask
-from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.photometry.cuts import kept
 from ztfxr.photometry.psf import psf_at

@@ -17,10 +17,10 @@ from ztfxr.arrays.psf.model import PSFModel, grid_offsets, psf_stamps, resample_
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.dia._pair import KernelFrame, bare
 from ztfxr.errors import InputError
+from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import background as sky_background
 from ztfxr.ops.background import get_image, get_mask
 from ztfxr.ops.background import variance as noise_model
-from ztfxr.ops.mapping import IMAGE, apply_images
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.photometry._kernels import Side, kernel_inputs, kernel_terms, spread_kernels
 from ztfxr.schema import STATUS_PLANES, annotate, annotate_all, planes_to_bits

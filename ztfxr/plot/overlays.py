@@ -18,7 +18,7 @@ from ztfxr.arrays.images.blocks import block_or, block_range
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
 from ztfxr.io.tables import Catalog, as_catalog
-from ztfxr.ops.mapping import apply_images
+from ztfxr.ops._apply import apply_images
 from ztfxr.plot._common import Image
 from ztfxr.schema import MASK_PLANES, RECOMMENDED_PLANES, planes_to_bits
 from ztfxr.wcs import has_wcs, sky_to_pixel

@@ -53,7 +53,7 @@ def test_weights_sum_to_one_and_keep_the_place(kernel: Any) -> None:
 
 
 def test_unknown_interpolation() -> None:
-    with pytest.raises(InputError, match=r"interpolation is one of lanczos3.*came 'cubic'"):
+    with pytest.raises(InputError, match=r"interpolation is one of lanczos3.*got 'cubic'"):
         resample(noise(), Transform.shift(), (4, 4), interpolation="cubic")  # type: ignore[arg-type]
 
 

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from ztfxr.arrays.threads import one_blas_thread, workers
 from ztfxr.errors import ChunkError
-from ztfxr.ops.mapping import apply_images, require_whole
+from ztfxr.ops._apply import apply_images, require_whole
 
 NT, NY, NX, NS = 6, 4, 5, 3
 RNG = np.random.default_rng(3)
