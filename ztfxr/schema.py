@@ -61,10 +61,15 @@ class Spec:
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """The attributes that the variable carries."""
+        """The attributes that the variable carries where pixels are in DN."""
+        return self.attrs_in("DN")
+
+    def attrs_in(self, unit: str) -> dict[str, Any]:
+        """The attributes that the variable carries where pixels are in `unit`."""
         attrs: dict[str, Any] = {"long_name": self.meaning}
         if self.units:
-            attrs["units"] = self.units
+            squared = f"{unit}2" if unit.isalpha() else f"({unit})2"
+            attrs["units"] = {"DN": unit, "DN2": squared}.get(self.units, self.units)
         return attrs
 
 
@@ -425,17 +430,20 @@ _FLAG_PLANES = {
 }
 
 
-def annotate(array: xr.DataArray, name: str | None = None, **extra: Any) -> xr.DataArray:
-    """`array` with the name and attributes that the schema gives to `name`; pixels untouched, lazy."""
+def annotate(array: xr.DataArray, name: str | None = None, *, unit: str = "DN", **extra: Any) -> xr.DataArray:
+    """`array` with the name and attributes that the schema gives to `name`; pixels untouched, lazy.
+
+    `unit` is that of the image which was measured, for quantities that the schema has in DN.
+    """
     spec = SPECS[str(name or array.name)]
     flags = flag_attrs(_FLAG_PLANES[spec.name]) if spec.name in _FLAG_PLANES else {}
     out = array.copy(deep=False).rename(spec.name)
-    out.attrs = {**spec.attrs, **flags, **extra}
+    out.attrs = {**spec.attrs_in(unit), **flags, **extra}
     return out
 
 
-def annotate_all(dataset: xr.Dataset) -> xr.Dataset:
-    """`dataset` with every variable and coordinate that the schema knows annotated; lazy."""
+def annotate_all(dataset: xr.Dataset, *, unit: str = "DN") -> xr.Dataset:
+    """`dataset` with every variable and coordinate that the schema knows annotated; lazy. `unit` as in `annotate`."""
     out = dataset.copy()
     for name in out.variables:
         spec = SPECS.get(str(name))
@@ -444,7 +452,7 @@ def annotate_all(dataset: xr.Dataset) -> xr.Dataset:
         flags = flag_attrs(_FLAG_PLANES[spec.name]) if spec.name in _FLAG_PLANES else {}
         variable = out.variables[name]
         stated = _stated(variable.attrs) if name in out.coords else {}
-        variable.attrs = {**spec.attrs, **flags, **stated}
+        variable.attrs = {**spec.attrs_in(unit), **flags, **stated}
     return out
 
 

@@ -25,10 +25,12 @@ __all__ = [
     "mask",
     "mask_fractions",
     "mask_planes",
+    "recommended_bits",
     "resolve_planes",
     "source_mask",
 ]
 
+_KNOWN = frozenset(p.name for p in MASK_PLANES)
 _ELLIPSE = ("x_centroid", "y_centroid", "semimajor_axis", "semiminor_axis", "orientation")
 
 
@@ -55,6 +57,37 @@ def resolve_planes(planes: Iterable[str] | int | None, keywords: dict[str, bool]
         value = planes_to_bits([name])
         chosen = chosen | value if wanted else chosen & ~value
     return chosen
+
+
+def recommended_bits(flags: xr.DataArray) -> int:
+    """The bits of `flags` that mark bad pixels, as an integer, by the meanings that the flags carry.
+
+    The attribute `bad_planes` names them; without it they are IPAC's. Raises `InputError` where the flags have planes
+    of another survey and nothing says which of them are bad.
+    """
+    own = own_planes(flags)
+    if "bad_planes" in flags.attrs:
+        return planes_to_bits(str(flags.attrs["bad_planes"]).split(), own)
+    strange = [p.name for p in own if p.name not in _KNOWN]
+    if strange:
+        raise InputError(
+            f"the flags have planes that ztfxr does not know to be good or bad: {', '.join(strange)}; give a boolean "
+            "mask=, for example ztfxr.mask(ds, [names]), or name the bad ones in ds.flags.attrs['bad_planes']"
+        )
+    return planes_to_bits([p.name for p in own if p.name in RECOMMENDED_PLANES], own)
+
+
+def own_planes(flags: xr.DataArray) -> tuple[Plane, ...]:
+    """The planes of `flags` by their CF attributes `flag_masks` and `flag_meanings`; IPAC's where they carry none."""
+    if not {"flag_masks", "flag_meanings"} <= set(flags.attrs):
+        return MASK_PLANES
+    names = str(flags.attrs["flag_meanings"]).split()
+    values = [int(v) for v in np.atleast_1d(flags.attrs["flag_masks"])]
+    if len(names) != len(values) or any(v < 1 or v & (v - 1) for v in values):
+        raise InputError(f"flag_masks and flag_meanings name one bit each; got {values} and {names}")
+    known = {p.name: p for p in MASK_PLANES}
+    planes = [Plane(n, v.bit_length() - 1, n) for n, v in zip(names, values, strict=True)]
+    return tuple(known[p.name] if p.name in known and known[p.name].bit == p.bit else p for p in planes)
 
 
 def mask(
