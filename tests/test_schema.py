@@ -106,7 +106,7 @@ def test_annotate_leaves_its_input_alone() -> None:
 
 def test_annotate_describes_flags() -> None:
     flags = annotate(xr.DataArray(np.zeros((2, 3), np.uint16), dims=("y", "x"), name="flags"))
-    status = annotate(xr.DataArray(np.zeros((2, 3), np.uint16), dims=("time", "source")), "status")
+    status = annotate(xr.DataArray(np.zeros((2, 3), np.uint32), dims=("time", "source")), "status")
     assert flags.attrs["flag_meanings"].startswith("tracks sexsources")
     assert status.attrs["flag_meanings"].startswith("unreadable not_fits")
 

@@ -25,7 +25,7 @@ def make_diff(**changes: Any) -> xr.Dataset:
         "difference_variance": (("time", "y", "x"), variance.astype(np.float32)),
         "kernel_sum": ("time", 1 + 0.002 * rng.normal(size=NT)),
         "lost_fraction": ("time", np.full(NT, 0.05)),
-        "epoch_status": ("time", np.zeros(NT, np.uint16)),
+        "epoch_status": ("time", np.zeros(NT, np.uint32)),
     }
     return xr.Dataset(data, {"y": np.arange(NY) + 1000, "x": np.arange(NX) + 500}).assign(changes)
 

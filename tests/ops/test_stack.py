@@ -89,7 +89,7 @@ def test_scalar_coordinates_on_time(write_epoch: WriteFrame) -> None:
             assert found[name].attrs == values.attrs
     np.testing.assert_allclose(found["magzp"], [26.0, 26.1, 26.2])
     assert found["filter"].values.tolist() == ["ztfr"] * 3
-    assert found["epoch_status"].dtype == np.uint16
+    assert found["epoch_status"].dtype == np.uint32
     assert found["epoch_status"].attrs["flag_meanings"].split()[2] == "truncated"
 
 

@@ -416,7 +416,7 @@ def test_status(loaded: xr.Dataset) -> None:
     expected = [0, bits("edge"), bits("edge", "outside"), *[bits("outside")] * 3]
     expected += [bits("edge"), bits("edge", "outside"), bits("outside")]
     assert many["stamp_status"].values.tolist() == expected
-    assert many["stamp_status"].dtype == np.uint16
+    assert many["stamp_status"].dtype == np.uint32
     assert many["stamp_status"].attrs["flag_meanings"].split()[10] == "outside"
     for i in (3, 4, 5, 8):
         assert np.isnan(many["sci"][i].values).all()

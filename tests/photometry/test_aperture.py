@@ -216,7 +216,7 @@ def test_statuses() -> None:
     np.testing.assert_array_equal(np.isnan(found["flux"]), unmeasured)
     np.testing.assert_array_equal(np.isnan(found["flux_err"]), unmeasured)
     np.testing.assert_allclose(found["flux"][~np.array(unmeasured)], 3 * np.pi * 25, rtol=1e-12)
-    assert found["status"].dtype == np.uint16
+    assert found["status"].dtype == np.uint32
     assert "no_good_pixels" in found["status"].attrs["flag_meanings"].split()
 
 
@@ -277,10 +277,10 @@ def test_epoch_status_is_passed_on(epochs: xr.Dataset) -> None:
 
 def test_epoch_status_of_a_difference() -> None:
     cube = image(np.ones((2, NY, NX)))
-    diff = xr.Dataset({"difference": cube, "difference_variance": cube, "epoch_status": ("time", np.uint16([0, 512]))})
+    diff = xr.Dataset({"difference": cube, "difference_variance": cube, "epoch_status": ("time", np.uint32([0, 512]))})
     found = aperture_photometry(diff, POSITIONS, radius=2.0)
     assert [[names(s) for s in row] for row in found["status"].values] == [[[]] * 3, [["solve_failed"]] * 3]
-    assert found["status"].dtype == np.uint16
+    assert found["status"].dtype == np.uint32
     np.testing.assert_allclose(found["flux"], 4 * np.pi)
 
 

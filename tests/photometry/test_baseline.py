@@ -89,7 +89,7 @@ def test_a_star_that_always_varies_has_no_level():
 
 def test_cut_measurements_have_no_say():
     lc, _ = curve(peak=0.0)
-    status = xr.zeros_like(lc["flux"], dtype=np.uint16)
+    status = xr.zeros_like(lc["flux"], dtype=np.uint32)
     status[::4] = 1 << 12
     spoiled = lc.assign(status=status, flux=lc["flux"].where(status == 0, lc["flux"] + 300))
     out = ztfxr.correct_baseline(spoiled)
@@ -99,7 +99,7 @@ def test_cut_measurements_have_no_say():
 def test_which_flags_cut_is_the_users_choice():
     """A fit that always loses a pixel keeps its level and its magnitudes where the user says so."""
     lc, _ = curve()
-    lc = ztfxr.calibrate_flux(lc.assign(status=xr.full_like(lc["flux"], 1 << 12, dtype=np.uint16)))
+    lc = ztfxr.calibrate_flux(lc.assign(status=xr.full_like(lc["flux"], 1 << 12, dtype=np.uint32)))
     by_default = ztfxr.correct_baseline(ztfxr.quality_cuts(lc))
     assert (ztfxr.cut_counts(by_default).sel(reason=["status", "no_baseline"]) == lc.sizes["time"]).all()
     without_cuts = ztfxr.correct_baseline(lc)
@@ -185,7 +185,7 @@ def test_a_limit_for_what_is_not_there_is_refused():
 
 def test_status_planes_can_be_chosen():
     lc, _ = curve(n=4)
-    lc["status"] = (("time", "source"), np.array([[0], [1 << 12], [1 << 10], [1 << 11]], dtype=np.uint16))
+    lc["status"] = (("time", "source"), np.array([[0], [1 << 12], [1 << 10], [1 << 11]], dtype=np.uint32))
     assert (ztfxr.quality_cuts(lc)["cuts"].values[:, 0] != 0).tolist() == [False, True, True, True]
     chosen = ztfxr.quality_cuts(lc, status=["outside"])["cuts"].values[:, 0] != 0
     assert chosen.tolist() == [False, False, True, False]

@@ -145,7 +145,7 @@ def nights(seed=0):
 def test_nightly_means_by_hand():
     lc = nights()
     lc["flux"][5] = np.nan
-    lc["status"] = xr.zeros_like(lc["flux"], dtype=np.uint16)
+    lc["status"] = xr.zeros_like(lc["flux"], dtype=np.uint32)
     lc["status"][7, 1] = 1
     out = ztfxr.bin_by_night(lc)
     keys = sorted(set(zip(np.floor(lc["mjd"].values), lc["filter"].values, strict=True)))

@@ -255,7 +255,7 @@ def test_flags() -> None:
 
 
 def test_status_of_an_epoch_is_that_of_its_sources() -> None:
-    images = stack(2).assign_coords(epoch_status=("time", np.array([0, bit("no_wcs")], np.uint16)))
+    images = stack(2).assign_coords(epoch_status=("time", np.array([0, bit("no_wcs")], np.uint32)))
     out = ztfxr.forced_photometry(images, positions()[:3], psf())
     assert out["status"].values.tolist() == [[0, 0, 0], [bit("no_wcs")] * 3]
     empty = stack(2).assign_coords()

@@ -44,7 +44,7 @@ def stack(name: str = "sci", n: int = NT, level: float = 0.0) -> xr.Dataset:
 def lightcurve(band: str = "ztfr", sources: int = 1) -> xr.Dataset:
     """Epoch 1 is flagged with a flux, epoch 3 has none."""
     flux = np.arange(NT * sources, dtype=float).reshape(NT, sources) * 10 + 100
-    status = np.zeros((NT, sources), dtype=np.uint16)
+    status = np.zeros((NT, sources), dtype=np.uint32)
     status[1], status[3] = (1 << 11) | (1 << 12), 1 << 13
     flux[3] = np.nan
     dims = ("time", "source")

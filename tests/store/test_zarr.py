@@ -338,7 +338,7 @@ def test_tree_round_trip(stack, tmp_path):
             "/": xr.Dataset(attrs={"object": "ZTF21"}),
             "frames/one": stack.isel(time=0, y=slice(5, 30)),
             "frames/two": assign_wcs(stack.isel(time=1), cards(80.0, -10.0)),
-            "failed": xr.Dataset(attrs={"status": np.uint16(4), "message": "the file ends early"}),
+            "failed": xr.Dataset(attrs={"status": np.uint32(4), "message": "the file ends early"}),
         },
         name="night",
     )

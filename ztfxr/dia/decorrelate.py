@@ -133,7 +133,7 @@ def _one_epoch(
     variance: NDArray[Any],
     bad: Bools,
     science_convolved: Bools,
-    status: NDArray[np.uint16],
+    status: NDArray[np.uint32],
     coefficients: Floats,
     science_variance: NDArray[Any],
     reference_variance: NDArray[Any],
@@ -158,7 +158,7 @@ def _one_epoch(
     center = whitening_kernel(kernels[0], ratio, size)
     acting = (center, kernels[0]) if science_convolved else (center,)
     spread = effective_psf(psf, *acting) if psf.ndim == 2 else psf
-    return white.difference, white.variance, white.bad, center, np.uint16(status), spread
+    return white.difference, white.variance, white.bad, center, np.uint32(status), spread
 
 
 def _level(variance: NDArray[Any], bad: Bools) -> float:
@@ -178,4 +178,4 @@ def _ratio(convolved: float, other: float, total: float, square: float) -> float
 def _nothing(shape: tuple[int, ...], size: int, psf: NDArray[Any], status: int) -> tuple[Any, ...]:
     nan = np.full(shape, np.nan, dtype=np.float32)
     kernel, spread = np.full((size, size), np.nan), np.full(psf.shape, np.nan)
-    return nan, nan, np.ones(shape, dtype=bool), kernel, np.uint16(status), spread
+    return nan, nan, np.ones(shape, dtype=bool), kernel, np.uint32(status), spread

@@ -395,7 +395,7 @@ def _one_epoch(
         np.int64((~solution.kept).sum()),
         np.float64(solution.condition),
         np.bool_(matched.convolved == "science"),
-        np.uint16(0),
+        np.uint32(0),
         *([_modes(matched, n_modes)] if n_modes else []),
     )
 
@@ -423,6 +423,6 @@ def _no_solution(shape: tuple[int, int], options: MatchOptions, status: str) -> 
         **dict.fromkeys(("kernel_order", "n_pixels", "n_cutouts", "n_rejected"), np.int64(0)),
         "science_convolved": np.bool_(False),
         "lost_fraction": np.float64(1.0),
-        "epoch_status": np.uint16(planes_to_bits([status], STATUS_PLANES)),
+        "epoch_status": np.uint32(planes_to_bits([status], STATUS_PLANES)),
     }
     return tuple(values.get(name, np.float64(np.nan)) for name in _OUTPUTS)

@@ -218,7 +218,7 @@ def _one_epoch(
         np.float64(known.shift[0]),
         np.float64(known.shift[1]),
         np.float64(known.jitter),
-        np.uint16(0),
+        np.uint32(0),
     )
 
 
@@ -256,6 +256,6 @@ def _nothing(shape: tuple[int, ...], size: int, status: str) -> tuple[Any, ...]:
         **{k: np.full(shape, np.nan, dtype=np.float32) for k, dims in _OUTPUTS.items() if dims == IMAGE},
         "mask": np.ones(shape, dtype=bool),
         "psf_difference": np.full((size, size), np.nan),
-        "epoch_status": np.uint16(planes_to_bits([status], STATUS_PLANES)),
+        "epoch_status": np.uint32(planes_to_bits([status], STATUS_PLANES)),
     }
     return tuple(values.get(name, np.float64(np.nan)) for name in _OUTPUTS)

@@ -409,7 +409,7 @@ def describe(fit: Fit, settings: Settings) -> xr.Dataset:
             "coefficients": (("axis", "term"), transform.coefficients),
             "registration_rms": transform.rms,
             "n_matched": transform.n_matched,
-            "epoch_status": np.uint16(fit.status),
+            "epoch_status": np.uint32(fit.status),
             "message": fit.message,
         },
         coords={

@@ -131,7 +131,7 @@ def _on_time(
         if model.ndim == 0:
             coords[str(key)] = ("time", _column(nodes, order, str(key), model), model.attrs)
     coords["frame"] = ("time", np.array(order))
-    coords["epoch_status"] = ("time", np.array([verdicts[n][0] for n in order], dtype=np.uint16))
+    coords["epoch_status"] = ("time", np.array([verdicts[n][0] for n in order], dtype=np.uint32))
     coords["message"] = ("time", np.array([verdicts[n][1] for n in order]))
     return coords
 

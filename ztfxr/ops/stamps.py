@@ -281,7 +281,7 @@ def _status(windows: Windows, dataset: xr.Dataset) -> xr.Variable:
     outside, edge = (planes_to_bits([name], STATUS_PLANES) for name in ("outside", "edge"))
     bits = np.where(inside, 0, outside) | np.where(some & ~whole, edge, 0)
     attrs = {"long_name": "what is missing of the stamp; 0 is nothing", **flag_attrs(STATUS_PLANES)}
-    return xr.Variable("source", bits.astype(np.uint16), attrs)
+    return xr.Variable("source", bits.astype(np.uint32), attrs)
 
 
 def _needed(dataset: xr.Dataset, windows: Windows, margin: int = 0) -> tuple[xr.Dataset, Windows]:

@@ -285,7 +285,7 @@ def _measure(
     covered = area if masked == "drop" else np.broadcast_to(sums.total_area, area.shape)
     flux = flux - covered * sky.level[:, None]
     error = np.hypot(error, covered * sky.error[:, None])
-    status = status | np.where(np.isnan(sky.level), _NO_GOOD, 0).astype(np.uint16)[:, None]
+    status = status | np.where(np.isnan(sky.level), _NO_GOOD, 0).astype(np.uint32)[:, None]
     return flux, error, area, lost, status, sky.level, sky.error
 
 
@@ -301,4 +301,4 @@ def _interpret(sums: ApertureSums, masked: Masked, limit: float) -> tuple[NDArra
     scale = sums.total_area / np.where(sums.area > 0, sums.area, 1.0) if masked == "correct" else 1.0
     flux = np.where(unmeasured, np.nan, sums.flux * scale)
     error = np.where(unmeasured, np.nan, np.sqrt(sums.variance) * scale)
-    return flux, error, sums.area, lost, status.astype(np.uint16)
+    return flux, error, sums.area, lost, status.astype(np.uint32)

@@ -374,7 +374,7 @@ def _fit_one(*arrays: Any, bound: bool, psf_error: bool, with_modes: bool, **kwa
     scene = _scene(*arrays, **kwargs)
     if scene is None:
         nan, none = np.full(n, np.nan), np.zeros(n, dtype=np.int64)
-        lost = (nan, nan, nan, nan, nan, none, nan, np.full(n, _FAILED, dtype=np.uint16), none.astype(np.uint16))
+        lost = (nan, nan, nan, nan, nan, none, nan, np.full(n, _FAILED, dtype=np.uint32), none.astype(np.uint16))
         return *lost, *[nan] * (with_modes + bound)
     inputs, extra = scene
     fits, (y, x) = fit_sources(*inputs, **extra), arrays[-2:]
@@ -401,7 +401,7 @@ def _interpreted(fits: SourceFits, psf_err: Floats, limit: float) -> tuple[NDArr
         fits.chi2,
         fits.n_pixels,
         np.where(fits.lost < 1e-9, 0.0, fits.lost),
-        status.astype(np.uint16),
+        status.astype(np.uint32),
         flags.astype(np.uint16),
     )
 

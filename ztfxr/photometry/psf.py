@@ -212,7 +212,7 @@ def _build_one(
             clean, variance, bad, origin=_middle(image.shape), scale=_half(image.shape), options=chosen, stars=stars
         )
     except NoSolutionError as error:
-        status = np.uint16(planes_to_bits([error.status], STATUS_PLANES))
+        status = np.uint32(planes_to_bits([error.status], STATUS_PLANES))
         nothing = np.full(shape, np.nan), np.full(shape[:1] * 2, np.nan)
         return *nothing, np.int64(0), np.nan, np.nan, np.int64(0), np.int64(0), status
     values = np.zeros(shape)
@@ -222,7 +222,7 @@ def _build_one(
     flux_cov = np.zeros(shape[:1] * 2)
     flux_cov[: len(built.flux_cov), : len(built.flux_cov)] = built.flux_cov
     counts = np.int64(built.n_stars), np.int64(built.n_rejected)
-    return values, flux_cov, np.int64(built.order), built.fwhm, built.chi2, *counts, np.uint16(0)
+    return values, flux_cov, np.int64(built.order), built.fwhm, built.chi2, *counts, np.uint32(0)
 
 
 def _middle(shape: tuple[int, ...]) -> tuple[float, float]:
