@@ -30,7 +30,6 @@ _DENSE_EPOCHS = 5
 OPTIONS = MatchOptions(
     kernel_size=KERNEL_SIZE,
     kernel_order=0,
-    max_order=0,
     background_order=BACKGROUND_ORDER,
     solve_on="all",
     clip=np.inf,

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import ztfxr
-from tests.arrays.test_match import lopsided_kernel, varying_pair
+from tests.arrays.matching.test_match import lopsided_kernel, varying_pair
 
 
 def labeled(image: np.ndarray, x0: int = 0, y0: int = 0) -> xr.DataArray:

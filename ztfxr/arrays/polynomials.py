@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ztfxr.arrays.types import Floats
 
-__all__ = ["degrees", "exponents", "n_terms", "order_of", "polynomial_terms"]
+__all__ = ["degrees", "exponents", "n_terms", "order_of", "polynomial_at", "polynomial_terms"]
 
 
 def n_terms(order: int) -> int:
@@ -37,3 +37,9 @@ def polynomial_terms(v: Floats, u: Floats, order: int) -> Floats:
     """The terms of `exponents` at positions u, v in [-1, 1], stacked on a last axis."""
     terms = [u**i * v**j for i, j in exponents(order)]
     return np.stack(np.broadcast_arrays(*terms), axis=-1) if terms else np.empty((*np.shape(u), 0))
+
+
+def polynomial_at(coefficients: Floats, v: Floats | float, u: Floats | float) -> Floats:
+    """Values of polynomials at positions u, v in [-1, 1]; `coefficients` (term, ...) in the order of `exponents`."""
+    terms = polynomial_terms(np.asarray(v), np.asarray(u), order_of(len(coefficients)))
+    return np.asarray(np.tensordot(terms[..., : len(coefficients)], coefficients, axes=1))

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from ztfxr.arrays.matching.cutouts import unit_position
-from ztfxr.arrays.polynomials import order_of, polynomial_terms
 from ztfxr.errors import InputError
 from ztfxr.ops._apply import IMAGE
 from ztfxr.ops.background import get_image, get_mask
 from ztfxr.ops.background import variance as noise_model
-from ztfxr.ops.positions import pixel_origin
 
 __all__ = [
-    "KernelFrame",
     "bare",
     "epoch_results",
     "has_variance",
@@ -28,40 +23,6 @@ __all__ = [
     "reference_mask",
     "reference_noise",
 ]
-
-
-@dataclass(frozen=True)
-class KernelFrame:
-    """The pixels over which the kernel's polynomials run from -1 to 1: the first absolute ones, and how many."""
-
-    y: float
-    x: float
-    rows: int
-    columns: int
-
-    @classmethod
-    def of(cls, diff: xr.Dataset) -> KernelFrame:
-        """That of a difference image; an attribute `frame` (y, x, rows, columns) wins over the image itself."""
-        if "frame" in diff.attrs:
-            y, x, rows, columns = diff.attrs["frame"]
-            return cls(float(y), float(x), int(rows), int(columns))
-        first = pixel_origin(diff["difference"])
-        return cls(float(first["y"]), float(first["x"]), diff.sizes["y"], diff.sizes["x"])
-
-    def coefficients_of(self, diff: xr.Dataset, kernel: xr.DataArray) -> xr.DataArray:
-        """Coefficients (..., kterm, ky, kx) over this frame as those over the pixels of `diff`, a slice of it."""
-        first = pixel_origin(diff["difference"])
-        own = KernelFrame(float(first["y"]), float(first["x"]), diff.sizes["y"], diff.sizes["x"])
-        if own == self:
-            return kernel
-        order = order_of(kernel.sizes["kterm"])
-        nodes = np.linspace(0.0, 1.0, order + 1)
-        y, x = (p.ravel() for p in np.meshgrid(nodes * (own.rows - 1), nodes * (own.columns - 1), indexing="ij"))
-        ours = polynomial_terms(unit_position(y, own.rows), unit_position(x, own.columns), order)
-        v, u = unit_position(y + own.y - self.y, self.rows), unit_position(x + own.x - self.x, self.columns)
-        change = np.linalg.lstsq(ours, polynomial_terms(v, u, order), rcond=None)[0]
-        turned: xr.DataArray = xr.dot(xr.DataArray(change, dims=("_own", "kterm")), kernel, dim="kterm")
-        return turned.rename(_own="kterm").transpose(*kernel.dims)
 
 
 def bare(array: xr.DataArray) -> xr.DataArray:

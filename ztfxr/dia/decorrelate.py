@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ztfxr.arrays.matching.decorrelate import decorrelated, effective_psf, noise_ratio, whitening_kernel
 from ztfxr.arrays.types import Bools, Floats
-from ztfxr.dia._pair import KernelFrame
+from ztfxr.dia.kernel_frame import KernelFrame
 from ztfxr.errors import InputError
 from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits

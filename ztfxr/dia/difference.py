@@ -290,24 +290,9 @@ def _options(
     kernel_size = ("auto" if frame else _CUTOUT_KERNEL) if kernel_size is None else kernel_size
     kernel_order = ("auto" if frame else 0) if kernel_order is None else kernel_order
     background_order = (3 if frame else 1) if background_order is None else background_order
-    if kernel_size != "auto" and (kernel_size < 1 or kernel_size % 2 == 0):
-        raise InputError(
-            f"kernel_size must be odd, so that the kernel has a center; got {kernel_size}: use {kernel_size + 1}"
-        )
-    orders = {
-        "kernel_order": kernel_order,
-        "background_order": background_order,
-        "scale_order": rest.get("scale_order", 0),
-    }
-    for name, order in orders.items():
-        if order != "auto" and not 0 <= order <= 3:
-            raise InputError(f"{name} must be 0, 1, 2 or 3; got {order}")
-    if rest.get("smoothing", 0) < 0 or rest.get("cutout_size", 3) < 3 or rest.get("n_cutouts", 1) < 1:
-        raise InputError("smoothing must be at least 0, cutout_size at least 3 and n_cutouts at least 1")
     return MatchOptions(
         kernel_size=None if kernel_size == "auto" else kernel_size,
         kernel_order=None if kernel_order == "auto" else kernel_order,
-        max_order=3 if kernel_order == "auto" else kernel_order,
         background_order=background_order,
         solve_on=solve_on or ("stars" if frame else "all"),
         convolve=convolve or ("auto" if frame else "reference"),

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from ztfxr.arrays.matching.basis import delta_basis, gaussian_basis
+from ztfxr.arrays.matching.basis import BASES
 from ztfxr.arrays.matching.cutouts import unit_position
 from ztfxr.arrays.matching.match import Image, MatchOptions, solve_match
 from ztfxr.arrays.no_solution import NoSolutionError
@@ -154,8 +154,7 @@ def kernel_at(solution: xr.Dataset, x: ArrayLike, y: ArrayLike) -> xr.Dataset:
 
 def _variances(solution: xr.Dataset, terms: Floats) -> tuple[Floats, float]:
     """Variance of each kernel pixel, and of the kernel's sum, where the spatial terms have these values."""
-    make = delta_basis if solution.attrs["basis"] == "delta" else gaussian_basis
-    matrix = make(int(solution.sizes["ky"])).matrix
+    matrix = BASES[solution.attrs["basis"]](int(solution.sizes["ky"]), 0, 0).matrix
     component = solution["parameter_component"].values
     of_kernel = component >= 0
     covariance = solution["covariance"].values[np.ix_(of_kernel, of_kernel)]

@@ -9,11 +9,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.arrays.images.correlation import autocorrelation
-from ztfxr.arrays.matching.cutouts import unit_position
-from ztfxr.arrays.polynomials import order_of, polynomial_terms
 from ztfxr.arrays.psf.fit import ConvolvedNoise
 from ztfxr.arrays.types import Bools, Floats
-from ztfxr.dia._pair import KernelFrame, bare
+from ztfxr.dia._pair import bare
+from ztfxr.dia.kernel_frame import KernelFrame
 from ztfxr.errors import InputError
 
 __all__ = ["Side", "convolved_noise", "kernel_inputs", "kernel_terms", "spread_kernels"]
@@ -42,9 +41,7 @@ def kernel_inputs(diff: xr.Dataset | None) -> tuple[list[xr.DataArray], list[tup
 
 def kernel_terms(y: Floats, x: Floats, frame: KernelFrame, number: int) -> Floats:
     """The kernel's polynomial terms at absolute positions, (position, term)."""
-    v, u = unit_position(y - frame.y, frame.rows), unit_position(x - frame.x, frame.columns)
-    order = order_of(number)
-    return np.ascontiguousarray(polynomial_terms(v, u, order)[:, :number])
+    return frame.terms(y, x, number)
 
 
 def spread_kernels(kernel: NDArray[Any], swapped: Bools, phi: NDArray[Any], of: Side) -> Floats | None:

@@ -13,7 +13,8 @@ from ztfxr.arrays.images.correlation import autocorrelation
 from ztfxr.arrays.psf.fit import FitOptions, SourceFits, fit_sources, position_equations
 from ztfxr.arrays.psf.model import PSFModel
 from ztfxr.arrays.types import Bools, Floats
-from ztfxr.dia._pair import KernelFrame, bare
+from ztfxr.dia._pair import bare
+from ztfxr.dia.kernel_frame import KernelFrame
 from ztfxr.errors import InputError
 from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import background as sky_background

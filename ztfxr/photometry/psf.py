@@ -15,7 +15,8 @@ from ztfxr.arrays.psf.build import PSFOptions
 from ztfxr.arrays.psf.build import build_psf as build_psf_array
 from ztfxr.arrays.psf.model import PSFModel, grid_offsets, psf_stamps, resample_stamp
 from ztfxr.arrays.types import Bools, Floats
-from ztfxr.dia._pair import KernelFrame, bare
+from ztfxr.dia._pair import bare
+from ztfxr.dia.kernel_frame import KernelFrame
 from ztfxr.errors import InputError
 from ztfxr.ops._apply import IMAGE, apply_images
 from ztfxr.ops.background import background as sky_background

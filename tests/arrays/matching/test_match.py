@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage, signal
 
+from ztfxr.arrays import polynomials
 from ztfxr.arrays.images import convolve as apply
 from ztfxr.arrays.matching import basis, cutouts, match, spatial
 from ztfxr.arrays.matching import whole_image as lags
+from ztfxr.errors import InputError
 
 SHAPE = (46, 53)
-ALL = {"background_order": 1, "solve_on": "all", "kernel_order": 0, "max_order": 0}
+ALL = {"background_order": 1, "solve_on": "all", "kernel_order": 0}
 
 
 def scene(seed: int, shape: tuple[int, int] = SHAPE, n_stars: int = 40) -> np.ndarray:
@@ -56,7 +58,7 @@ def dense_parameters(reference, science, weight, size, order):
     windows = sliding_window_view(reference, (size, size))[:, :, ::-1, ::-1].reshape(-1, size * size)
     inner = np.s_[half:-half, half:-half] if half else np.s_[:, :]
     v, u = np.meshgrid(np.linspace(-1, 1, science.shape[0]), np.linspace(-1, 1, science.shape[1]), indexing="ij")
-    terms = [u[inner].ravel() ** i * v[inner].ravel() ** j for i, j in basis.exponents(order)]
+    terms = [u[inner].ravel() ** i * v[inner].ravel() ** j for i, j in polynomials.exponents(order)]
     root = np.sqrt(weight[inner].ravel())
     design = np.column_stack([windows, *terms]) * root[:, None]
     return np.linalg.lstsq(design, science[inner].ravel() * root, rcond=None)[0]
@@ -66,7 +68,7 @@ def dense_parameters(reference, science, weight, size, order):
 @pytest.mark.parametrize("order", [0, 1, 3])
 def test_an_injected_kernel_and_background_are_recovered_exactly(size, order):
     reference, kernel = scene(1), lopsided_kernel(size)
-    coefficients = np.random.default_rng(order).normal(size=basis.n_terms(order)) * 5
+    coefficients = np.random.default_rng(order).normal(size=polynomials.n_terms(order)) * 5
     background = apply.background_image(SHAPE, coefficients).astype(float)
     science = signal.convolve2d(reference, kernel, mode="same") + background
     solution = solved(reference, science, inside(SHAPE, size), basis.delta_basis(size), order)
@@ -96,7 +98,7 @@ def test_errors_are_honest():
     clean = signal.convolve2d(reference, kernel, mode="same")
     kernel_basis = basis.delta_basis(size)
     components = np.linalg.solve(kernel_basis.matrix, kernel.ravel())
-    truth = np.r_[components, np.zeros(basis.n_terms(order))]
+    truth = np.r_[components, np.zeros(polynomials.n_terms(order))]
     whitened, scale, chi2, pixels = [], [], [], []
     for seed in range(150):
         science = clean + np.random.default_rng(seed).normal(scale=sigma, size=SHAPE)
@@ -180,13 +182,13 @@ def varying_pair(order: int, shape=(220, 240), size=5, seed=0):
     """An image and its convolution with a kernel that is linear or quadratic in position and has a constant sum."""
     rng = np.random.default_rng(seed)
     reference = scene(seed, shape, 500)
-    coefficients = np.zeros((basis.n_terms(order), size, size))
+    coefficients = np.zeros((polynomials.n_terms(order), size, size))
     coefficients[0] = lopsided_kernel(size)
     for t in range(1, len(coefficients)):
         c = rng.normal(scale=0.02, size=(size, size))
         coefficients[t] = c - c.mean()
     v, u = np.meshgrid(*(cutouts.unit_position(np.arange(n), n) for n in shape), indexing="ij")
-    terms = basis.polynomial_terms(v, u, order)
+    terms = polynomials.polynomial_terms(v, u, order)
     parts = [signal.convolve2d(reference, c, mode="same") for c in coefficients]
     science = sum(terms[..., t] * p for t, p in enumerate(parts))
     return reference, science, coefficients
@@ -199,7 +201,7 @@ def test_a_varying_kernel_is_recovered_within_its_errors(order):
     noisy = science + np.random.default_rng(1).normal(scale=sigma, size=science.shape)
     s = solved(reference, noisy, inside(science.shape, 5, sigma**-2), basis.delta_basis(5, order), 0, tile=8)
     for v, u in ((0, 0), (-0.8, 0.7), (0.9, 0.9)):
-        terms = basis.polynomial_terms(np.float64(v), np.float64(u), order)
+        terms = polynomials.polynomial_terms(np.float64(v), np.float64(u), order)
         pull = (s.at(v, u) - np.tensordot(terms, coefficients, 1)) / s.error_at(v, u)
         assert np.abs(pull).max() < 6
     assert s.scale == pytest.approx(coefficients[0].sum(), abs=5 * s.scale_error())
@@ -255,7 +257,7 @@ def test_cutout_chi2_is_that_of_the_pixels():
 def test_convolution_is_the_textbook_one_block_by_block(size, shape, order):
     rng = np.random.default_rng(size)
     image, variance = rng.normal(size=shape), rng.uniform(1, 2, size=shape)
-    coefficients = np.zeros((basis.n_terms(order), size, size))
+    coefficients = np.zeros((polynomials.n_terms(order), size, size))
     coefficients[0] = rng.normal(size=(size, size))
     model, noise = apply.varying_convolution(image, variance, coefficients)
     half = size // 2
@@ -513,3 +515,46 @@ def test_a_variable_star_is_rejected_from_a_whole_image():
     }
     assert deviation["lost"] < 0.3 * deviation["kept"]
     assert deviation["lost"] < 5 * lost.error_at(0.0, 0.0).max()
+
+
+def test_a_variance_that_is_nowhere_positive_is_measured():
+    """An epoch whose gain is unknown has a variance of NaN; it is solved as if it had none."""
+    rng = np.random.default_rng(8)
+    reference = scene(8)
+    science = reference + rng.normal(size=SHAPE)
+    bad = np.zeros(SHAPE, bool)
+    known = np.full(SHAPE, 1e-6)
+    found = [
+        match.match(
+            match.Image.of(science, variance, bad),
+            match.Image.of(reference, known, bad),
+            bad,
+            match.MatchOptions(kernel_size=3, **ALL),
+        )
+        for variance in (None, np.full(SHAPE, np.nan), np.zeros(SHAPE), np.full(SHAPE, -2.0))
+    ]
+    assert abs(found[0].noise_ratio() - 1) < 0.1
+    for other in found[1:]:
+        np.testing.assert_array_equal(other.difference, found[0].difference)
+        np.testing.assert_array_equal(other.variance, found[0].variance)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kernel_size": 4}, r"kernel_size must be odd.*got 4: use 5"),
+        ({"kernel_size": "large"}, r"kernel_size is an odd number of pixels, or 'auto'; got 'large'"),
+        ({"kernel_size": -3}, r"kernel_size is an odd number of pixels"),
+        ({"kernel_order": 4}, r"kernel_order must be 0, 1, 2 or 3; got 4"),
+        ({"background_order": "auto"}, r"background_order must be 0, 1, 2 or 3; got 'auto'"),
+        ({"scale_order": -1}, r"scale_order must be"),
+        ({"basis": "splines"}, r"basis is one of 'delta', 'gaussian'; got 'splines'"),
+        ({"solve_on": "galaxies"}, r"solve_on is one of 'all', 'stars'; got 'galaxies'"),
+        ({"convolve": "both"}, r"convolve is one of 'reference', 'science', 'auto'"),
+        ({"weights": None}, r"weights is one of 'variance', 'uniform'; got None"),
+        ({"smoothing": -1.0}, r"smoothing must be at least 0"),
+    ],
+)
+def test_options_name_what_they_cannot_be(options, message):
+    with pytest.raises(InputError, match=message):
+        match.MatchOptions(**options)

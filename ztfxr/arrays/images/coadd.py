@@ -38,7 +38,6 @@ _MIN_STAR_SNR, _MIN_PEAK_SNR = 10.0, 20.0
 _MIN_STARS = 5
 _MODEL_ERROR, _STAR_LEVEL = 0.02, 3.0
 _CLIP_ROUNDS, _STEP = 5, 0.7
-_UNKNOWN = np.asarray(np.nan, np.float32)
 
 
 def find_stars(image: NDArray[Any], bad: Bools) -> Floats:
@@ -46,7 +45,7 @@ def find_stars(image: NDArray[Any], bad: Bools) -> Floats:
 
     Rows beyond the last star are NaN. Windows with a bad pixel are left out.
     """
-    frame = Image.of(image, _UNKNOWN, bad)
+    frame = Image.of(image, None, bad)
     level, noise = frame.sky
     out = np.full((MAX_STARS, 2), np.nan)
     if not noise > 0 or min(image.shape) <= _WINDOW + 4:
@@ -94,7 +93,7 @@ def star_fluxes(image: NDArray[Any], bad: Bools, stars: Floats, noise: float) ->
 
 def measure_anchor(image: NDArray[Any], bad: Bools) -> tuple[Any, ...]:
     """What an epoch (y, x) gives to measure others by: stars, their fluxes and errors, noise of the sky, FWHM."""
-    frame, stars = Image.of(image, _UNKNOWN, bad), find_stars(image, bad)
+    frame, stars = Image.of(image, None, bad), find_stars(image, bad)
     noise = quiet_sky(frame)[1]
     return stars, *star_fluxes(frame.pixels, frame.bad, stars, noise), noise, _width(frame)
 
@@ -127,7 +126,7 @@ def measure_epoch(
     tuple of float
         Sky level, noise of a sky pixel, FWHM in pixels, fraction of good pixels, flux scale; NaN where unknown.
     """
-    frame = Image.of(image, _UNKNOWN, bad)
+    frame = Image.of(image, None, bad)
     level, noise = quiet_sky(frame)
     scale = np.nan
     if by_stars:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +13,14 @@ from ztfxr.arrays.polynomials import exponents
 from ztfxr.arrays.types import Floats
 
 __all__ = [
+    "BASES",
+    "Basis",
     "KernelBasis",
     "delta_basis",
     "gaussian_basis",
 ]
+
+Basis: TypeAlias = Literal["delta", "gaussian"]
 
 
 @dataclass(frozen=True)
@@ -81,3 +87,7 @@ def gaussian_basis(
     orders = np.full(matrix.shape[1], order)
     orders[0] = scale_order
     return KernelBasis(size, matrix, orders, delta=False)
+
+
+BASES: Mapping[Basis, Callable[[int, int, int], KernelBasis]] = {"delta": delta_basis, "gaussian": gaussian_basis}
+"""What makes each basis, from the kernel's size, its spatial order and that of the photometric scale."""

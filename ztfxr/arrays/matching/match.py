@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from ztfxr.arrays.images.residuals import (
     some_rows,
     without_own_noise,
 )
-from ztfxr.arrays.matching.basis import KernelBasis, delta_basis, gaussian_basis
+from ztfxr.arrays.matching.basis import BASES, Basis, KernelBasis
 from ztfxr.arrays.matching.cutouts import CutoutEquations, Cutouts, equations, star_cutouts, tile_cutouts, unit_position
 from ztfxr.arrays.matching.model_error import model_modes
 from ztfxr.arrays.matching.spatial import SpatialKernel, chi2_limit, solve_kernel
@@ -29,10 +29,24 @@ from ztfxr.arrays.no_solution import NoSolutionError
 from ztfxr.arrays.polynomials import n_terms
 from ztfxr.arrays.threads import one_blas_thread
 from ztfxr.arrays.types import Bools, Floats
+from ztfxr.errors import InputError
 
-__all__ = ["MAX_KERNEL_SIZE", "Image", "MatchOptions", "Matched", "match", "solve_match"]
+__all__ = [
+    "MAX_KERNEL_SIZE",
+    "Convolve",
+    "Image",
+    "MatchOptions",
+    "Matched",
+    "SolveOn",
+    "Weights",
+    "match",
+    "solve_match",
+]
 
 Images = NDArray[np.float32]
+SolveOn: TypeAlias = Literal["all", "stars"]
+Convolve: TypeAlias = Literal["reference", "science", "auto"]
+Weights: TypeAlias = Literal["variance", "uniform"]
 
 MAX_KERNEL_SIZE = 25
 _MIN_KERNEL_SIZE = 7
@@ -42,30 +56,63 @@ _TYPICAL_SQUARE, _NEGLIGIBLE_NOISE = 0.3, 0.05
 _TYPICAL_SLOPE = 0.03
 _ITERATIONS = 5
 _TILES, _TILE_SIZES, _TILES_PER_SIDE, _MIN_TILES_TO_CLIP = 150, (24, 64), 30, 25
+_MAX_ORDER = 3
+_CHOICES = {"basis": Basis, "solve_on": SolveOn, "convolve": Convolve, "weights": Weights}
 
 
 @dataclass(frozen=True)
 class MatchOptions:
-    """How to match; see `ztfxr.difference`. None stands for "auto".
+    """How to match; see `ztfxr.difference`. A `kernel_size` or `kernel_order` of None is chosen by the images.
 
     `measure_sky`: the variance of the sky in the difference is that of its residuals, whatever the images' say.
+
+    Raises
+    ------
+    InputError
+        An option has a value that it cannot have.
     """
 
     kernel_size: int | None = None
     kernel_order: int | None = None
-    max_order: int = 3
     scale_order: int = 0
     background_order: int = 1
-    basis: Literal["delta", "gaussian"] = "delta"
-    solve_on: Literal["all", "stars"] = "all"
-    convolve: Literal["auto", "reference", "science"] = "reference"
+    basis: Basis = "delta"
+    solve_on: SolveOn = "all"
+    convolve: Convolve = "reference"
     n_cutouts: int = 1500
     cutout_size: int = 17
-    weights: Literal["variance", "uniform"] = "variance"
+    weights: Weights = "variance"
     smoothing: float = 0.0
     clip: float = 4.0
     saturation: float = np.inf
     measure_sky: bool = False
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in get_args(choices):
+                known = ", ".join(map(repr, get_args(choices)))
+                raise InputError(f"{name} is one of {known}; got {getattr(self, name)!r}")
+        size = self.kernel_size
+        if size is not None and (not isinstance(size, int | np.integer) or size < 1):
+            raise InputError(f"kernel_size is an odd number of pixels, or 'auto'; got {size!r}")
+        if size is not None and size % 2 == 0:
+            raise InputError(f"kernel_size must be odd, so that the kernel has a center; got {size}: use {size + 1}")
+        for name in ("kernel_order", "background_order", "scale_order"):
+            order = getattr(self, name)
+            if order not in range(_MAX_ORDER + 1) and not (name == "kernel_order" and order is None):
+                raise InputError(f"{name} must be 0, 1, 2 or 3; got {order!r}")
+        if self.smoothing < 0 or self.cutout_size < 3 or self.n_cutouts < 1:
+            raise InputError("smoothing must be at least 0, cutout_size at least 3 and n_cutouts at least 1")
+
+    @property
+    def max_order(self) -> int:
+        """The highest spatial order that the kernel may have."""
+        return _MAX_ORDER if self.kernel_order is None else self.kernel_order
+
+    @property
+    def max_size(self) -> int:
+        """Pixels along the side of the largest kernel that may be chosen."""
+        return MAX_KERNEL_SIZE if self.kernel_size is None else self.kernel_size
 
 
 @dataclass(frozen=True)
@@ -82,14 +129,19 @@ class Image:
         return sky_noise(self.pixels, self.bad)
 
     @classmethod
-    def of(cls, pixels: NDArray[Any], variance: NDArray[Any], bad: Bools) -> Image:
-        """Copies with harmless values under the mask, which takes in every pixel that cannot be used."""
-        known = variance.ndim == 2
+    def of(cls, pixels: NDArray[Any], variance: NDArray[Any] | None, bad: Bools) -> Image:
+        """Copies with harmless values under the mask, which takes in every pixel that cannot be used.
+
+        A variance that is nowhere finite and positive is unknown, as it is where the gain of an epoch is unknown.
+        """
         bad = bad | ~np.isfinite(pixels)
-        if known:
-            bad |= ~(variance > 0) | ~np.isfinite(variance)
+        noise = None
+        if variance is not None:
+            usable = np.isfinite(variance) & (variance > 0)
+            if usable.any():
+                bad |= ~usable
+                noise = np.where(bad, np.float32(1), variance).astype(np.float32, copy=False)
         clean = np.where(bad, np.float32(0), pixels).astype(np.float32, copy=False)
-        noise = np.where(bad, np.float32(1), variance).astype(np.float32, copy=False) if known else None
         return cls(clean, noise, bad)
 
 
@@ -209,8 +261,7 @@ class _Problem:
     options: MatchOptions
 
     def basis(self, order: int) -> KernelBasis:
-        make = delta_basis if self.options.basis == "delta" else gaussian_basis
-        return make(self.size, order, min(self.options.scale_order, order))
+        return BASES[self.options.basis](self.size, order, min(self.options.scale_order, order))
 
     def _tile_size(self, shape: tuple[int, int]) -> int:
         """Large for speed; small enough that a varying kernel is nearly constant over a tile."""
