@@ -24,8 +24,8 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from ztfxr import pipeline
 from ztfxr.pipeline.planning import _peak_memory, plan_lines
 from ztfxr.pipeline.pools import Cluster
+from ztfxr.samples import make_epochs
 from ztfxr.testing.scenes import make_scene
-from ztfxr.testing.semireal import make_epochs
 
 SIZE, N_SOURCES, N_SCENES = 256, 200, 8
 QUADRANT, N_STARS, N_QUADRANTS = (3080, 3072), 6000, 3

@@ -10,7 +10,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 import ztfxr
-from ztfxr.testing import make_epochs
+from ztfxr.samples import make_epochs
 
 
 @pytest.fixture(scope="module")

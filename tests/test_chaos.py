@@ -17,7 +17,7 @@ import zarr
 from tests.pipeline.conftest import chunks, make_job, run
 from ztfxr import pipeline
 from ztfxr.pipeline import summary
-from ztfxr.testing.semireal import SemiReal, make_epochs
+from ztfxr.samples import SemiReal, make_epochs
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import xarray as xr
 
 import ztfxr
 from ztfxr import survey
-from ztfxr.testing import make_scene
+from ztfxr.testing import SceneOptions, make_scene
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,8 @@ def test_a_smooth_curve_knows_wrong_errors():
 @pytest.mark.parametrize("enough", [True, False])
 def test_fluxes_are_psf_fits_where_the_reference_has_a_psf(enough, monkeypatch):
     """With too few stars for a PSF they are sums in apertures, and the user is told."""
-    scene = make_scene((120, 120), n_epochs=3, n_stars=30, n_galaxies=0, magnitudes=(15.0, 18.5), seed=2)
+    options = SceneOptions(magnitudes=(15.0, 18.5))
+    scene = make_scene((120, 120), n_epochs=3, n_stars=30, n_galaxies=0, options=options, seed=2)
     diff = ztfxr.difference(scene.images, scene.reference).compute()
     stars = {"x": scene.truth["x"].values[:5], "y": scene.truth["y"].values[:5]}
     psf = ztfxr.build_psf(scene.reference)

@@ -10,6 +10,7 @@ from importlib.metadata import version as _version
 
 from ztfxr import accessor as _accessor
 from ztfxr import pipeline as pipeline
+from ztfxr import samples as samples
 from ztfxr import testing as testing
 from ztfxr.analyst import difference_photometry, write_extensions
 from ztfxr.dia.decorrelate import decorrelate

@@ -22,8 +22,8 @@ from ztfxr.packets import APERTURE, EXCLUDED, compare_packets, packet_lines
 from ztfxr.photometry.lightcurve import lightcurve
 from ztfxr.plot import plot_summary
 from ztfxr.plot.lightcurves import plot_packets
+from ztfxr.samples import make_epochs
 from ztfxr.store.zarr import open_zarr, to_zarr
-from ztfxr.testing.semireal import make_epochs
 
 __all__ = ["DemoResult", "run_alerts", "run_semireal"]
 

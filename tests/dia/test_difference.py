@@ -13,7 +13,7 @@ from scipy import signal
 import ztfxr
 from ztfxr.arrays.images.noise import mad_std
 from ztfxr.schema import STATUS_PLANES, planes_to_bits
-from ztfxr.testing import Detector, Sky, make_scene
+from ztfxr.testing import Detector, SceneOptions, Sky, make_scene
 
 NY, NX = 58, 66
 SIGMA = 3.0
@@ -293,7 +293,8 @@ def test_stars_too_faint_to_see_do_not_count_as_noise():
 def test_a_variance_of_noisy_pixels_shifts_no_sky(solve_on, kernel_order):
     """With 40 photons a pixel, weights that follow each pixel's own would make the sky half a photon too bright."""
     made = make_scene(
-        (320, 320), n_epochs=2, n_stars=150, n_transients=0, n_variables=0, n_galaxies=0, magnitudes=(16.0, 19.0),
+        (320, 320), n_epochs=2, n_stars=150, n_transients=0, n_variables=0, n_galaxies=0,
+        options=SceneOptions(magnitudes=(16.0, 19.0)),
         sky=Sky(level=(40.0, 40.0), transparency=(1.0, 1.0)), detector=Detector(gain=1.0, readnoise=1.0), seed=6,
     )  # fmt: skip
     images, reference = made.images, made.reference

@@ -22,7 +22,7 @@ from ztfxr.arrays.images.coadd import find_stars, star_fluxes
 from ztfxr.errors import ChunkError, InputError
 from ztfxr.ops.coadd import build_reference, coadd
 from ztfxr.ops.epochs import measure_epochs, select_epochs
-from ztfxr.testing import make_epochs
+from ztfxr.samples import make_epochs
 
 GAIN, READNOISE = 6.0, 9.0
 SCALES = np.array([1.0, 0.8, 1.1, 0.6, 0.95, 1.2])

@@ -27,7 +27,7 @@ from ztfxr.ops.masks import mask
 from ztfxr.ops.stack import stack
 from ztfxr.photometry.aperture import aperture_photometry
 from ztfxr.schema import STATUS_PLANES
-from ztfxr.testing import Detector, Optics, make_scene, true_psf
+from ztfxr.testing import Detector, Optics, SceneOptions, make_scene, true_psf
 from ztfxr.wcs import pixel_to_sky
 
 NY, NX = 48, 40
@@ -429,10 +429,7 @@ def stars_on_a_sky(n_epochs: int = 2) -> tuple[xr.Dataset, xr.Dataset]:
         n_galaxies=0,
         n_variables=0,
         n_transients=0,
-        magnitudes=(15.5, 20.5),
-        slope=0.05,
-        min_separation=21.0,
-        margin=18,
+        options=SceneOptions(magnitudes=(15.5, 20.5), slope=0.05, min_separation=21.0, margin=18),
         detector=clean,
         optics=Optics(field_variation=0),
         seed=2,

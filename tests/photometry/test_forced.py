@@ -16,7 +16,7 @@ from benchmarks import _stacks, limits
 from tests.arrays.psf._scenes import draw, gaussian_pixels
 from ztfxr.errors import ChunkError, InputError
 from ztfxr.schema import FIT_PLANES, STATUS_PLANES, planes_to_bits
-from ztfxr.testing import Optics, make_scene
+from ztfxr.testing import Optics, SceneOptions, make_scene
 
 SKY, GAIN, SHAPE, ORIGIN = 5.0, 6.0, (300, 280), (700, 400)
 
@@ -350,8 +350,8 @@ def test_errors_know_of_the_kernel(difference: xr.Dataset) -> None:
 def varying_pair() -> tuple[xr.Dataset, xr.Dataset]:
     """Epochs whose PSF changes over the frame, and their sharper reference."""
     scene = make_scene(
-        (420, 400), n_epochs=1, n_stars=240, n_transients=0, n_variables=0, n_galaxies=0, magnitudes=(15.0, 19.0),
-        optics=Optics(fwhm=(2.2, 2.8), field_variation=0.3), seed=8,
+        (420, 400), n_epochs=1, n_stars=240, n_transients=0, n_variables=0, n_galaxies=0,
+        options=SceneOptions(magnitudes=(15.0, 19.0)), optics=Optics(fwhm=(2.2, 2.8), field_variation=0.3), seed=8,
     )  # fmt: skip
     return scene.images, scene.reference
 

@@ -8,7 +8,8 @@ import xarray as xr
 
 import ztfxr
 from ztfxr.errors import InputError
-from ztfxr.testing import make_epochs, make_scene
+from ztfxr.samples import make_epochs
+from ztfxr.testing import SceneOptions, make_scene
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,8 @@ def test_a_tree_goes_straight_to_a_light_curve(made, reference, position):
 
 
 def test_forced_fits_and_apertures_see_the_same_transients():
-    scene = make_scene((192, 192), n_epochs=4, n_stars=120, n_galaxies=0, magnitudes=(15.5, 20.0), seed=11)
+    options = SceneOptions(magnitudes=(15.5, 20.0))
+    scene = make_scene((192, 192), n_epochs=4, n_stars=120, n_galaxies=0, options=options, seed=11)
     here = scene.truth.isel(source=(scene.truth["kind"] == "transient").values)
     psf = ztfxr.build_psf(ztfxr.clean(scene.images))
     fitted = ztfxr.lightcurve(scene.images, here, reference=scene.reference, psf=psf)

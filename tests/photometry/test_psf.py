@@ -15,7 +15,7 @@ from scipy import signal
 import ztfxr
 from tests.arrays.psf._scenes import draw, gaussian_pixels
 from ztfxr.errors import ChunkError, InputError
-from ztfxr.testing import make_scene
+from ztfxr.testing import SceneOptions, make_scene
 
 SKY, GAIN, SIGMA, SHAPE = 5.0, 6.0, 1.0, (420, 400)
 
@@ -269,7 +269,7 @@ def test_a_dozen_stars_know_little_of_the_wings_and_do_not_invent_them() -> None
             n_variables=0,
             n_transients=0,
             n_galaxies=0,
-            min_separation=8,
+            options=SceneOptions(min_separation=8),
             seed=seed,
         )
         psf = ztfxr.build_psf(made.images).compute()

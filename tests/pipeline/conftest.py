@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ztfxr import pipeline
-from ztfxr.testing.semireal import SemiReal, make_epochs
+from ztfxr.samples import SemiReal, make_epochs
 
 POSITIONS = {"x": [193.4, 170.0, 200.3], "y": [181.7, 190.0, 170.2], "source_id": ["sn", "a", "b"]}
 N_EPOCHS = 6

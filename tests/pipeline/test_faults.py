@@ -16,7 +16,7 @@ from tests.pipeline.conftest import make_job, run
 from ztfxr.errors import FrameError, InputError
 from ztfxr.pipeline import runner, summary
 from ztfxr.pipeline.pools import WorkersDiedError
-from ztfxr.testing.semireal import make_epochs
+from ztfxr.samples import make_epochs
 
 
 def mask_of(path: Path) -> Path:

@@ -10,7 +10,7 @@ from tests.pipeline.conftest import N_EPOCHS, make_job
 from ztfxr import cli, pipeline
 from ztfxr.errors import InputError
 from ztfxr.pipeline.planning import calibrate, plan_lines
-from ztfxr.testing.semireal import SemiReal
+from ztfxr.samples import SemiReal
 
 pytestmark = pytest.mark.slow
 

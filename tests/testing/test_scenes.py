@@ -9,7 +9,7 @@ from photutils.psf import MoffatPSF
 
 import ztfxr
 from ztfxr.errors import InputError
-from ztfxr.testing import Detector, Optics, Sky, make_scene, true_psf
+from ztfxr.testing import Detector, Optics, SceneOptions, Sky, make_scene, true_psf
 
 CLEAN = Detector(cosmic_rays=0, bad_fraction=0, bad_columns=0)
 
@@ -46,7 +46,7 @@ def test_sources_do_not_depend_on_the_number_of_epochs(scene):
 
 
 def test_all_light_of_the_sources_is_in_the_expected_image():
-    scene = small(margin=30, n_galaxies=2)
+    scene = small(options=SceneOptions(margin=30), n_galaxies=2)
     light = (scene.ideal["expected"] - scene.ideal["background"]).astype(float).sum(("y", "x"))
     inside = scene.truth["flux"].sum("source")
     np.testing.assert_allclose(light, inside, rtol=2e-3)
@@ -94,7 +94,7 @@ def test_psf_moments_follow_ellipticity_and_change_over_the_field():
 def test_given_sources_come_first_with_their_flux():
     flux = np.array([[5000.0, 100.0], [7000.0, 0.0]])
     own = xr.Dataset({"x": ("source", [30.2, 50.0]), "y": ("source", [40.0, 61.5]), "flux": (("time", "source"), flux)})
-    scene = small(n_epochs=2, sources=own, min_separation=8.0)
+    scene = small(n_epochs=2, sources=own, options=SceneOptions(min_separation=8.0))
     np.testing.assert_allclose(scene.truth["flux"][:, :2] / scene.truth["transparency"], flux)
     assert list(scene.truth["kind"].values[:2]) == ["given", "given"]
     gap = np.hypot(scene.truth["x"] - 30.2, scene.truth["y"] - 40.0)
@@ -145,14 +145,31 @@ def test_written_frames_open_as_ztf_frames(scene, tmp_path):
     [
         ({"n_stars": -1}, "cannot be negative"),
         ({"n_epochs": 0}, "an epoch"),
-        ({"min_separation": 60.0}, "do not fit"),
-        ({"margin": 50.0}, "no room"),
+        ({"options": SceneOptions(min_separation=60.0)}, "do not fit"),
+        ({"options": SceneOptions(margin=50.0)}, "no room"),
         ({"sources": xr.Dataset({"x": ("source", [1.0])})}, "flux, y"),
     ],
 )
 def test_impossible_scenes_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         small(**options)
+
+
+@pytest.mark.parametrize(
+    ("group", "options", "message"),
+    [
+        (SceneOptions, {"magnitudes": (20.0, 15.0)}, "bright to faint"),
+        (SceneOptions, {"margin": -1.0}, "at least 0"),
+        (SceneOptions, {"reference_frames": 0}, "one frame"),
+        (Optics, {"profile": "airy"}, "'moffat' or 'gaussian'"),
+        (Optics, {"fwhm": (0.0, 2.0)}, "positive widths"),
+        (Detector, {"gain": 0.0}, "gain is positive"),
+        (Detector, {"flagged": 2.0}, "from 0 to 1"),
+    ],
+)
+def test_impossible_options_are_refused(group, options, message):
+    with pytest.raises(InputError, match=message):
+        group(**options)
 
 
 def test_a_stamp_of_even_or_too_large_size_is_refused(scene):

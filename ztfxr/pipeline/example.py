@@ -18,8 +18,8 @@ import xarray as xr
 from ztfxr.errors import InputError
 from ztfxr.pipeline.job import Job
 from ztfxr.pipeline.runner import run
+from ztfxr.samples import make_epochs
 from ztfxr.store.zarr import open_zarr
-from ztfxr.testing.semireal import make_epochs
 
 __all__ = ["main"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -14,24 +14,45 @@ from ztfxr.arrays.photometry.magnitudes import from_mag, to_mag
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
 
-__all__ = ["Population", "Stars", "make_sources"]
+__all__ = ["Counts", "Population", "SceneOptions", "make_sources"]
 
 
 _TRIES = 200
 _LIGHT_HALF = 40
 
 
-class Stars(NamedTuple):
-    """How many sources, how bright, and how far apart."""
+class Counts(NamedTuple):
+    """How many sources of each kind."""
 
     n_stars: int
     n_galaxies: int
     n_variables: int
     n_transients: int
-    magnitudes: tuple[float, float]
-    slope: float
-    min_separation: float
-    margin: float
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """How bright the sources of a scene are, how far they keep apart, and how deep its reference is.
+
+    `magnitudes` are the AB magnitudes of the stars from bright to faint, with ``log10 N ∝ slope · m``. Stars are no
+    nearer to one another, and to galaxies, than `min_separation` (px); transients on galaxies are exempt. Random
+    sources keep the distance `margin` (px) from the edge. The reference is as deep as `reference_frames` median epochs.
+    """
+
+    magnitudes: tuple[float, float] = (15.0, 21.5)
+    slope: float = 0.3
+    min_separation: float = 0.0
+    margin: float = 12.0
+    reference_frames: int = 20
+
+    def __post_init__(self) -> None:
+        if self.magnitudes[0] > self.magnitudes[1]:
+            raise InputError(f"magnitudes go from bright to faint; got {self.magnitudes}")
+        if min(self.min_separation, self.margin) < 0 or self.reference_frames < 1:
+            raise InputError(
+                "a separation and a margin are at least 0, and a reference has at least one frame; got "
+                f"{self.min_separation}, {self.margin}, {self.reference_frames}"
+            )
 
 
 @dataclass(frozen=True)
@@ -53,7 +74,8 @@ class Population:
 
 def make_sources(
     shape: tuple[int, int],
-    counts: Stars,
+    counts: Counts,
+    options: SceneOptions,
     given: xr.Dataset | None,
     days: Floats,
     magzp: float,
@@ -62,14 +84,14 @@ def make_sources(
     """The sources of a scene: given ones, stars, variables, galaxies and transients, in that order."""
     own = _given(given, len(days))
     n_point = counts.n_stars + counts.n_variables
-    x, y = _places(shape, counts, own[0], rng)
+    x, y = _places(shape, counts, options, own[0], rng)
     host_of = np.where(np.arange(counts.n_transients) % 2 == 0, rng.integers(0, 1 << 30, counts.n_transients), -1)
     shapes = _galaxy_shapes(counts.n_galaxies, rng)
     offset = len(own[0]) + n_point
     host = _attach(x, y, host_of, offset - len(own[0]), offset, counts, shapes, rng)
-    point_mag = _power_law(n_point, counts.magnitudes, counts.slope, rng)
-    extended_mag = rng.uniform(counts.magnitudes[0] + 1.5, counts.magnitudes[1] - 1.0, counts.n_galaxies)
-    peak_mag = rng.uniform(counts.magnitudes[0] + 1.5, counts.magnitudes[1] - 1.0, counts.n_transients)
+    point_mag = _power_law(n_point, options.magnitudes, options.slope, rng)
+    middling = options.magnitudes[0] + 1.5, options.magnitudes[1] - 1.0
+    extended_mag, peak_mag = (rng.uniform(*middling, n) for n in (counts.n_galaxies, counts.n_transients))
     mag = np.concatenate([point_mag, extended_mag, peak_mag])
     relative, quiet = _light_curves(counts, days, rng)
     level = from_mag(mag, magzp)
@@ -117,25 +139,25 @@ def _given(given: xr.Dataset | None, n_epochs: int) -> tuple[Floats, Floats]:
 
 
 def _places(
-    shape: tuple[int, int], counts: Stars, taken: Floats, rng: np.random.Generator
-) -> tuple[NDArray[Any], NDArray[Any]]:
+    shape: tuple[int, int], counts: Counts, options: SceneOptions, taken: Floats, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
     """Random places for all but the given sources, transients too, that keep their distance."""
     n_apart = counts.n_stars + counts.n_variables + counts.n_galaxies
-    low = counts.margin
-    high = np.array([shape[1] - 1 - counts.margin, shape[0] - 1 - counts.margin])
+    low = options.margin
+    high = np.array([shape[1] - 1 - low, shape[0] - 1 - low])
     if min(high) <= low:
-        raise InputError(f"a margin of {counts.margin} px leaves no room in a frame of {shape} px")
+        raise InputError(f"a margin of {low} px leaves no room in a frame of {shape} px")
     found = np.zeros((0, 2))
     for _ in range(_TRIES):
         fresh = rng.uniform(low, high, (n_apart - len(found), 2))
         found = np.concatenate([found, fresh])
-        if counts.min_separation > 0:
-            found = _thin(found, taken, counts.min_separation)
+        if options.min_separation > 0:
+            found = _thin(found, taken, options.min_separation)
         if len(found) == n_apart:
             break
     else:
         raise InputError(
-            f"{n_apart} sources do not fit into {shape} px at min_separation={counts.min_separation}: "
+            f"{n_apart} sources do not fit into {shape} px at min_separation={options.min_separation}: "
             f"{len(found)} do; ask for fewer, or nearer ones"
         )
     every = np.concatenate([found, rng.uniform(low, high, (counts.n_transients, 2))])
@@ -192,7 +214,7 @@ def _attach(
     host_of: NDArray[np.int64],
     first_galaxy: int,
     offset: int,
-    counts: Stars,
+    counts: Counts,
     shapes: tuple[Floats, ...],
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
@@ -210,7 +232,7 @@ def _attach(
     return host
 
 
-def _light_curves(counts: Stars, days: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _light_curves(counts: Counts, days: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Flux over mean (of transients: over peak) at every epoch, (time, source), and before any transient."""
     constant = np.ones((len(days), counts.n_stars))
     extended = np.ones((len(days), counts.n_galaxies))

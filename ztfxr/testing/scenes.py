@@ -14,16 +14,16 @@ from numpy.typing import ArrayLike, NDArray
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
 from ztfxr.io.frames import mid_exposure, to_datetime
+from ztfxr.samples import START_MJD, exposure_number, ramps, write_frame
 from ztfxr.schema import MASK_PLANES, annotate_all, flag_attrs, planes_to_bits
-from ztfxr.testing._population import Stars, make_sources
+from ztfxr.testing._population import Counts, Population, SceneOptions, make_sources
 from ztfxr.testing._render import PSFShape, add_galaxy, add_stars, make_stamps
 from ztfxr.wcs import assign_wcs
 
-__all__ = ["Detector", "Optics", "Scene", "Sky", "make_scene", "true_psf"]
+__all__ = ["Detector", "Optics", "Scene", "SceneOptions", "Sky", "make_scene", "true_psf"]
 
 Shape = tuple[int, int]
 
-_START_MJD = 59116.4317708
 _EXPTIME = 30.0
 _FIELD, _CCD, _QUADRANT = 655, 13, 3
 _UNITS = {
@@ -51,6 +51,12 @@ class Optics:
     ellipticity: float = 0.06
     field_variation: float = 0.05
     reach: int = 16
+
+    def __post_init__(self) -> None:
+        if self.profile not in ("moffat", "gaussian"):
+            raise InputError(f"profile is 'moffat' or 'gaussian'; got {self.profile!r}")
+        if not 0 < self.fwhm[0] <= self.fwhm[1] or self.reach < 1:
+            raise InputError(f"fwhm is a range of positive widths, reach at least 1; got {self.fwhm}, {self.reach}")
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,12 @@ class Detector:
     flagged: float = 1.0
     bad_fraction: float = 5e-4
     bad_columns: int = 1
+
+    def __post_init__(self) -> None:
+        if self.gain <= 0 or self.readnoise < 0:
+            raise InputError(f"gain is positive, readnoise at least 0; got {self.gain}, {self.readnoise}")
+        if not (0 <= self.flagged <= 1 and 0 <= self.bad_fraction <= 1):
+            raise InputError(f"fractions go from 0 to 1; got flagged={self.flagged}, bad_fraction={self.bad_fraction}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -129,15 +141,11 @@ def make_scene(
     n_galaxies: int = 20,
     n_variables: int = 10,
     n_transients: int = 5,
-    magnitudes: tuple[float, float] = (15.0, 21.5),
-    slope: float = 0.3,
-    min_separation: float = 0.0,
-    margin: float = 12.0,
     sources: xr.Dataset | None = None,
+    options: SceneOptions | None = None,
     optics: Optics | None = None,
     sky: Sky | None = None,
     detector: Detector | None = None,
-    reference_frames: int = 20,
     seed: int = 0,
 ) -> Scene:
     """Simulate a stack of epochs of one field, and everything that there is to know about it. Computes.
@@ -148,20 +156,14 @@ def make_scene(
         (y, x) of the frames, pixels.
     n_epochs, n_stars, n_galaxies, n_variables, n_transients
         Numbers; variables are stars whose flux oscillates, half of the transients lie on galaxies.
-    magnitudes, slope
-        AB magnitudes of the stars from bright to faint, with ``log10 N ∝ slope · m``.
-    min_separation
-        Stars are no nearer to one another, and to galaxies, than this (px); transients on galaxies apart.
-    margin
-        Random sources keep this distance (px) from the edge.
     sources
         More point sources: `x`, `y` (source) in 0-based pixels, `flux` (source) or (time, source) in DN at
         transparency 1. They come first in the truth, as kind ``"given"``.
+    options
+        Magnitudes and spacing of the sources, and the depth of the reference, which has the best seeing, no dither, no
+        cosmic ray, and no transient.
     optics, sky, detector
         See `Optics`, `Sky`, `Detector`.
-    reference_frames
-        The reference is as deep as this many median epochs; it has the best seeing, no dither, no cosmic ray, and no
-        transient.
     seed
         All that is random follows from it; the sources do not depend on the number of epochs.
 
@@ -194,19 +196,19 @@ def make_scene(
     apart with a Sérsic profile of index 1 or 4, its cusp softened: every epoch sees exactly its convolution with the
     PSF at its center.
     """
-    _check(shape, n_epochs, reference_frames, n_stars, n_galaxies, n_variables, n_transients)
-    optics, sky, detector = optics or Optics(), sky or Sky(), detector or Detector()
+    counts = Counts(n_stars, n_galaxies, n_variables, n_transients)
+    _check(shape, n_epochs, counts)
+    options, optics, sky, detector = options or SceneOptions(), optics or Optics(), sky or Sky(), detector or Detector()
     of_sources, of_epochs, of_detector, *of_frames = np.random.SeedSequence(seed).spawn(4 + n_epochs)
     days = _days(n_epochs, np.random.default_rng(of_epochs))
-    counts = Stars(n_stars, n_galaxies, n_variables, n_transients, magnitudes, slope, min_separation, margin)
-    population = make_sources(shape, counts, sources, days, detector.magzp, np.random.default_rng(of_sources))
+    population = make_sources(shape, counts, options, sources, days, detector.magzp, np.random.default_rng(of_sources))
     conditions = _draw_conditions(n_epochs, optics, sky, np.random.default_rng(of_epochs.spawn(1)[0]))
     dead = _dead_pixels(shape, detector, np.random.default_rng(of_detector))
     setup = _Setup(shape, optics, detector, population, dead)
     frames = [setup.expose(conditions, i, np.random.default_rng(s)) for i, s in enumerate(of_frames[:n_epochs])]
     truth = _truth(setup, conditions, frames, sky.dither)
     images = _label(frames, conditions, days, detector, sky.dither == 0)
-    reference, light = _reference(setup, conditions, reference_frames, np.random.default_rng(of_frames[-1]))
+    reference, light = _reference(setup, conditions, options.reference_frames, np.random.default_rng(of_frames[-1]))
     truth["reference_flux"] = ("source", light, {"units": "DN"})
     return Scene(images, reference, annotate_all(truth), _ideal(frames, images))
 
@@ -255,14 +257,11 @@ def _psf_shape(conditions: xr.Dataset, epoch: int, x: Floats, y: Floats) -> PSFS
     return PSFShape(fwhm, e1, e2, float(conditions.attrs["beta"]), int(conditions.attrs["reach"]))
 
 
-def _check(shape: Shape, n_epochs: int, reference_frames: int, *counts: int) -> None:
-    if min(shape) < 32 or n_epochs < 1 or reference_frames < 1:
-        raise InputError(
-            f"a scene has at least 32 x 32 pixels, an epoch and a reference frame; got {shape}, {n_epochs}, "
-            f"{reference_frames}"
-        )
+def _check(shape: Shape, n_epochs: int, counts: Counts) -> None:
+    if min(shape) < 32 or n_epochs < 1:
+        raise InputError(f"a scene has at least 32 x 32 pixels and an epoch; got {shape}, {n_epochs}")
     if min(counts) < 0:
-        raise InputError(f"numbers of sources cannot be negative; got {counts}")
+        raise InputError(f"numbers of sources cannot be negative; got {tuple(counts)}")
 
 
 def _days(n_epochs: int, rng: np.random.Generator) -> Floats:
@@ -317,7 +316,7 @@ class _Setup:
     shape: Shape
     optics: Optics
     detector: Detector
-    sources: Any
+    sources: Population
     dead: Bools
 
     def expose(self, conditions: xr.Dataset, epoch: int, rng: np.random.Generator) -> _Exposure:
@@ -338,7 +337,7 @@ class _Setup:
     def render(self, conditions: xr.Dataset, epoch: int, flux: Floats) -> tuple[Floats, Floats]:
         """Sky, and sky with sources, in DN."""
         conditions = conditions.assign_attrs(shape=self.shape)
-        v, u = np.linspace(-1, 1, self.shape[0])[:, None], np.linspace(-1, 1, self.shape[1])[None, :]
+        v, u = ramps(self.shape)
         at = {str(k): float(w[epoch]) for k, w in conditions.data_vars.items()}
         background = at["sky"] * (1 + at["slope_x"] * u + at["slope_y"] * v)
         image = background.copy()
@@ -346,9 +345,8 @@ class _Setup:
         psf = _psf_shape(conditions, epoch, x, y)
         extended = self.sources.kind == "galaxy"
         add_stars(image, x, y, np.where(extended, 0.0, flux), psf)
-        for i in np.flatnonzero(extended):
-            own = psf.of(int(i))
-            add_galaxy(image, x[i], y[i], flux[i] * self.sources.light[i], own)
+        for i in np.flatnonzero(extended).tolist():
+            add_galaxy(image, x[i], y[i], flux[i] * self.sources.light[i], psf.of(i))
         return background, image
 
 
@@ -437,15 +435,9 @@ def _label(
 
 
 def _epoch(day: float) -> dict[str, Any]:
-    start = _START_MJD + float(day)
+    start = START_MJD + float(day)
     mjd = mid_exposure(start, _EXPTIME)
-    night = np.datetime_as_string(to_datetime(start), unit="D").replace("-", "")
-    return {
-        "time": to_datetime(mjd),
-        "mjd": mjd,
-        "exptime": _EXPTIME,
-        "filefracday": int(f"{night}{round((start % 1) * 1e6):06d}"),
-    }
+    return {"time": to_datetime(mjd), "mjd": mjd, "exptime": _EXPTIME, "filefracday": exposure_number(start)}
 
 
 def _with_place(frame: xr.Dataset, values: dict[str, Any]) -> xr.Dataset:
@@ -480,6 +472,4 @@ def _write(folder: Path, frame: xr.Dataset) -> Path:
         header[card] = at[name]
     header["SATURATE"], header["SEEING"] = at["saturate"], (at["seeing"], "seeing FWHM [pixels]")
     header["HISTORY"] = "simulated by ztfxr.testing; not an observation"
-    for kind, data in (("sci", frame["sci"].values), ("msk", frame["flags"].values.astype(np.int16))):
-        fits.PrimaryHDU(data, header).writeto(folder / f"{stem}_{kind}img.fits", overwrite=True)
-    return folder / f"{stem}_sciimg.fits"
+    return write_frame(folder, stem, header, frame["sci"].values, frame["flags"].values)

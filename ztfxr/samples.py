@@ -1,4 +1,4 @@
-"""Semi-real epochs: a real cut-out through other seeing, sky, transparency, shift and noise, with a supernova."""
+"""Packaged samples: a real cut-out, and semi-real epochs of it with other seeing, sky and noise and a supernova."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from ztfxr.ops.background import background
 from ztfxr.ops.masks import mask
 from ztfxr.schema import planes_to_bits
 
-__all__ = ["SemiReal", "gaussian_kernel", "make_epochs", "sample_path"]
+__all__ = ["START_MJD", "SemiReal", "exposure_number", "make_epochs", "ramps", "sample_path", "write_frame"]
 
+START_MJD = 59116.4317708
+"""When the first night of simulated epochs begins: the time of the packaged cut-out."""
 
 _SAMPLE = "ztf_20200924431759_000655_zr_c13_o_q3_sciimg.fits.gz"
 _MARGIN = 10
 _SCENE_FWHM = 2.0
 _FWHM_TO_SIGMA = 1.0 / 2.3548200450309493
 _REFERENCE_FRAMES = 20
-_START_MJD = 59116.4317708
 _JUNK = (-400.0, 30000.0)
 
 
@@ -38,7 +39,7 @@ class SemiReal:
     """Written frames, the reference among them, and what was put into them.
 
     `truth` has on `time`: `flux` (DN on each epoch's scale), `blur` (sigma of the added seeing, px), `shift_x`,
-    `shift_y` (px), `transparency`, `sky` (DN), `bad_fraction`; and the scalars `x`, `y`, `ra`, `dec` of the supernova.
+    `shift_y` (px), `transparency`, `sky` (DN); and the scalars `x`, `y` of the supernova.
     """
 
     paths: tuple[Path, ...]
@@ -51,7 +52,27 @@ def sample_path() -> Path:
     return Path(str(files("ztfxr") / "data" / _SAMPLE))
 
 
-def gaussian_kernel(sigma: float, dx: float, dy: float, half: int = 7) -> Floats:
+def exposure_number(start_mjd: float) -> int:
+    """The night and fraction of day by which ZTF's file names tell exposures apart."""
+    night = np.datetime_as_string(to_datetime(start_mjd), unit="D").replace("-", "")
+    return int(f"{night}{int((start_mjd % 1) * 1e6):06d}")
+
+
+def ramps(shape: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Coordinates from -1 to 1 over an image: a column of y and a row of x."""
+    return np.linspace(-1, 1, shape[0])[:, None], np.linspace(-1, 1, shape[1])[None, :]
+
+
+def write_frame(
+    folder: Path, stem: str, header: fits.Header, sci: NDArray[np.float32], flags: NDArray[np.integer[Any]]
+) -> Path:
+    """Write a frame and its mask as ZTF names and keeps them; the path of the frame."""
+    for kind, data in (("sci", sci), ("msk", flags.astype(np.int16))):
+        fits.PrimaryHDU(data, header).writeto(folder / f"{stem}_{kind}img.fits", overwrite=True)
+    return folder / f"{stem}_sciimg.fits"
+
+
+def _gaussian(sigma: float, dx: float, dy: float, half: int = 7) -> Floats:
     """A unit-sum Gaussian integrated over pixels, shifted by (dx, dy); shape (2 half + 1, 2 half + 1)."""
     edges = np.arange(-half, half + 2) - 0.5
     columns, rows = (np.diff(special.ndtr((edges - shift) / sigma)) for shift in (dx, dy))
@@ -86,14 +107,16 @@ def make_epochs(
     ----------
     folder
         Created where missing.
-    n_epochs, seed
-        The number of science frames, and what all that is random about them follows from.
+    n_epochs
+        Number of science frames.
     peak_flux
-        Of the supernova, in DN through perfect transparency.
+        Peak of the supernova in DN, through perfect transparency.
     position
         x, y of the supernova, 0-based pixels of the written frames.
     bad_fraction
         Fraction of single bad pixels; two bad columns and two blobs come on top.
+    seed
+        All that is random follows from it.
     light_curve
         Flux in units of the peak against days since the explosion.
     """
@@ -119,13 +142,14 @@ def make_epochs(
         )
         image = ndimage.convolve(
             scene.sky_free + flux * scene.star,
-            gaussian_kernel(conditions.blur, *conditions.shift)[::-1, ::-1],
+            _gaussian(conditions.blur, *conditions.shift)[::-1, ::-1],
             mode="reflect",
         )
         paths.append(_write(folder, header, conditions.transparency * image, conditions, bad_fraction, rng))
         rows.append({"flux": flux * conditions.transparency, **conditions.row()})
-    truth = xr.Dataset({k: ("time", np.array([r[k] for r in rows])) for k in rows[0] if k not in ("time", "mjd")})
-    truth = truth.assign_coords(time=("time", np.array([r["time"] for r in rows])), x=position[0], y=position[1])
+    truth = xr.Dataset(
+        {k: ("time", np.array([r[k] for r in rows])) for k in rows[0]}, {"x": position[0], "y": position[1]}
+    )
     return SemiReal(tuple(paths), reference, truth)
 
 
@@ -151,13 +175,13 @@ class _Conditions:
 
     def row(self) -> dict[str, Any]:
         """As a row of the truth table."""
-        mjd = mid_exposure(_START_MJD + self.day, 30.0)
         names = {"blur": self.blur, "shift_x": self.shift[0], "shift_y": self.shift[1]}
-        return {**names, "transparency": self.transparency, "sky": self.sky, "time": to_datetime(mjd), "mjd": mjd}
+        time = to_datetime(mid_exposure(START_MJD + self.day, 30.0))
+        return {**names, "transparency": self.transparency, "sky": self.sky, "time": time}
 
     def background(self, shape: tuple[int, int]) -> Floats:
         """Sky with a slope, in DN."""
-        v, u = np.linspace(-1, 1, shape[0])[:, None], np.linspace(-1, 1, shape[1])[None, :]
+        v, u = ramps(shape)
         return np.asarray(self.sky + self.slope[0] * u + self.slope[1] * v)
 
 
@@ -177,7 +201,7 @@ def _scene(position: tuple[float, float]) -> tuple[_Scene, fits.Header]:
     x, y = position[0] + _MARGIN, position[1] + _MARGIN
     ix, iy = round(x), round(y)
     star = np.zeros_like(sky_free)
-    star[iy - half : iy + half + 1, ix - half : ix + half + 1] = gaussian_kernel(
+    star[iy - half : iy + half + 1, ix - half : ix + half + 1] = _gaussian(
         _SCENE_FWHM * _FWHM_TO_SIGMA, x - ix, y - iy, half
     )
     header["CRPIX1"] -= _MARGIN
@@ -204,25 +228,20 @@ def _write(
     pixels = np.where(flags > 0, junk, pixels)
     out = _header(header, conditions)
     stem = Path(out["FILENAME"]).stem.replace("_o", "_o_q3")
-    for kind, data in (("sci", pixels.astype(np.float32)), ("msk", flags.astype(np.int16))):
-        fits.PrimaryHDU(data, out).writeto(folder / f"{stem}_{kind}img.fits", overwrite=True)
-    return folder / f"{stem}_sciimg.fits"
+    return write_frame(folder, stem, out, pixels.astype(np.float32), flags)
 
 
 def _header(header: fits.Header, conditions: _Conditions) -> fits.Header:
     """The real header with this epoch's time, zero point and effective noise."""
     out = header.copy()
-    start = _START_MJD + conditions.day
+    start = START_MJD + conditions.day
     out["OBSMJD"], out["OBSJD"] = start, start + 2400000.5
-    stamp = np.datetime_as_string(to_datetime(start), unit="D").replace("-", "")
-    out["FILENAME"] = (
-        f"ztf_{stamp}{int((start % 1) * 1e6):06d}_{int(out['FIELDID']):06d}_zr_c{int(out['CCDID']):02d}_o.fits"
-    )
+    out["FILENAME"] = f"ztf_{exposure_number(start)}_{int(out['FIELDID']):06d}_zr_c{int(out['CCDID']):02d}_o.fits"
     out["MAGZP"] = float(header["MAGZP"]) + 2.5 * float(np.log10(conditions.transparency))
     out["GAIN"] = float(header["GAIN"]) * conditions.frames
     out["READNOI"] = float(header["READNOI"]) * float(np.sqrt(conditions.frames))
     out["SEEING"] = (float(np.hypot(_SCENE_FWHM, conditions.blur / _FWHM_TO_SIGMA)), "seeing FWHM [pixels]")
-    out["HISTORY"] = "semi-real: made by ztfxr.testing from a real cut-out; not an observation"
+    out["HISTORY"] = "semi-real: made by ztfxr.samples from a real cut-out; not an observation"
     return out
 
 
