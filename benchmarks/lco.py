@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 import ztfxr
 from benchmarks._scenes import make_crowded_stack
-from ztfxr.arrays.matching.cutouts import unit_position
-from ztfxr.arrays.matching.match import Image, MatchOptions, match
-from ztfxr.arrays.polynomials import polynomial_terms
+from ztfxr.arrays.images.image import Image
+from ztfxr.arrays.matching.match import MatchOptions, match
+from ztfxr.arrays.polynomials import polynomial_terms, unit_position
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]

@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.images.noise import mad_std
 from ztfxr.arrays.psf.profiles import profile_basis
+from ztfxr.arrays.statistics import mad_std
 from ztfxr.arrays.types import Floats
 from ztfxr.photometry.aperture import aperture_photometry
 from ztfxr.photometry.baseline import magnitudes

@@ -11,7 +11,7 @@ import xarray as xr
 
 from ztfxr.arrays.curves.smooth import SmoothCurve, smooth_nights
 from ztfxr.arrays.geometry.registration import find_stars
-from ztfxr.arrays.images.noise import mad_std
+from ztfxr.arrays.statistics import mad_std
 from ztfxr.dia.difference import difference
 from ztfxr.errors import InputError
 from ztfxr.io.generic import open_frames

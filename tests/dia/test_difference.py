@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import signal
 
 import ztfxr
-from ztfxr.arrays.images.noise import mad_std
+from ztfxr.arrays.statistics import mad_std
 from ztfxr.schema import STATUS_PLANES, planes_to_bits
 from ztfxr.testing import Detector, SceneOptions, Sky, make_scene
 

@@ -15,7 +15,8 @@ import xarray as xr
 from astropy.io import fits
 from astropy.time import Time
 
-from ztfxr.arrays.images.noise import mad_std, photon_variance
+from ztfxr.arrays.images.noise import photon_variance
+from ztfxr.arrays.statistics import mad_std
 from ztfxr.errors import AlertError, InputError, MissingDependencyError
 from ztfxr.io.alerts import open_alerts
 

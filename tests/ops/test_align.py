@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tests.conftest import MakeHeader
 from ztfxr.arrays.geometry.transform import Transform
-from ztfxr.arrays.images.noise import mad_std
+from ztfxr.arrays.statistics import mad_std
 from ztfxr.errors import AlignmentError, ChunkError, FrameError, InputError, MissingWCSError
 from ztfxr.io.generic import open_frames
 from ztfxr.ops.align import align

@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster
 from numpy.typing import NDArray
 
 from tests.conftest import make_flags, make_sky
-from ztfxr.arrays.images.noise import mad_std
+from ztfxr.arrays.statistics import mad_std
 from ztfxr.errors import ChunkError, InputError
 from ztfxr.io.backend import open_quadrant
 from ztfxr.ops.background import background, clean, get_image, get_mask, noise, variance

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 import ztfxr
 from tests.conftest import make_wcs_header
-from ztfxr.arrays.images.coadd import find_stars, star_fluxes
+from ztfxr.arrays.images.coadd import anchor_stars, star_fluxes
+from ztfxr.arrays.images.image import Image
 from ztfxr.errors import ChunkError, InputError
 from ztfxr.ops.coadd import build_reference, coadd
 from ztfxr.ops.epochs import measure_epochs, select_epochs
@@ -152,7 +153,7 @@ def test_cosmic_rays_and_a_variable_are_clipped(epochs: xr.Dataset) -> None:
 def test_clipping_costs_stars_no_flux_though_seeing_differs(epochs: xr.Dataset) -> None:
     plain, clipped = (coadd(epochs, method=m) for m in ("mean", "clipped"))
     bad = plain.mask.values | clipped.mask.values
-    stars = find_stars(plain.sci.values, bad)
+    stars = anchor_stars(Image.of(plain.sci.values, None, bad))
     fluxes = [star_fluxes(np.where(bad, 0, c.sci.values), bad, stars, 5.0)[0] for c in (clipped, plain)]
     assert abs(np.nansum(fluxes[0]) / np.nansum(fluxes[1]) - 1) < 0.001
     assert np.nanmax(np.abs(fluxes[0] / fluxes[1] - 1)) < 0.01

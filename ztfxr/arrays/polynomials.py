@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ztfxr.arrays.types import Floats
 
-__all__ = ["degrees", "exponents", "n_terms", "order_of", "polynomial_at", "polynomial_terms"]
+__all__ = ["degrees", "exponents", "n_terms", "order_of", "polynomial_at", "polynomial_terms", "unit_position"]
 
 
 def n_terms(order: int) -> int:
@@ -31,6 +33,11 @@ def exponents(order: int) -> list[tuple[int, int]]:
 def degrees(order: int) -> NDArray[np.int64]:
     """Total degree of each term of `exponents`."""
     return np.array([i + j for i, j in exponents(order)], dtype=np.int64)
+
+
+def unit_position(position: NDArray[Any], size: int) -> Floats:
+    """Pixel positions 0 … size − 1 mapped to [-1, 1], where the polynomials are at home."""
+    return (2.0 * np.asarray(position, dtype=float) - (size - 1)) / max(size - 1, 1)
 
 
 def polynomial_terms(v: Floats, u: Floats, order: int) -> Floats:

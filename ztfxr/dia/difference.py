@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.matching.match import MAX_KERNEL_SIZE, Image, Matched, MatchOptions, match
+from ztfxr.arrays.images.image import Image
+from ztfxr.arrays.matching.match import MAX_KERNEL_SIZE, Matched, MatchOptions, match
 from ztfxr.arrays.no_solution import NoSolutionError
 from ztfxr.arrays.polynomials import n_terms
 from ztfxr.arrays.types import Bools, Floats

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from ztfxr.arrays.matching.cutouts import unit_position
-from ztfxr.arrays.polynomials import order_of, polynomial_terms
+from ztfxr.arrays.polynomials import order_of, polynomial_terms, unit_position
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
 from ztfxr.ops.positions import pixel_origin

@@ -8,11 +8,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
+from ztfxr.arrays.images.image import Image
 from ztfxr.arrays.matching.basis import BASES
-from ztfxr.arrays.matching.cutouts import unit_position
-from ztfxr.arrays.matching.match import Image, MatchOptions, solve_match
+from ztfxr.arrays.matching.match import MatchOptions, solve_match
 from ztfxr.arrays.no_solution import NoSolutionError
-from ztfxr.arrays.polynomials import n_terms, polynomial_terms
+from ztfxr.arrays.polynomials import n_terms, polynomial_terms, unit_position
 from ztfxr.arrays.types import Floats
 from ztfxr.dia.difference import pair_inputs
 from ztfxr.errors import InputError, MatchFailedError

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.images.noise import mad_std
+from ztfxr.arrays.statistics import mad_std
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
 from ztfxr.ops._apply import IMAGE, apply_images

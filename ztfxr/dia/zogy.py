@@ -9,9 +9,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.matching.zogy import Exposure, Registration, proper_subtraction, register
+from ztfxr.arrays.images.image import Image
+from ztfxr.arrays.matching.zogy import PSFImage, Registration, proper_subtraction, register
 from ztfxr.arrays.no_solution import NoSolutionError
-from ztfxr.arrays.psf.stamp import star_psf
+from ztfxr.arrays.psf.build import constant_psf
+from ztfxr.arrays.stamps import pad
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.dia._pair import (
     bare,
@@ -81,10 +83,10 @@ def zogy(
     science, reference
         As in `ztfxr.difference`.
     psf, reference_psf
-        PSFs, (psf_y, psf_x) or (time, psf_y, psf_x), centered, odd, normalized here. By default each is estimated from
-        the image's own stars: a robust mean, the same for the whole image.
+        PSFs, (psf_y, psf_x) or (time, psf_y, psf_x), centered, odd, normalized here. By default each is built from
+        the image's own stars, the same for the whole image.
     psf_size
-        Pixels along the side of a PSF that is estimated, odd.
+        Pixels along the side of a PSF that is built, odd.
     scale
         Flux scale of the science image over the reference. By default it is measured on the stars that both have, and
         with it whatever is not given of `shift` and `astrometric_error`.
@@ -197,8 +199,8 @@ def _one_epoch(
 ) -> tuple[Any, ...]:
     """Subtract one image; arrays in, the values of `_OUTPUTS` out."""
     try:
-        new = _exposure(science, science_variance, science_bad, psf, psf_size)
-        old = _exposure(reference, reference_variance, reference_bad, reference_psf, psf_size)
+        new = _with_psf(science, science_variance, science_bad, psf, psf_size)
+        old = _with_psf(reference, reference_variance, reference_bad, reference_psf, psf_size)
         known = _registration(new, old, *(float(n) for n in numbers))
     except NoSolutionError as error:
         return _nothing(science.shape, size, error.status)
@@ -212,7 +214,7 @@ def _one_epoch(
         done.score,
         done.flux,
         done.flux_err,
-        _resized(done.psf, size),
+        pad(done.psf, size),
         np.float64(known.scale),
         np.float64(known.scale_err),
         np.float64(known.shift[0]),
@@ -222,17 +224,16 @@ def _one_epoch(
     )
 
 
-def _exposure(pixels: NDArray[Any], variance: NDArray[Any], bad: Bools, psf: NDArray[Any], psf_size: int) -> Exposure:
+def _with_psf(pixels: NDArray[Any], variance: NDArray[Any], bad: Bools, psf: NDArray[Any], psf_size: int) -> PSFImage:
     """An image with the PSF given, or with that of its stars."""
-    image = Exposure.of(
-        pixels, variance if variance.ndim == 2 else None, bad, psf if psf.ndim == 2 else np.ones((1, 1))
-    )
+    image = Image.of(pixels, variance, bad)
     if psf.ndim == 2:
-        return image
-    return replace(image, psf=star_psf(image.pixels, image.bad, size=psf_size))
+        return PSFImage.of(image, psf)
+    found = PSFImage.of(image, np.ones((1, 1)))
+    return replace(found, psf=constant_psf(found.pixels, found.variance, found.bad, size=psf_size))
 
 
-def _registration(new: Exposure, old: Exposure, scale: float, dy: float, dx: float, jitter: float) -> Registration:
+def _registration(new: PSFImage, old: PSFImage, scale: float, dy: float, dx: float, jitter: float) -> Registration:
     """What is given, completed by what the stars say; raises `NoSolutionError` where they are needed and do not."""
     if np.isfinite(scale):
         if not scale > 0:
@@ -243,12 +244,6 @@ def _registration(new: Exposure, old: Exposure, scale: float, dy: float, dx: flo
         raise NoSolutionError("solve_failed")
     shift = found.shift if np.isnan(dy) else (dy, dx)
     return replace(found, shift=shift, jitter=found.jitter if np.isnan(jitter) else jitter)
-
-
-def _resized(stamp: Floats, size: int) -> Floats:
-    """The stamp in the middle of (size, size) pixels of zeros."""
-    margin = (size - len(stamp)) // 2
-    return np.pad(stamp, margin) if margin > 0 else stamp
 
 
 def _nothing(shape: tuple[int, ...], size: int, status: str) -> tuple[Any, ...]:

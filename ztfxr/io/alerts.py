@@ -20,7 +20,8 @@ from astropy.utils.exceptions import AstropyUserWarning
 from numpy.typing import NDArray
 
 from ztfxr._quiet import quiet
-from ztfxr.arrays.images.noise import mad_std, photon_variance
+from ztfxr.arrays.images.noise import photon_variance
+from ztfxr.arrays.statistics import mad_std
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import AlertError, InputError, MissingDependencyError
 from ztfxr.io.frames import JD_OF_MJD, mid_exposure, to_datetime

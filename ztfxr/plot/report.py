@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.images.noise import mad_std
 from ztfxr.arrays.polynomials import n_terms, polynomial_terms
+from ztfxr.arrays.statistics import mad_std
 from ztfxr.arrays.types import Floats
 from ztfxr.dia.quality import quality
 from ztfxr.errors import InputError

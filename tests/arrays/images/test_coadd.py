@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from ztfxr.arrays.images.coadd import (
     MAX_STARS,
+    anchor_stars,
     clipped_mean,
     effective_detector,
     epoch_planes,
-    find_stars,
     flux_ratio,
     mean_of_sums,
     measure_anchor,
@@ -25,6 +25,7 @@ from ztfxr.arrays.images.coadd import (
     median_stack,
     star_fluxes,
 )
+from ztfxr.arrays.images.image import Image
 
 
 def sky(n: int, shape: tuple[int, int] = (80, 90), seed: int = 0) -> NDArray[np.float32]:
@@ -161,7 +162,7 @@ def test_an_epoch_without_a_good_pixel_measures_nothing_and_warns_of_nothing() -
     image, bad = np.full((40, 40), np.nan), np.ones((40, 40), bool)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not np.isfinite(find_stars(image, bad)).any()
+        assert not np.isfinite(anchor_stars(Image.of(image, None, bad))).any()
         level, noise, width, coverage, scale = measure_epoch(
             image, bad, *measure_anchor(image, bad)[:3], 1.0, by_stars=True
         )
@@ -171,7 +172,7 @@ def test_an_epoch_without_a_good_pixel_measures_nothing_and_warns_of_nothing() -
 
 def test_star_windows_with_a_bad_pixel_have_no_flux() -> None:
     image, bad = field(), np.zeros((300, 320), bool)
-    stars = find_stars(image, bad)
+    stars = anchor_stars(Image.of(image, None, bad))
     y, x = stars[0].astype(int)
     bad[y + 6, x - 6] = True
     flux, error = star_fluxes(image, bad, stars, 5.0)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import median_abs_deviation
 
-from ztfxr.arrays.images.noise import mad_std, photon_variance, sky_variance
+from ztfxr.arrays.images.noise import photon_variance, sky_variance
+from ztfxr.arrays.statistics import mad_std
 
 IMAGE = np.array([[100.0, 50.0, 100.0], [400.0, 100.0, -30.0]])
 

@@ -11,8 +11,11 @@ from scipy import ndimage, signal
 
 from ztfxr.arrays import polynomials
 from ztfxr.arrays.images import convolve as apply
+from ztfxr.arrays.images.image import Image
+from ztfxr.arrays.images.stars import bright_stars, star_fwhm
 from ztfxr.arrays.matching import basis, cutouts, match, spatial
 from ztfxr.arrays.matching import whole_image as lags
+from ztfxr.arrays.polynomials import unit_position
 from ztfxr.errors import InputError
 
 SHAPE = (46, 53)
@@ -48,7 +51,7 @@ def solved(reference, science, weight, kernel_basis, background=1, tile=24, **op
     tile = min(tile, min(science.shape) - 2 * half)
     tiles = cutouts.tile_cutouts(science.shape, half, size=tile)
     normal = cutouts.equations(reference, science, weight, tiles, kernel_basis, background_order=background, tiles=True)
-    v, u = (cutouts.unit_position(p, n) for p, n in zip((tiles.y, tiles.x), science.shape, strict=True))
+    v, u = (unit_position(p, n) for p, n in zip((tiles.y, tiles.x), science.shape, strict=True))
     return spatial.solve_kernel(normal, v, u, kernel_basis, background_order=background, clip=np.inf, **options)
 
 
@@ -187,7 +190,7 @@ def varying_pair(order: int, shape=(220, 240), size=5, seed=0):
     for t in range(1, len(coefficients)):
         c = rng.normal(scale=0.02, size=(size, size))
         coefficients[t] = c - c.mean()
-    v, u = np.meshgrid(*(cutouts.unit_position(np.arange(n), n) for n in shape), indexing="ij")
+    v, u = np.meshgrid(*(unit_position(np.arange(n), n) for n in shape), indexing="ij")
     terms = polynomials.polynomial_terms(v, u, order)
     parts = [signal.convolve2d(reference, c, mode="same") for c in coefficients]
     science = sum(terms[..., t] * p for t, p in enumerate(parts))
@@ -226,7 +229,7 @@ def test_variable_cutouts_are_rejected():
     normal = cutouts.equations(
         reference, noisy, inside(science.shape, 5), tiles, kernel_basis, background_order=0, tiles=True
     )
-    v, u = (cutouts.unit_position(p, n) for p, n in zip((tiles.y, tiles.x), science.shape, strict=True))
+    v, u = (unit_position(p, n) for p, n in zip((tiles.y, tiles.x), science.shape, strict=True))
     s = spatial.solve_kernel(normal, v, u, kernel_basis, background_order=0)
     touched = tiles.windows(new).sum(axis=(1, 2)) > 1000
     assert touched.any()
@@ -304,7 +307,7 @@ def test_star_cutouts_are_bright_good_and_spread():
     image = scene(12, (300, 320), 400) + np.random.default_rng(0).normal(size=(300, 320))
     bad = np.zeros(image.shape, bool)
     bad[:, 160:] = True
-    stars = cutouts.star_cutouts(image, bad, size=11, margin=4, noise=1.0, sky=0.0, maximum=100, grid=5)
+    stars = bright_stars(image, bad, sky=(0.0, 1.0), size=11, margin=4, maximum=100, grid=5)
     assert 20 < len(stars) <= 100
     assert (stars.x < 160).all()
     assert (image[stars.y, stars.x] > 10).all()
@@ -326,9 +329,7 @@ def test_unknown_noise_is_measured_from_the_residuals():
     science, variance, reference, _ = images()
     none, bad = np.float32(np.nan), np.zeros(science.shape, bool)
     options = match.MatchOptions(kernel_size=5, **ALL)
-    found = match.match(
-        match.Image.of(science, none, bad), match.Image.of(reference, none, bad), np.zeros_like(bad), options
-    )
+    found = match.match(Image.of(science, none, bad), Image.of(reference, none, bad), np.zeros_like(bad), options)
     good = ~found.bad
     assert np.median(found.variance[good] / variance[good]) == pytest.approx(1.0, abs=0.08)
     bright = good & (variance > 20)
@@ -348,8 +349,8 @@ def test_swapping_the_convolved_image_keeps_the_scale_and_sign():
     excluded = np.hypot(*(np.mgrid[:120, :130] - np.array([60, 70])[:, None, None])) < 9
     options = match.MatchOptions(kernel_size=7, **(ALL | {"convolve": "auto"}))
     found = match.match(
-        match.Image.of(science, one, bad),
-        match.Image.of(blurred + 0.1 * rng.normal(size=one.shape), 0.01 * one, bad),
+        Image.of(science, one, bad),
+        Image.of(blurred + 0.1 * rng.normal(size=one.shape), 0.01 * one, bad),
         excluded,
         options,
     )
@@ -367,8 +368,8 @@ def test_psf_widths_are_measured():
         image = sum(
             800 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 2 / sigma**2) for cx, cy in rng.uniform(12, 188, (40, 2))
         ) + rng.normal(size=(200, 200))
-        frame = match.Image.of(image, np.ones_like(image), np.zeros(image.shape, bool))
-        assert match.psf_width(frame) == pytest.approx(2.3548 * sigma, rel=0.12)
+        frame = Image.of(image, np.ones_like(image), np.zeros(image.shape, bool))
+        assert star_fwhm(frame) == pytest.approx(2.3548 * sigma, rel=0.12)
 
 
 @pytest.mark.parametrize(
@@ -385,8 +386,8 @@ def test_hopeless_images_have_a_status(spoil, status):
     bad = np.zeros(science.shape, bool)
     with pytest.raises(match.NoSolutionError, match=status):
         match.match(
-            match.Image.of(science, variance, bad),
-            match.Image.of(reference, noise, bad),
+            Image.of(science, variance, bad),
+            Image.of(reference, noise, bad),
             np.zeros_like(bad),
             match.MatchOptions(kernel_size=5, **ALL),
         )
@@ -416,8 +417,8 @@ def test_uniform_weights_solve_the_dense_least_squares_problem():
     reference, science = (i.astype(np.float32).astype(float) for i in (reference, science))
     bad, one = np.zeros(shape, bool), np.ones(shape)
     found = match.match(
-        match.Image.of(science, one, bad),
-        match.Image.of(reference, one * 1e-6, bad),
+        Image.of(science, one, bad),
+        Image.of(reference, one * 1e-6, bad),
         bad,
         match.MatchOptions(kernel_size=size, **ALL),
     )
@@ -429,7 +430,7 @@ def test_uniform_weights_solve_the_dense_least_squares_problem():
 def test_uniform_weights_can_be_asked_for():
     science, variance, reference, noise = images()
     bad = np.zeros(science.shape, bool)
-    pair = match.Image.of(science, variance, bad), match.Image.of(reference, noise, bad)
+    pair = Image.of(science, variance, bad), Image.of(reference, noise, bad)
     plain, uniform = (
         match.match(*pair, bad, match.MatchOptions(kernel_size=5, weights=w, **ALL)) for w in ("variance", "uniform")
     )
@@ -483,7 +484,7 @@ def test_banded_weights_are_as_precise_as_those_of_each_pixel(monkeypatch):
     found = {"bands": [], "pixels": []}
     for _ in range(30):
         science = model + rng.normal(size=shape) * np.sqrt(variance)
-        pair = match.Image.of(science, variance, bad), match.Image.of(reference, quiet, bad)
+        pair = Image.of(science, variance, bad), Image.of(reference, quiet, bad)
         found["bands"].append(match.match(*pair, bad, options).solution)
         with monkeypatch.context() as patch:
             patch.setattr(match, "whole_equations", lambda *_, **__: None)
@@ -503,7 +504,7 @@ def test_a_variable_star_is_rejected_from_a_whole_image():
     y, x = np.mgrid[: shape[0], : shape[1]]
     science += 3000 * np.exp(-((y - 80) ** 2 + (x - 90) ** 2) / 6.0)
     bad, one = np.zeros(shape, bool), np.ones(shape)
-    pair = match.Image.of(science, 25 * one, bad), match.Image.of(reference, 1e-6 * one, bad)
+    pair = Image.of(science, 25 * one, bad), Image.of(reference, 1e-6 * one, bad)
     kept, lost = (
         match.match(*pair, bad, match.MatchOptions(kernel_size=size, clip=clip, **ALL)).solution
         for clip in (np.inf, 5.0)

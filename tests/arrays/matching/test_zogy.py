@@ -9,13 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ztfxr.arrays.images.image import Image
 from ztfxr.arrays.matching.decorrelate import decorrelated
-from ztfxr.arrays.matching.zogy import Exposure, proper_subtraction, register
+from ztfxr.arrays.matching.zogy import PSFImage, proper_subtraction, register
 from ztfxr.arrays.no_solution import NoSolutionError
 
 SHAPE = (150, 162)
 WIDE, SHARP = {"fwhm": 2.7, "e": 0.06}, {"fwhm": 2.1}
 CLEAR = np.zeros(SHAPE, bool)
+
+
+def psf_image(pixels, variance, bad, psf, **known):
+    return PSFImage.of(Image.of(pixels, variance, bad), psf, **known)
 
 
 def profile(y, x, fwhm=2.4, e=0.0):
@@ -52,7 +57,7 @@ def exposures(seed=0, scale=1.15, extra=0.0, gain=np.inf, sky_variance=(25.0, 9.
         sky(positions + np.array(shift), scale * fluxes, **WIDE) + extra, 2 * seed + 1000, sky_variance[0], gain
     )
     old = observe(sky(positions, fluxes, **SHARP), 2 * seed + 1001, sky_variance[1], gain)
-    return Exposure.of(*new, CLEAR, stamp(**WIDE)), Exposure.of(*old, CLEAR, stamp(**SHARP), flux=1 / scale)
+    return psf_image(*new, CLEAR, stamp(**WIDE)), psf_image(*old, CLEAR, stamp(**SHARP), flux=1 / scale)
 
 
 def correlation(image, lag):
@@ -92,8 +97,8 @@ def test_noise_is_white_and_of_unit_variance():
     values = []
     for seed in range(6):
         noise = [observe(np.zeros(SHAPE), 10 * seed + i, v) for i, v in enumerate((25.0, 9.0))]
-        new = Exposure.of(*noise[0], CLEAR, stamp(**WIDE))
-        values.append(proper_subtraction(new, Exposure.of(*noise[1], CLEAR, stamp(**SHARP), flux=0.8)))
+        new = psf_image(*noise[0], CLEAR, stamp(**WIDE))
+        values.append(proper_subtraction(new, psf_image(*noise[1], CLEAR, stamp(**SHARP), flux=0.8)))
     difference = np.concatenate([v.difference for v in values])
     assert np.nanstd(difference) == pytest.approx(1.0, abs=0.01)
     assert max(abs(correlation(difference, lag)) for lag in (1, 2, 3)) < 0.01
@@ -174,7 +179,7 @@ def test_junk_under_the_masks_never_leaks():
     results = []
     for junk in (0.0, 1e7, np.nan, -np.inf):
         pair = [
-            Exposure.of(np.where(m, np.float32(junk), e.pixels), e.variance, m, e.psf, flux=e.flux)
+            psf_image(np.where(m, np.float32(junk), e.pixels), e.variance, m, e.psf, flux=e.flux)
             for e, m in ((new, bad), (old, hole))
         ]
         results.append(proper_subtraction(*pair))
@@ -217,14 +222,14 @@ def test_scale_and_shift_are_measured_on_the_stars():
 def test_the_scatter_of_star_positions_is_the_jitter():
     positions, fluxes = stars(9, 90)
     moved = positions + np.random.default_rng(1).normal(scale=0.1, size=positions.shape)
-    new = Exposure.of(*observe(sky(moved, 10 * fluxes, **WIDE), 5, 25.0), CLEAR, stamp(**WIDE))
-    old = Exposure.of(*observe(sky(positions, 10 * fluxes, **SHARP), 6, 9.0), CLEAR, stamp(**SHARP))
+    new = psf_image(*observe(sky(moved, 10 * fluxes, **WIDE), 5, 25.0), CLEAR, stamp(**WIDE))
+    old = psf_image(*observe(sky(positions, 10 * fluxes, **SHARP), 6, 9.0), CLEAR, stamp(**SHARP))
     assert register(new, old).jitter == pytest.approx(0.1, rel=0.35)
 
 
 def test_without_a_variance_the_noise_of_the_sky_is_measured():
     new, old = exposures(10)
-    measured = Exposure.of(new.pixels, None, CLEAR, new.psf)
+    measured = psf_image(new.pixels, None, CLEAR, new.psf)
     assert measured.sigma == pytest.approx(5.0, rel=0.2)
     assert proper_subtraction(measured, old).flux_scale == pytest.approx(
         proper_subtraction(new, old).flux_scale, rel=0.2
@@ -241,8 +246,8 @@ def test_psfs_that_a_kernel_connects_give_the_decorrelated_difference():
     padded = np.fft.irfft2(
         np.fft.rfft2(stamp(fwhm=1.8), s=(41, 41)) * np.fft.rfft2(kernel / kernel.sum(), s=(41, 41)), s=(41, 41)
     )
-    first = Exposure.of(new, np.full(SHAPE, 25.0), CLEAR, padded[4:25, 4:25])
-    second = Exposure.of(old, np.full(SHAPE, 9.0), CLEAR, stamp(fwhm=1.8), flux=1 / 1.2)
+    first = psf_image(new, np.full(SHAPE, 25.0), CLEAR, padded[4:25, 4:25])
+    second = psf_image(old, np.full(SHAPE, 9.0), CLEAR, stamp(fwhm=1.8), flux=1 / 1.2)
     proper = proper_subtraction(first, second)
     model = np.fft.irfft2(
         np.fft.rfft2(old) * np.fft.rfft2(np.roll(np.pad(kernel, ((0, 141), (0, 153))), (-4, -4), (0, 1))), s=SHAPE
@@ -260,7 +265,7 @@ def cut(image):
 @pytest.mark.parametrize(
     "attempt",
     [
-        lambda new, old: Exposure.of(new.pixels, None, ~CLEAR, new.psf),
+        lambda new, old: psf_image(new.pixels, None, ~CLEAR, new.psf),
         lambda new, old: register(new, replace(old, pixels=np.zeros_like(old.pixels))),
         lambda new, old: register(cut(new), cut(old)),
     ],

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.arrays.psf._scenes import draw, gaussian_pixels
-from ztfxr.arrays.psf.stars import find_peaks, select_stars, star_windows
+from ztfxr.arrays.images.stars import find_peaks
+from ztfxr.arrays.psf.stars import select_stars, star_windows
 
 NOISE, FWHM = 2.0, 2.5
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ztfxr.arrays.statistics import MAD_TO_SIGMA
 from ztfxr.arrays.types import Bools, Floats
 
 __all__ = ["BaselineRules", "Baselines", "fit_baselines"]
@@ -97,7 +98,7 @@ def _lowest(flux: Floats, error: Floats, index: NDArray[np.int64], n: int) -> tu
     if len(index) < n:
         return (float(np.median(f)) if len(index) else np.nan), 1.0
     steps = np.abs(np.diff(f)) / np.hypot(e[1:], e[:-1])
-    noise = max(1.4826 * float(np.median(steps)), 1.0)
+    noise = max(MAD_TO_SIGMA * float(np.median(steps)), 1.0)
     level = float(np.median(np.lib.stride_tricks.sliding_window_view(f, n), axis=1).min())
     for _ in range(_CLIP_ROUNDS):
         near = np.abs(f - level) <= 3.0 * noise * e
@@ -183,7 +184,7 @@ def _clip(flux: Floats, error: Floats, index: NDArray[np.int64], n_sigma: float)
         if len(index) < 3:
             break
         pull = (flux[index] - np.median(flux[index])) / error[index]
-        size = max(1.4826 * float(np.median(np.abs(pull))), 1.0)
+        size = max(MAD_TO_SIGMA * float(np.median(np.abs(pull))), 1.0)
         inside = np.abs(pull) <= n_sigma * size
         if inside.all():
             break

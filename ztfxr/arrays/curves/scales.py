@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ztfxr.arrays.statistics import MAD_TO_SIGMA
 from ztfxr.arrays.types import Bools, Floats
 
 __all__ = ["ScaleFit", "ScaleRules", "fit_scales"]
@@ -130,7 +131,7 @@ def _epoch(ratio: Floats, sigma: Floats, design: Floats, rules: ScaleRules) -> t
     model = np.full(len(ratio), center)
     for _ in range(_ROUNDS):
         pull = (ratio - model) / sigma
-        size = max(1.4826 * float(np.median(np.abs(pull[kept]))), 1.0) if kept.any() else 1.0
+        size = max(MAD_TO_SIGMA * float(np.median(np.abs(pull[kept]))), 1.0) if kept.any() else 1.0
         fresh = np.abs(pull) <= rules.n_sigma * size
         if fresh.sum() < need:
             return None

@@ -13,6 +13,7 @@ from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
 from ztfxr.arrays.geometry.transform import Kind, Transform, fit_transform, n_coefficients
+from ztfxr.arrays.statistics import FWHM_TO_SIGMA
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import AlignmentError
 
@@ -30,6 +31,8 @@ _MIN_PAIRS = 6
 _EVIDENCE = 20.0
 _REWEIGHTED = 12
 _ISOLATION = 1.5
+# Root mean square over median of the distance from the center of a round Gaussian, 1 / √(ln 2).
+_MEDIAN_TO_RMS = 1.2011
 
 
 def not_registered(message: str) -> AlignmentError:
@@ -137,7 +140,7 @@ def _trusted(
     row, column = (np.clip(np.rint(found[k]).astype(int), 0, n - 1) for k, n in zip("yx", bad.shape, strict=True))
     elongated = found["b"] < 0.5 * found["a"]
     good = (flag == 0) & ~moved & ~near_spoilt[row, column] & ~elongated & np.isfinite(x) & np.isfinite(y)
-    good &= _isolated(found, 2.3548 * sigma * _ISOLATION)
+    good &= _isolated(found, sigma / FWHM_TO_SIGMA * _ISOLATION)
     where = [np.where(moved | ~np.isfinite(p), found[k], p) for k, p in (("x", x), ("y", y))]
     return Stars(where[0] + origin[1], where[1] + origin[0], np.asarray(found["flux"], dtype=float), good)
 
@@ -359,12 +362,12 @@ def fit_pairs(source: Floats, target: Floats, *, kind: Kind = "affine", order: i
     for step in range(_REWEIGHTED + 20):
         if used.sum() < needed:
             raise not_registered(f"{int(used.sum())} stars in common, but a transform of kind {kind!r} needs {needed}")
-        scatter = max(1.2011 * float(np.median(off[used])), 1e-6)
+        scatter = max(_MEDIAN_TO_RMS * float(np.median(off[used])), 1e-6)
         weights = 1 / (1 + (off[used] / scatter) ** 2) if step < _REWEIGHTED else None
         fit = fit_transform(source[used], target[used], kind=kind, order=order, weights=weights)
         px, py = fit(target[:, 0], target[:, 1])
         off = np.hypot(px - source[:, 0], py - source[:, 1])
-        keep = off < clip * max(1.2011 * float(np.median(off[used])), 1e-6)
+        keep = off < clip * max(_MEDIAN_TO_RMS * float(np.median(off[used])), 1e-6)
         if step < _REWEIGHTED - 1:
             continue
         if step >= _REWEIGHTED and (keep == used).all():

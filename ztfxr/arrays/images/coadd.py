@@ -9,18 +9,20 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ztfxr.arrays.images.residuals import sky_noise
-from ztfxr.arrays.matching.cutouts import Cutouts, star_cutouts
-from ztfxr.arrays.matching.match import Image, psf_width
+from ztfxr.arrays.images.image import Image
+from ztfxr.arrays.images.sky import median_sky
+from ztfxr.arrays.images.stars import bright_stars, star_fwhm
+from ztfxr.arrays.images.windows import Cutouts
+from ztfxr.arrays.statistics import MAD_TO_SIGMA
 from ztfxr.arrays.threads import in_parallel, workers
 from ztfxr.arrays.types import Bools, Floats
 
 __all__ = [
     "MAX_STARS",
+    "anchor_stars",
     "clipped_mean",
     "effective_detector",
     "epoch_planes",
-    "find_stars",
     "flux_ratio",
     "mean_of_sums",
     "measure_anchor",
@@ -36,34 +38,29 @@ MAX_STARS = 300
 _WINDOW, _BORDER = 15, 2
 _MIN_STAR_SNR, _MIN_PEAK_SNR = 10.0, 20.0
 _MIN_STARS = 5
-_MODEL_ERROR, _STAR_LEVEL = 0.02, 3.0
+_MODEL_ERROR, _SKY_ROUNDS = 0.02, 2
 _CLIP_ROUNDS, _STEP = 5, 0.7
 
 
-def find_stars(image: NDArray[Any], bad: Bools) -> Floats:
-    """Bright stars, evenly over an image (y, x), that fix flux scales: (`MAX_STARS`, 2) positions (row, column).
+def anchor_stars(frame: Image) -> Floats:
+    """Bright stars, evenly over an image, that fix flux scales: (`MAX_STARS`, 2) positions (row, column).
 
     Rows beyond the last star are NaN. Windows with a bad pixel are left out.
     """
-    frame = Image.of(image, None, bad)
-    level, noise = frame.sky
     out = np.full((MAX_STARS, 2), np.nan)
-    if not noise > 0 or min(image.shape) <= _WINDOW + 4:
-        return out
-    stars = star_cutouts(
-        frame.pixels,
-        frame.bad,
-        size=_WINDOW,
-        margin=0,
-        noise=noise,
-        sky=level,
-        maximum=MAX_STARS,
-        grid=5,
-        min_snr=_MIN_PEAK_SNR,
-    )
-    stars = stars.take(np.flatnonzero(~stars.windows(frame.bad).any(axis=(1, 2))))
-    found = np.column_stack([stars.y, stars.x])[:MAX_STARS]
-    out[: len(found)] = found
+    if frame.sky[1] > 0:
+        stars = bright_stars(
+            frame.pixels,
+            frame.bad,
+            sky=frame.sky,
+            size=_WINDOW,
+            maximum=MAX_STARS,
+            grid=5,
+            min_snr=_MIN_PEAK_SNR,
+            clear=True,
+        )
+        found = np.column_stack([stars.y, stars.x])[:MAX_STARS]
+        out[: len(found)] = found
     return out
 
 
@@ -93,9 +90,9 @@ def star_fluxes(image: NDArray[Any], bad: Bools, stars: Floats, noise: float) ->
 
 def measure_anchor(image: NDArray[Any], bad: Bools) -> tuple[Any, ...]:
     """What an epoch (y, x) gives to measure others by: stars, their fluxes and errors, noise of the sky, FWHM."""
-    frame, stars = Image.of(image, None, bad), find_stars(image, bad)
-    noise = quiet_sky(frame)[1]
-    return stars, *star_fluxes(frame.pixels, frame.bad, stars, noise), noise, _width(frame)
+    frame = Image.of(image, None, bad)
+    stars, noise = anchor_stars(frame), median_sky(frame.pixels, frame.bad, rounds=_SKY_ROUNDS)[1]
+    return stars, *star_fluxes(frame.pixels, frame.bad, stars, noise), noise, star_fwhm(frame)
 
 
 def measure_epoch(
@@ -127,25 +124,12 @@ def measure_epoch(
         Sky level, noise of a sky pixel, FWHM in pixels, fraction of good pixels, flux scale; NaN where unknown.
     """
     frame = Image.of(image, None, bad)
-    level, noise = quiet_sky(frame)
+    level, noise = median_sky(frame.pixels, frame.bad, rounds=_SKY_ROUNDS)
     scale = np.nan
     if by_stars:
         scale = flux_ratio(*star_fluxes(frame.pixels, frame.bad, stars, noise), anchor_flux, anchor_error)
     scale = scale if np.isfinite(scale) else float(known_scale)
-    return level, noise, _width(frame), float(1.0 - frame.bad.mean()), scale
-
-
-def quiet_sky(frame: Image) -> tuple[float, float]:
-    """Level and noise of the sky; stars, which `sky_noise` takes for noise, are left out in two rounds."""
-    level, noise = frame.sky
-    for _ in range(2):
-        if noise > 0:
-            level, noise = sky_noise(frame.pixels, frame.bad | (frame.pixels > level + _STAR_LEVEL * noise))
-    return level, noise
-
-
-def _width(frame: Image) -> float:
-    return psf_width(frame) if min(frame.pixels.shape) > _WINDOW else np.nan
+    return level, noise, star_fwhm(frame), float(1.0 - frame.bad.mean()), scale
 
 
 def effective_detector(
@@ -340,7 +324,7 @@ def _clip(x: Floats, v: Floats, w: Floats, n: int, clip: float, tolerance: float
         middle = _median(x, n, space[0])
         for k in range(n):
             space[1, k] = abs(x[k] - middle)
-        scatter = 1.4826 * _median(space[1], n, space[0])
+        scatter = MAD_TO_SIGMA * _median(space[1], n, space[0])
         kept = 0
         for k in range(n):
             if space[1, k] <= clip * max(np.sqrt(v[k]), scatter) + tolerance:

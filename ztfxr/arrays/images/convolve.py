@@ -10,8 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ztfxr.arrays.matching.cutouts import unit_position
-from ztfxr.arrays.polynomials import exponents, order_of
+from ztfxr.arrays.polynomials import exponents, order_of, unit_position
 from ztfxr.arrays.threads import in_parallel, workers
 from ztfxr.arrays.types import Bools, Floats
 

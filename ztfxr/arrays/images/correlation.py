@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ztfxr.arrays.images.bits import grow
+from ztfxr.arrays.statistics import SAMPLE, median_and_scatter
 from ztfxr.arrays.types import Bools, Floats
 
 __all__ = ["autocorrelation"]
 
-_CLIP, _GROWN, _SAMPLE, _LEAST = 3.0, 3.0, 1_000_000, 1000
+_CLIP, _GROWN, _LEAST = 3.0, 3.0, 1000
 
 
 def autocorrelation(image: NDArray[Any], variance: NDArray[Any], bad: Bools, *, reach: int = 3) -> Floats:
@@ -28,14 +29,13 @@ def autocorrelation(image: NDArray[Any], variance: NDArray[Any], bad: Bools, *, 
     if usable.sum() < _LEAST:
         return out
     pull = np.where(usable, image, 0.0) / np.sqrt(np.where(usable, variance, 1.0))
-    middle = np.median(pull[usable])
-    spread = 1.4826 * np.median(np.abs(pull[usable] - middle))
+    middle, spread = median_and_scatter(pull[usable])
     usable &= ~grow(usable & (np.abs(pull - middle) > _CLIP * spread), _GROWN)
     if usable.sum() < _LEAST:
         return out
     values = np.where(usable, pull - pull[usable].mean(), 0.0)
     square = float((values**2).sum() / usable.sum())
-    step = max(values.size // _SAMPLE, 1)
+    step = max(values.size // SAMPLE, 1)
     for ly in range(reach + 1):
         for lx in range(-reach, reach + 1):
             if ly == 0 and lx <= 0:

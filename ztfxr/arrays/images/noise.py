@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ztfxr.arrays.types import Floats
 
-__all__ = ["mad_std", "photon_variance", "sky_variance"]
+__all__ = ["photon_variance", "sky_variance"]
 
 
 def photon_variance(image: NDArray[Any], *, gain: ArrayLike, readnoise: ArrayLike, n_frames: ArrayLike = 1.0) -> Floats:
@@ -37,9 +37,3 @@ def sky_variance(image: NDArray[Any], level: ArrayLike, rms: ArrayLike, gain: Ar
     out = np.maximum(np.subtract(image, level), 0.0).astype(np.float32, copy=False)
     scatter, factor = np.asarray(rms, dtype=np.float32), np.asarray(gain, dtype=np.float32)
     return np.asarray(out / factor + scatter * scatter)
-
-
-def mad_std(values: NDArray[Any]) -> float:
-    """Standard deviation of a Gaussian with the median absolute deviation of the finite `values`; NaN without any."""
-    finite = values[np.isfinite(values)]
-    return float(1.482602218505602 * np.median(np.abs(finite - np.median(finite)))) if finite.size else np.nan

@@ -1,57 +1,27 @@
-"""The noise of an image: of its sky, and, from the residuals of a model, of its signal."""
+"""The noise of an image from the residuals of a model: of its sky and of its signal."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ztfxr.arrays.images.sky import median_sky
+from ztfxr.arrays.statistics import mad_std
 from ztfxr.arrays.threads import in_parallel
 from ztfxr.arrays.types import Bools
 
-__all__ = [
-    "SAMPLE",
-    "PhotonNoise",
-    "fit_noise",
-    "robust_variance",
-    "sky_excess",
-    "sky_noise",
-    "some_rows",
-    "without_own_noise",
-]
+__all__ = ["PhotonNoise", "fit_noise", "sky_excess", "without_own_noise"]
 
 Images = NDArray[np.float32]
 
-SAMPLE = 1_000_000
-_LAG, _ROWS_PER_TASK = 5, 128
+_ROWS_PER_TASK = 128
 _FEWEST = 50
 _STANDS_OUT, _SMOOTHED = 3.0, 0.65
 _ALIKE = 0.3
-
-
-def some_rows(image: NDArray[Any]) -> slice:
-    """Every so many rows, for statistics that need no more than a million pixels."""
-    return slice(None, None, max(image.size // SAMPLE, 1))
-
-
-def robust_variance(values: NDArray[Any]) -> float:
-    """Square of the scaled median absolute deviation; 0 without values."""
-    return (1.4826 * float(np.median(np.abs(values - np.median(values))))) ** 2 if values.size else 0.0
-
-
-def sky_noise(pixels: NDArray[Any], bad: Bools) -> tuple[float, float]:
-    """Median and noise of the sky on some rows; the noise from pixels 5 apart, so that gradients drop out."""
-    some = some_rows(pixels)
-    values, good = pixels[some], ~bad[some]
-    pair = good[:, _LAG:] & good[:, :-_LAG]
-    difference = (values[:, _LAG:] - values[:, :-_LAG])[pair]
-    if difference.size < 2:
-        return np.nan, np.nan
-    return float(np.median(values[good])), float(np.sqrt(robust_variance(difference) / 2.0))
 
 
 @dataclass(frozen=True)
@@ -166,16 +136,16 @@ def fit_noise(signal: Images, residual: Images, template: Images, bad: Bools, un
     """
     level, used, faint = _sky_of(signal, residual, bad, unused)
     r, s, t = residual[used], signal[used] - np.float32(level), template[used]
-    total = robust_variance(r[faint])
+    total = mad_std(r[faint]) ** 2 if faint.any() else 0.0
     sky = max(total - float(np.median(t)), 0.05 * total)
     return PhotonNoise(level, sky, _photon_slope(r, s, t, sky))
 
 
 def _sky_of(signal: Images, residual: Images, bad: Bools, unused: Bools) -> tuple[float, Bools, Bools]:
     """Level of the signal's sky, the pixels that count, and which of these are within twice its noise of the level."""
-    level, noise = sky_noise(signal, bad)
+    level, noise = median_sky(signal, bad)
     used = ~unused
-    limit = 2 * noise if noise > 0 else robust_variance(residual[used]) ** 0.5
+    limit = 2 * noise if noise > 0 else mad_std(residual[used])
     return level, used, np.abs(signal[used] - np.float32(level)) < limit
 
 
@@ -189,7 +159,7 @@ def sky_excess(signal: Images, residual: Images, stated: Images, bad: Bools, unu
     if np.count_nonzero(faint) < _FEWEST:
         return 0.0
     r, v = residual[used], stated[used]
-    ratio = robust_variance(r[faint] / np.sqrt(v[faint]))
+    ratio = mad_std(r[faint] / np.sqrt(v[faint])) ** 2
     return (max(ratio, 0.05) - 1.0) * float(np.median(v[faint]))
 
 
@@ -202,7 +172,7 @@ def _photon_slope(residual: Images, signal: Images, template: Images, sky: float
         n = int(inside.sum())
         if n < _FEWEST:
             continue
-        spread = robust_variance(residual[inside])
+        spread = mad_std(residual[inside]) ** 2
         mean = float(signal[inside].mean())
         weight = n / max(spread, 1e-300) ** 2
         numerator += weight * mean * (spread - sky - float(template[inside].mean()))

@@ -1,4 +1,9 @@
-"""The sky of one image: level and scatter, by a mesh of boxes or one median."""
+"""The sky of one image: level and scatter, by a mesh of boxes or one median.
+
+`sky_maps` is what users ask for: the level and scatter of every pixel, the same mesh as SExtractor's. `sky_scatter` is
+one number of it. `median_sky` serves array code that needs level and noise of an image at once: it is ten times faster,
+and gradients drop out of its noise, but stars do not unless they are told to.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +17,27 @@ import sep
 from numpy.typing import NDArray
 
 from ztfxr.arrays.images.bits import any_bit
-from ztfxr.arrays.images.noise import mad_std
+from ztfxr.arrays.statistics import mad_std, some_rows
 from ztfxr.arrays.types import Bools
 
-__all__ = ["METHODS", "STATISTICS", "SkyOptions", "deferred_maps", "sky_maps", "sky_scatter", "without_sky"]
+__all__ = [
+    "METHODS",
+    "STATISTICS",
+    "SkyOptions",
+    "deferred_maps",
+    "median_sky",
+    "sky_maps",
+    "sky_scatter",
+    "without_sky",
+]
 
 METHODS = ("sep", "median", "none")
 STATISTICS = ("mad", "std", "rms")
 
 _ROWS = 256
+# Pixels this far apart share neither light of a star nor noise of a resampling.
+_LAG = 5
+_STAR_LEVEL = 3.0
 
 Image = NDArray[np.float32]
 Mask = Bools
@@ -108,6 +125,29 @@ def sky_scatter(image: NDArray[Any], bad: NDArray[Any], sources: Mask, *, statis
     if values.size == 0:
         return float(np.nan)
     return mad_std(values) if statistic == "mad" else float(np.std(values, dtype=np.float64))
+
+
+def median_sky(pixels: Image, bad: Mask, *, rounds: int = 0) -> tuple[float, float]:
+    """Median and noise of the sky of a finite (y, x) image, on some rows; NaN where too few pixels are good.
+
+    The noise comes from differences of pixels 5 apart, so that gradients drop out. Stars widen it; in each of some
+    `rounds`, pixels that stand out by more than 3 times the noise before are left out.
+    """
+    some = some_rows(pixels)
+    values, good = pixels[some], ~bad[some]
+    level, noise = _level_and_noise(values, good)
+    for _ in range(rounds):
+        if noise > 0:
+            level, noise = _level_and_noise(values, good & ~(values > level + _STAR_LEVEL * noise))
+    return level, noise
+
+
+def _level_and_noise(values: Image, good: Mask) -> tuple[float, float]:
+    pair = good[:, _LAG:] & good[:, :-_LAG]
+    difference = (values[:, _LAG:] - values[:, :-_LAG])[pair]
+    if difference.size < 2:
+        return np.nan, np.nan
+    return float(np.median(values[good])), mad_std(difference) / float(np.sqrt(2.0))
 
 
 def _prepared(image: NDArray[Any], bad: NDArray[Any], planes: int) -> tuple[Image, Mask]:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ztfxr.arrays.geometry.transform import Transform
@@ -15,12 +16,33 @@ from ztfxr.arrays.images.resample import Interpolation, Resampled, kernel_table,
 from ztfxr.arrays.threads import in_parallel, task
 from ztfxr.arrays.types import Bools, Floats
 
-__all__ = ["Windows", "gather", "gather_shifted"]
+__all__ = ["Cutouts", "Windows", "gather", "gather_shifted"]
 
 Ints = NDArray[np.int64]
 Slices = tuple[slice, ...]
 
 _NOWHERE = -(1 << 40)
+
+
+@dataclass(frozen=True)
+class Cutouts:
+    """Square windows of `size` pixels around central pixels `y`, `x` (array positions), all within the image."""
+
+    y: Ints
+    x: Ints
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def windows(self, image: NDArray[Any], margin: int = 0) -> NDArray[Any]:
+        """The pixels of every cut-out, with `margin` more on each side; copies, (cutout, y, x)."""
+        n, half = self.size + 2 * margin, self.size // 2 + margin
+        return sliding_window_view(image, (n, n))[self.y - half, self.x - half]
+
+    def take(self, which: Ints) -> Cutouts:
+        """Some of the cut-outs."""
+        return Cutouts(self.y[which], self.x[which], self.size)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,37 +10,17 @@ from numba import njit
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from ztfxr.arrays.images.windows import Cutouts
 from ztfxr.arrays.matching.basis import KernelBasis
-from ztfxr.arrays.polynomials import exponents, n_terms
+from ztfxr.arrays.polynomials import exponents, n_terms, unit_position
 from ztfxr.arrays.threads import in_parallel
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Floats
 
-__all__ = ["CutoutEquations", "Cutouts", "equations", "star_cutouts", "tile_cutouts", "unit_position"]
+__all__ = ["CutoutEquations", "equations", "tile_cutouts"]
 
 Ints = NDArray[np.int64]
 
 _BATCH_VALUES = 400_000
-
-
-@dataclass(frozen=True)
-class Cutouts:
-    """Square windows of `size` pixels around central pixels `y`, `x` (array positions)."""
-
-    y: Ints
-    x: Ints
-    size: int
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def windows(self, image: NDArray[Any], margin: int = 0) -> NDArray[Any]:
-        """The pixels of every cut-out, with `margin` more on each side; copies, (cutout, y, x)."""
-        n, half = self.size + 2 * margin, self.size // 2 + margin
-        return sliding_window_view(image, (n, n))[self.y - half, self.x - half]
-
-    def take(self, which: Ints) -> Cutouts:
-        """Some of the cut-outs."""
-        return Cutouts(self.y[which], self.x[which], self.size)
 
 
 @dataclass(frozen=True)
@@ -84,11 +64,6 @@ class CutoutEquations:
         return np.asarray(np.maximum(total, 0.0) / np.maximum(self.n_pixels, 1))
 
 
-def unit_position(position: NDArray[Any], size: int) -> Floats:
-    """Pixel positions 0 … size − 1 mapped to [-1, 1]."""
-    return (2.0 * np.asarray(position, dtype=float) - (size - 1)) / max(size - 1, 1)
-
-
 def tile_cutouts(shape: tuple[int, int], margin: int, *, size: int) -> Cutouts:
     """Windows that cover an image but for `margin` pixels on each side, without overlap but at the far edges.
 
@@ -111,68 +86,6 @@ def _owned(cutouts: Cutouts, weights: NDArray[Any], shape: tuple[int, int]) -> N
         y0, x0 = cutouts.y[c] - half, cutouts.x[c] - half
         owner[y0 : y0 + cutouts.size, x0 : x0 + cutouts.size] = c
     return np.where(cutouts.windows(owner) == np.arange(len(cutouts))[:, None, None], weights, 0.0)
-
-
-def star_cutouts(
-    reference: NDArray[Any],
-    bad: Bools,
-    *,
-    size: int,
-    margin: int,
-    noise: float,
-    sky: float,
-    maximum: int = 1000,
-    grid: int = 10,
-    min_snr: float = 10.0,
-    saturation: float = np.inf,
-) -> Cutouts:
-    """Cut-outs around bright stars, evenly over the frame.
-
-    Stars are local maxima of the reference above `min_snr` times its `noise`, below `saturation`, whose window lies
-    inside the frame with its `margin` and whose center is good; the brightest ``maximum / grid**2`` of each cell of a
-    grid are taken, one per `size` pixels at most.
-
-    Parameters
-    ----------
-    reference, bad
-        (y, x) image and mask.
-    size, margin
-        Pixels along a window's side, and what the kernel needs around it.
-    noise, sky
-        Standard deviation of a background pixel, and the background.
-    maximum, grid
-        Cut-outs at most, and cells along each side of the frame that share them.
-    min_snr, saturation
-        Limits of a star's peak: in units of the noise above the sky, and in pixel values.
-    """
-    y, x, peak = _peaks(reference, bad, size)
-    reach = size // 2 + margin + 2
-    inside = (y >= reach) & (y < reference.shape[0] - reach) & (x >= reach) & (x < reference.shape[1] - reach)
-    useful = inside & (peak > sky + min_snr * noise) & (peak < saturation)
-    y, x, peak = y[useful], x[useful], peak[useful]
-    top = np.ones(len(y), dtype=bool)
-    for dy in range(-2, 3):
-        for dx in range(-2, 3):
-            top &= (reference[y + dy, x + dx] <= peak) | bad[y + dy, x + dx]
-    y, x, peak = y[top], x[top], peak[top]
-    cell = (y * grid // reference.shape[0]) * grid + x * grid // reference.shape[1]
-    order = np.lexsort((-peak, cell))
-    first = np.r_[True, np.diff(cell[order]) > 0] if len(order) else np.zeros(0, bool)
-    rank = np.arange(len(order)) - np.flatnonzero(first)[np.cumsum(first) - 1] if len(order) else order
-    chosen = np.sort(order[rank < max(maximum // grid**2, 1)])
-    return Cutouts(y[chosen].astype(np.int64), x[chosen].astype(np.int64), size)
-
-
-def _peaks(image: NDArray[Any], bad: Bools, step: int) -> tuple[Ints, Ints, Floats]:
-    """The brightest good pixel of each block of `step` pixels: rows, columns, values."""
-    ny, nx = image.shape[0] // step, image.shape[1] // step
-    crop = np.s_[: ny * step, : nx * step]
-    clean = np.where(bad[crop], -np.inf, image[crop])
-    blocks = clean.reshape(ny, step, nx, step).transpose(0, 2, 1, 3).reshape(ny, nx, step * step)
-    best = blocks.argmax(axis=-1)
-    y = np.arange(ny)[:, None] * step + best // step
-    x = np.arange(nx)[None, :] * step + best % step
-    return y.ravel(), x.ravel(), np.take_along_axis(blocks, best[..., None], axis=-1).ravel()
 
 
 def equations(

@@ -11,6 +11,7 @@ from scipy import fft
 
 from ztfxr.arrays.images.convolve import background_image, footprint_mask, varying_convolution
 from ztfxr.arrays.polynomials import order_of, polynomial_terms
+from ztfxr.arrays.statistics import SAMPLE, median_and_scatter
 from ztfxr.arrays.types import Bools, Floats
 
 __all__ = ["Decorrelated", "decorrelated", "effective_psf", "noise_ratio", "whitening_kernel"]
@@ -18,7 +19,7 @@ __all__ = ["Decorrelated", "decorrelated", "effective_psf", "noise_ratio", "whit
 Images = NDArray[np.float32]
 
 _SIGNIFICANT = 0.02
-_LAGS, _SAMPLE = 4, 1_000_000
+_LAGS = 4
 _NODES, _ORDER = 9, 3
 _LEAST_SHARE = 0.01
 
@@ -82,8 +83,7 @@ def noise_ratio(difference: NDArray[Any], bad: Bools, kernel: NDArray[Any]) -> f
     good = values[~bad]
     if good.size < 100:
         return np.nan
-    middle = np.median(good)
-    spread = 1.4826 * np.median(np.abs(good - middle))
+    middle, spread = median_and_scatter(good)
     used = ~bad & (np.abs(values - middle) <= 4 * spread)
     values = np.where(used, values - values[used].mean(), 0.0)
     covariance, total = _covariances(values, used)
@@ -99,7 +99,7 @@ def noise_ratio(difference: NDArray[Any], bad: Bools, kernel: NDArray[Any]) -> f
 
 def _covariances(values: Floats, used: Bools) -> tuple[Floats, float]:
     """Mean products of pixels (0 … 4, -4 … 4) apart, on some rows, and the variance."""
-    lags, step = _LAGS, max(values.size // _SAMPLE, 1)
+    lags, step = _LAGS, max(values.size // SAMPLE, 1)
     rows, columns = values.shape
     a, w = values[: rows - lags : step, lags : columns - lags], used[: rows - lags : step, lags : columns - lags]
     out = np.zeros((lags + 1, 2 * lags + 1))

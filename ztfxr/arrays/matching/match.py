@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ztfxr.arrays.images.convolve import background_image, footprint_mask, varying_convolution
-from ztfxr.arrays.images.residuals import (
-    SAMPLE,
-    PhotonNoise,
-    fit_noise,
-    robust_variance,
-    sky_excess,
-    sky_noise,
-    some_rows,
-    without_own_noise,
-)
+from ztfxr.arrays.images.image import Image
+from ztfxr.arrays.images.residuals import PhotonNoise, fit_noise, sky_excess, without_own_noise
+from ztfxr.arrays.images.stars import bright_stars, star_fwhm
+from ztfxr.arrays.images.windows import Cutouts
 from ztfxr.arrays.matching.basis import BASES, Basis, KernelBasis
-from ztfxr.arrays.matching.cutouts import CutoutEquations, Cutouts, equations, star_cutouts, tile_cutouts, unit_position
+from ztfxr.arrays.matching.cutouts import CutoutEquations, equations, tile_cutouts
 from ztfxr.arrays.matching.model_error import model_modes
 from ztfxr.arrays.matching.spatial import SpatialKernel, chi2_limit, solve_kernel
 from ztfxr.arrays.matching.whole_image import whole_equations
 from ztfxr.arrays.no_solution import NoSolutionError
-from ztfxr.arrays.polynomials import n_terms
+from ztfxr.arrays.polynomials import n_terms, unit_position
+from ztfxr.arrays.statistics import SAMPLE, mad_std, some_rows
 from ztfxr.arrays.threads import one_blas_thread
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
@@ -34,7 +28,6 @@ from ztfxr.errors import InputError
 __all__ = [
     "MAX_KERNEL_SIZE",
     "Convolve",
-    "Image",
     "MatchOptions",
     "Matched",
     "SolveOn",
@@ -50,7 +43,6 @@ Weights: TypeAlias = Literal["variance", "uniform"]
 
 MAX_KERNEL_SIZE = 25
 _MIN_KERNEL_SIZE = 7
-_PSF_STARS, _PSF_WINDOW = 200, 11
 _TRIAL_CUTOUTS, _NOISE_CUTOUTS = 200, 300
 _TYPICAL_SQUARE, _NEGLIGIBLE_NOISE = 0.3, 0.05
 _TYPICAL_SLOPE = 0.03
@@ -116,36 +108,6 @@ class MatchOptions:
 
 
 @dataclass(frozen=True)
-class Image:
-    """An image with its variance (None: unknown) and mask; finite everywhere, bad pixels set to zero."""
-
-    pixels: Images
-    variance: Images | None
-    bad: Bools
-
-    @cached_property
-    def sky(self) -> tuple[float, float]:
-        """Median and noise of the sky."""
-        return sky_noise(self.pixels, self.bad)
-
-    @classmethod
-    def of(cls, pixels: NDArray[Any], variance: NDArray[Any] | None, bad: Bools) -> Image:
-        """Copies with harmless values under the mask, which takes in every pixel that cannot be used.
-
-        A variance that is nowhere finite and positive is unknown, as it is where the gain of an epoch is unknown.
-        """
-        bad = bad | ~np.isfinite(pixels)
-        noise = None
-        if variance is not None:
-            usable = np.isfinite(variance) & (variance > 0)
-            if usable.any():
-                bad |= ~usable
-                noise = np.where(bad, np.float32(1), variance).astype(np.float32, copy=False)
-        clean = np.where(bad, np.float32(0), pixels).astype(np.float32, copy=False)
-        return cls(clean, noise, bad)
-
-
-@dataclass(frozen=True)
 class Matched:
     """A difference image on the science flux scale, NaN where it is not defined, and the solution behind it."""
 
@@ -167,8 +129,7 @@ class Matched:
     def noise_ratio(self) -> float:
         """Robust scatter of the difference over its stated noise, on some rows; 1 where the variance is right."""
         some = some_rows(self.difference)
-        pull = (self.difference[some] / np.sqrt(self.variance[some]))[~self.bad[some]]
-        return float(np.sqrt(robust_variance(pull))) if pull.size else np.nan
+        return mad_std((self.difference[some] / np.sqrt(self.variance[some]))[~self.bad[some]])
 
 
 def match(science: Image, reference: Image, excluded: Bools, options: MatchOptions) -> Matched:
@@ -228,7 +189,7 @@ def _solved_problem(
     """
     fwhm = (np.nan, np.nan)
     if options.kernel_size is None or options.convolve == "auto":
-        fwhm = (psf_width(science), psf_width(reference))
+        fwhm = (star_fwhm(science), star_fwhm(reference))
     swap = options.convolve == "science" or (options.convolve == "auto" and fwhm[1] > 1.05 * fwhm[0])
     target, template = (reference, science) if swap else (science, reference)
     size = options.kernel_size or _kernel_size(fwhm)
@@ -279,14 +240,12 @@ class _Problem:
         if options.solve_on == "all":
             tiles = tile_cutouts(shape, half, size=self._tile_size(shape))
             return tiles.take(np.arange(0, len(tiles), max(len(tiles) // maximum, 1)))
-        level, noise = self.template.sky
-        return star_cutouts(
+        return bright_stars(
             self.template.pixels,
             self.template.bad | self.unused,
+            sky=self.template.sky,
             size=options.cutout_size,
             margin=half,
-            noise=noise,
-            sky=level,
             maximum=maximum,
             saturation=options.saturation,
         )
@@ -498,35 +457,6 @@ def _add_excess(problem: _Problem, solution: SpatialKernel, residual: Images, va
 
 def _with_variance(problem: _Problem, variance: Images) -> _Problem:
     return replace(problem, target=Image(problem.target.pixels, variance, problem.target.bad))
-
-
-def psf_width(image: Image) -> float:
-    """FWHM in pixels of the Gaussian with the peak-to-flux ratio of bright stars (median); NaN without any."""
-    level, noise = image.sky
-    if not noise > 0:
-        return np.nan
-    stars = star_cutouts(
-        image.pixels,
-        image.bad,
-        size=_PSF_WINDOW,
-        margin=0,
-        noise=noise,
-        sky=level,
-        maximum=_PSF_STARS,
-        grid=5,
-        min_snr=20,
-    )
-    clear = ~stars.windows(image.bad).any(axis=(1, 2))
-    windows = stars.windows(image.pixels)[clear].astype(np.float64)
-    if len(windows) == 0:
-        return np.nan
-    border = np.ones((_PSF_WINDOW, _PSF_WINDOW), dtype=bool)
-    border[1:-1, 1:-1] = False
-    sky = np.median(windows[:, border], axis=1)
-    half = _PSF_WINDOW // 2
-    flux = (windows - sky[:, None, None])[:, 1:-1, 1:-1].sum(axis=(1, 2))
-    peak = windows[:, half, half] - sky
-    return float(2.3548 * np.sqrt(np.median(np.maximum(flux, 0) / np.maximum(peak, noise)) / (2 * np.pi)))
 
 
 def _kernel_size(fwhm: tuple[float, float]) -> int:

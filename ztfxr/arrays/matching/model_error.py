@@ -6,9 +6,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from ztfxr.arrays.matching.cutouts import unit_position
 from ztfxr.arrays.matching.spatial import SpatialKernel
-from ztfxr.arrays.polynomials import polynomial_terms
+from ztfxr.arrays.polynomials import polynomial_terms, unit_position
 from ztfxr.arrays.types import Floats
 
 __all__ = ["model_modes"]

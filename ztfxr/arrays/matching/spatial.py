@@ -10,6 +10,7 @@ from scipy import linalg
 from ztfxr.arrays.matching.basis import KernelBasis
 from ztfxr.arrays.matching.cutouts import CutoutEquations
 from ztfxr.arrays.polynomials import degrees, n_terms, polynomial_terms
+from ztfxr.arrays.statistics import median_and_scatter
 from ztfxr.arrays.types import Bools, Floats
 
 __all__ = ["SpatialKernel", "chi2_limit", "solve_kernel"]
@@ -284,8 +285,8 @@ def chi2_limit(chi2: Floats, clip: float) -> float:
     """The median and `clip` robust standard deviations above it; infinity for few values or no clip."""
     if not np.isfinite(clip) or len(chi2) < 3:
         return np.inf
-    median = float(np.median(chi2))
-    return median + clip * max(1.4826 * float(np.median(np.abs(chi2 - median))), 1e-6 * median)
+    median, scatter = median_and_scatter(chi2)
+    return median + clip * max(scatter, 1e-6 * median)
 
 
 def _per_cutout(parameters: Floats, terms: Floats, equations: CutoutEquations) -> Floats:

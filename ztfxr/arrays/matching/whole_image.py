@@ -23,8 +23,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ztfxr.arrays.matching.cutouts import CutoutEquations, unit_position
-from ztfxr.arrays.polynomials import exponents, n_terms
+from ztfxr.arrays.matching.cutouts import CutoutEquations
+from ztfxr.arrays.polynomials import exponents, n_terms, unit_position
 from ztfxr.arrays.threads import in_parallel
 from ztfxr.arrays.types import Bools, Floats
 

@@ -10,14 +10,16 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from ztfxr.arrays.images.convolve import footprint_mask
-from ztfxr.arrays.images.residuals import sky_noise
-from ztfxr.arrays.matching.cutouts import Cutouts, star_cutouts
+from ztfxr.arrays.images.image import Image
+from ztfxr.arrays.images.stars import bright_stars
+from ztfxr.arrays.images.windows import Cutouts
 from ztfxr.arrays.no_solution import NoSolutionError
-from ztfxr.arrays.psf.stamp import clean_psf, shift_stamps
+from ztfxr.arrays.stamps import shift_stamps
+from ztfxr.arrays.statistics import median_and_scatter
 from ztfxr.arrays.threads import workers
 from ztfxr.arrays.types import Bools, Floats
 
-__all__ = ["Exposure", "Registration", "Subtraction", "proper_subtraction", "register"]
+__all__ = ["PSFImage", "Registration", "Subtraction", "proper_subtraction", "register"]
 
 Images = NDArray[np.float32]
 Spectrum = NDArray[np.complexfloating[Any, Any]]
@@ -29,8 +31,8 @@ _STARS, _STAR_SIZE, _STAR_SNR, _MIN_STARS, _CLIP = 400, 11, 20.0, 3, 4.0
 
 
 @dataclass(frozen=True)
-class Exposure:
-    """An image with what proper subtraction must know of it; see `Exposure.of`.
+class PSFImage:
+    """An image with what proper subtraction must know of it; see `PSFImage.of`.
 
     `pixels` and `variance` (y, x) in DN and DN², finite everywhere, background-subtracted; `bad`; `psf` a stamp of
     unit sum with odd sides; `sigma` the noise of the sky; `flux` the flux F, in DN, of a source of unit flux.
@@ -44,24 +46,19 @@ class Exposure:
     flux: float = 1.0
 
     @classmethod
-    def of(
-        cls, pixels: NDArray[Any], variance: NDArray[Any] | None, bad: Bools, psf: NDArray[Any], *, flux: float = 1.0
-    ) -> Exposure:
-        """Copies with harmless values under the mask, which takes in every pixel that cannot be used.
+    def of(cls, image: Image, psf: NDArray[Any], *, flux: float = 1.0) -> PSFImage:
+        """An image with its PSF, normalized here.
 
-        The noise of the sky is the root of the median `variance`, or measured where there is none. Raises
+        The noise of the sky is the root of the median variance, or measured where there is none. Raises
         `NoSolutionError`: no noise can be had (``too_few_pixels``), or the PSF has no positive sum (``solve_failed``).
         """
-        bad = bad | ~np.isfinite(pixels)
-        if variance is not None:
-            bad |= ~np.isfinite(variance) | ~(variance > 0)
-        clean = np.where(bad, np.float32(0), pixels).astype(np.float32, copy=False)
-        measured = sky_noise(clean, bad)[1] if variance is None or bad.all() else np.sqrt(np.median(variance[~bad]))
-        if not measured > 0:
+        known, bad = image.variance, image.bad
+        sigma = float(np.sqrt(np.median(known[~bad]))) if known is not None and not bad.all() else image.sky[1]
+        if not sigma > 0:
             raise NoSolutionError("too_few_pixels")
-        sky = np.float32(measured**2)
-        noise = np.full(bad.shape, sky) if variance is None else np.where(bad, sky, variance).astype(np.float32)
-        return cls(clean, noise, bad, clean_psf(psf), float(measured), flux)
+        sky = np.float32(sigma**2)
+        variance = np.full(bad.shape, sky) if known is None else np.where(bad, sky, known)
+        return cls(image.pixels, variance, bad, _unit_sum(psf), sigma, flux)
 
 
 @dataclass(frozen=True)
@@ -84,9 +81,16 @@ class Subtraction:
     flux_scale: float
 
 
+def _unit_sum(psf: NDArray[Any]) -> Floats:
+    total = float(np.sum(psf, dtype=np.float64))
+    if not np.all(np.isfinite(psf)) or not total > 0:
+        raise NoSolutionError("solve_failed")
+    return np.asarray(psf, dtype=np.float64) / total
+
+
 def proper_subtraction(
-    new: Exposure,
-    reference: Exposure,
+    new: PSFImage,
+    reference: PSFImage,
     *,
     shift: tuple[float, float] = (0.0, 0.0),
     astrometric_error: tuple[float, float] = (0.0, 0.0),
@@ -146,7 +150,7 @@ class _Filters:
     score_scale: float
 
     @classmethod
-    def of(cls, new: Exposure, reference: Exposure, grid: tuple[int, int], shift: tuple[float, float]) -> _Filters:
+    def of(cls, new: PSFImage, reference: PSFImage, grid: tuple[int, int], shift: tuple[float, float]) -> _Filters:
         """The filters on a padded grid, built in double precision."""
         p_n, p_r = (_transfer(image.psf, grid) for image in (new, reference))
         f_n, f_r = new.flux, reference.flux
@@ -292,7 +296,7 @@ class Registration:
     n_stars: int
 
 
-def register(new: Exposure, reference: Exposure) -> Registration:
+def register(new: PSFImage, reference: PSFImage) -> Registration:
     """Flux scale and shift between two images from the stars that they share.
 
     Both images are brought to one PSF by convolving each with that of the other (Zackay et al. 2016, section 3.4), so
@@ -308,17 +312,16 @@ def register(new: Exposure, reference: Exposure) -> Registration:
     margin = max(max(new.psf.shape), max(reference.psf.shape)) // 2
     if min(bad.shape) < _STAR_SIZE + 2 * margin + 6:
         raise NoSolutionError("too_few_pixels")
-    stars = star_cutouts(
+    clear = bright_stars(
         reference.pixels,
         bad,
+        sky=(0.0, reference.sigma),
         size=_STAR_SIZE,
         margin=margin,
-        noise=reference.sigma,
-        sky=0.0,
         maximum=_STARS,
         min_snr=_STAR_SNR,
+        clear=True,
     )
-    clear = stars.take(np.flatnonzero(~stars.windows(bad).any(axis=(1, 2))))
     if len(clear) < _MIN_STARS:
         raise NoSolutionError("too_few_pixels")
     found = Registration(1.0, np.nan, (0.0, 0.0), 0.0, 0)
@@ -331,7 +334,7 @@ def register(new: Exposure, reference: Exposure) -> Registration:
 
 
 def _registered(
-    new: Exposure, reference: Exposure, windows: list[Floats], stars: Cutouts, margin: int, shift: tuple[float, float]
+    new: PSFImage, reference: PSFImage, windows: list[Floats], stars: Cutouts, margin: int, shift: tuple[float, float]
 ) -> Registration:
     """A registration that improves on `shift`; `windows` of both images around the stars, with margins."""
     data = _crossed(windows[0], reference.psf, margin, (0.0, 0.0))
@@ -363,8 +366,7 @@ def _robust_mean(values: Floats, errors: Floats) -> tuple[float, float, float]:
     keep = np.isfinite(values) & np.isfinite(errors)
     extra = 0.0
     for _ in range(5):
-        center = np.median(values[keep])
-        spread = 1.4826 * np.median(np.abs(values[keep] - center))
+        center, spread = median_and_scatter(values[keep])
         extra = float(np.sqrt(max(spread**2 - np.median(errors[keep] ** 2), 0.0)))
         keep &= np.abs(values - center) <= _CLIP * np.hypot(errors, extra) + 1e-12
         if keep.sum() < _MIN_STARS:

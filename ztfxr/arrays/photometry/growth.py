@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ztfxr.arrays.statistics import median_and_scatter
 from ztfxr.arrays.types import Bools, Floats
 
 __all__ = ["correct_apertures"]
@@ -47,8 +48,7 @@ def _mean(ratio: Floats, weight: Floats, usable: Bools, min_stars: int, n_sigma:
     for _ in range(_ROUNDS):
         if kept.sum() < max(min_stars, 2):
             return np.nan, np.nan, np.nan
-        middle = np.median(ratio[kept])
-        spread = 1.4826 * np.median(np.abs(ratio[kept] - middle))
+        middle, spread = median_and_scatter(ratio[kept])
         inside = kept & (np.abs(ratio - middle) <= n_sigma * spread + 1e-12)
         if np.array_equal(inside, kept):
             break

@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ztfxr.arrays.images.noise import mad_std
 from ztfxr.arrays.psf.noise import bounds
+from ztfxr.arrays.statistics import mad_std
 from ztfxr.arrays.types import Bools, Floats
 
 __all__ = ["add_stamps", "light_at", "summarize"]

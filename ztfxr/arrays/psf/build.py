@@ -9,17 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from ztfxr.arrays.matching.match import Image, psf_width
+from ztfxr.arrays.images.image import Image
+from ztfxr.arrays.images.stars import find_peaks, star_fwhm
 from ztfxr.arrays.no_solution import NoSolutionError
 from ztfxr.arrays.polynomials import n_terms, order_of, polynomial_terms
 from ztfxr.arrays.psf.error import StarEquations, flux_covariance
-from ztfxr.arrays.psf.model import PSFModel, grid_offsets, psf_fwhm, window_stamps
+from ztfxr.arrays.psf.model import PSFModel, grid_offsets, psf_fwhm, psf_stamps, window_stamps
 from ztfxr.arrays.psf.profiles import ProfileBasis, profile_basis
-from ztfxr.arrays.psf.stars import StarWindows, find_peaks, select_stars, star_windows
+from ztfxr.arrays.psf.stars import StarWindows, select_stars, star_windows
+from ztfxr.arrays.statistics import FWHM_TO_SIGMA, median_and_scatter
 from ztfxr.arrays.threads import in_parallel
 from ztfxr.arrays.types import Bools, Floats
 
-__all__ = ["BuiltPSF", "PSFOptions", "build_psf"]
+__all__ = ["BuiltPSF", "PSFOptions", "build_psf", "constant_psf"]
 
 Ints = NDArray[np.int64]
 
@@ -157,12 +159,21 @@ def build_psf(
     return _finished(values, flux_cov, options.oversampling, radius, used, fit, chi2)
 
 
+def constant_psf(image: NDArray[Any], variance: NDArray[Any], bad: Bools, *, size: int) -> Floats:
+    """One PSF for a whole image, as a stamp of `size` × `size` pixels and unit sum; see `build_psf`."""
+    options = PSFOptions(order=0, radius=size // 2)
+    built = build_psf(image, variance, bad, origin=(0.0, 0.0), scale=(1.0, 1.0), options=options)
+    at = np.zeros(1)
+    stamp: Floats = psf_stamps(PSFModel.of(built.values, options.oversampling), at, at, size=size)[0]
+    return stamp
+
+
 def _choose(
     image: NDArray[Any], variance: NDArray[Any], bad: Bools, options: PSFOptions, stars: tuple[Floats, Floats] | None
 ) -> tuple[StarWindows, float, int]:
     """Windows around the stars, the FWHM, and the radius of the PSF."""
     whole = Image(np.where(bad, 0, image).astype(np.float32), None, bad)
-    fwhm, noise = psf_width(whole), whole.sky[1]
+    fwhm, noise = star_fwhm(whole), whole.sky[1]
     if not (np.isfinite(fwhm) and noise > 0):
         raise NoSolutionError("too_few_pixels")
     radius = options.radius or int(np.clip(np.ceil(_RADIUS_FWHM * fwhm), *_RADII))
@@ -254,8 +265,7 @@ def _reject(fit: _Fit, model: PSFModel, fwhm: float, *, pixels: bool) -> Floats:
     chi2 = (core * residual**2).sum(axis=(1, 2)) / np.maximum((core > 0).sum(axis=(1, 2)), 1)
     sane = (fit.flux > 1e-2) & (np.maximum(np.abs(fit.dy), np.abs(fit.dx)) < _MAX_SHIFT) & np.isfinite(chi2)
     if sane.any():
-        typical = np.median(chi2[sane])
-        spread = 1.4826 * np.median(np.abs(chi2[sane] - typical))
+        typical, spread = median_and_scatter(chi2[sane])
         sane &= chi2 <= typical + _STAR_CLIP * max(spread, 0.1 * typical)
     fit.kept = sane
     if sane.sum() < _MIN_STARS:
@@ -363,7 +373,7 @@ def _tabulated(
     size = 2 * (fit.windows.half + _MARGIN) * oversampling + 1
     values = np.einsum("tf,fyx->tyx", coefficients, _on_grid(basis, size, oversampling))
     offset = grid_offsets(size, oversampling)
-    window = np.exp(-0.5 * (offset / (fwhm / 2.3548)) ** 2)
+    window = np.exp(-0.5 * (offset / (fwhm * FWHM_TO_SIGMA)) ** 2)
     terms = polynomial_terms(fit.v, fit.u, order_of(len(values)))
     total, along_y, along_x = (
         terms @ np.einsum("tyx,y,x->t", values, window * a, window * b)

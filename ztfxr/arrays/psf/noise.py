@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ztfxr.arrays.statistics import MAD_TO_SIGMA
 from ztfxr.arrays.types import Bools, Floats
 
 __all__ = ["bounds", "convolved_noise", "correlated_noise", "ring_level", "sky_variance"]
@@ -73,7 +74,7 @@ def ring_level(
     apart = np.empty(n)
     for i in range(n):
         apart[i] = abs(values[i] - middle)
-    spread, kept = 1.4826 * _median(apart, n), 0
+    spread, kept = MAD_TO_SIGMA * _median(apart, n), 0
     for i in range(n):
         if abs(values[i] - middle) <= 3 * spread:
             values[kept] = values[i]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import erf, gammainc
 
 from ztfxr.arrays.polynomials import degrees
+from ztfxr.arrays.statistics import FWHM_TO_SIGMA
 from ztfxr.arrays.types import Bools, Floats
 
 __all__ = ["ProfileBasis", "profile_basis"]
@@ -95,7 +96,7 @@ def profile_basis(fwhm: float, radius: float, order: int, harmonics: int = 6) ->
     PSF's, without the pixel's part in it, to a third of the radius. Those within twice the PSF's width have the
     harmonics 1 to `harmonics`; those within three times vary over the frame up to `order`, the wings linearly.
     """
-    core = np.sqrt(max((fwhm / 2.3548) ** 2 - _PIXEL_VARIANCE, _LEAST_CORE**2))
+    core = np.sqrt(max((fwhm * FWHM_TO_SIGMA) ** 2 - _PIXEL_VARIANCE, _LEAST_CORE**2))
     steps = np.log(max(radius / 3.0, 2 * core) / (_NARROWEST * core)) / np.log(_RATIO)
     sigma = core * _NARROWEST * _RATIO ** np.arange(int(np.ceil(steps)) + 1)
     near = sigma[sigma <= _WIDEST_HARMONIC * core]

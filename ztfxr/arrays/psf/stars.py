@@ -9,16 +9,15 @@ import numpy as np
 from numba import njit
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from ztfxr.arrays.images.stars import Peaks, rank_in_cells
 from ztfxr.arrays.types import Bools, Floats
 
-__all__ = ["Peaks", "StarWindows", "find_peaks", "select_stars", "star_windows"]
+__all__ = ["StarWindows", "select_stars", "star_windows"]
 
 Ints = NDArray[np.int64]
 
-_DETECTION = 5.0
 _APART, _CORE = 3.0, 1.0
 _NEIGHBOR, _CROWDED_NEIGHBOR = 0.02, 0.1
 _FEW, _WING_NOISE = 30, 2.0
@@ -48,55 +47,6 @@ class StarWindows:
         return StarWindows(*(v[which] for v in (self.y, self.x, self.data, self.variance, self.good)))
 
 
-@njit(nogil=True, cache=True)
-def _local_maxima(image: NDArray[Any], bad: Bools, level: float, y: Ints, x: Ints) -> int:
-    """Good pixels above `level` that no neighbor exceeds; how many there are, the first of them in `y`, `x`."""
-    found = 0
-    for row in range(1, image.shape[0] - 1):
-        for column in range(1, image.shape[1] - 1):
-            value = image[row, column]
-            if bad[row, column] or not value > level:
-                continue
-            top = True
-            for dy in range(-1, 2):
-                for dx in range(-1, 2):
-                    if (dy or dx) and not bad[row + dy, column + dx]:
-                        other = image[row + dy, column + dx]
-                        if other > value or (other == value and (dy < 0 or (dy == 0 and dx < 0))):
-                            top = False
-            if top:
-                if found < y.size:
-                    y[found], x[found] = row, column
-                found += 1
-    return int(found)
-
-
-@dataclass(frozen=True)
-class Peaks:
-    """Pixels that are the centers of sources, and their brightness above the sky."""
-
-    y: Ints
-    x: Ints
-    height: Floats
-
-    @property
-    def places(self) -> Floats:
-        """(peak, 2) for trees."""
-        return np.column_stack([self.y, self.x]).astype(np.float64)
-
-
-def find_peaks(image: NDArray[Any], bad: Bools, noise: float) -> Peaks:
-    """The local maxima of the mean of 3 × 3 pixels that exceed five times its noise."""
-    clean = np.where(bad, 0, image).astype(np.float32)
-    smooth = ndimage.uniform_filter(clean, 3)
-    level = _DETECTION * noise / 3.0
-    none = np.empty(0, dtype=np.int64)
-    n = _local_maxima(smooth, bad, level, none, none)
-    y, x = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
-    _local_maxima(smooth, bad, level, y, x)
-    return Peaks(y, x, sliding_window_view(clean, (3, 3))[y - 1, x - 1].max(axis=(1, 2)).astype(np.float64))
-
-
 def select_stars(
     peaks: Peaks,
     bad: Bools,
@@ -109,7 +59,8 @@ def select_stars(
     maximum: int,
     grid: int = 5,
 ) -> tuple[Ints, Ints]:
-    """Rows and columns of up to `maximum` stars, the brightest of each cell of a grid over the frame.
+    """Rows and columns of up to `maximum` stars, the brightest of each cell of a grid over the frame; where some cells
+    have too few, others give more.
 
     Peaks between `min_snr` times the noise and the saturation, with good pixels within one FWHM, whose window (`radius`
     pixels) lies in the image, and without a neighbor within 3 FWHM that has 2 % of their peak; where fewer than 30
@@ -124,7 +75,8 @@ def select_stars(
     if alone.sum() < _FEW:
         alone = crowding < _CROWDED_NEIGHBOR
     usable = usable[alone]
-    chosen = usable[_spread(y[usable], x[usable], height[usable], bad.shape, maximum, grid)]
+    rank = rank_in_cells(y[usable], x[usable], height[usable], bad.shape, grid)
+    chosen = usable[np.sort(np.lexsort((-height[usable], rank))[:maximum])]
     return y[chosen], x[chosen]
 
 
@@ -153,16 +105,6 @@ def _crowding(peaks: Peaks, which: Ints, distance: float) -> Floats:
     ratio = np.where(other == which[star], 0.0, peaks.height[other] / peaks.height[which[star]])
     np.maximum.at(out, star, ratio)
     return out
-
-
-def _spread(y: Ints, x: Ints, peak: Floats, shape: tuple[int, ...], maximum: int, grid: int) -> Ints:
-    """The brightest of each cell, as many as share `maximum` evenly; more of them where other cells have too few."""
-    cell = (y * grid // shape[0]) * grid + x * grid // shape[1]
-    order = np.lexsort((-peak, cell))
-    starts = np.r_[0, np.flatnonzero(np.diff(cell[order])) + 1] if len(order) else np.zeros(0, np.int64)
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
-    return np.sort(np.lexsort((-peak, rank))[:maximum])
 
 
 def star_windows(
