@@ -16,7 +16,7 @@ from scipy import ndimage, special
 
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
-from ztfxr.io.frames import mid_exposure, to_datetime
+from ztfxr.io.times import mid_exposure, to_datetime
 from ztfxr.ops.background import background
 from ztfxr.ops.masks import mask
 from ztfxr.schema import planes_to_bits

@@ -7,14 +7,16 @@ import io
 import tracemalloc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from astropy.io import fits
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from tests.conftest import WriteFrame, make_sky, write_image
 from ztfxr.errors import NotFITSError, ShapeError, TruncatedFileError
@@ -267,3 +269,104 @@ def test_not_two_dimensions(tmp_path: Path, shape: tuple[int, ...]) -> None:
     write_image(tmp_path / "cube.fits", np.zeros(shape, np.float32), fits.Header())
     with pytest.raises(ShapeError, match=r"cube\.fits: holds no 2-D image in its 1 HDUs"):
         inspect(tmp_path / "cube.fits")
+
+
+# pixels by every convention of FITS, against astropy
+
+
+STORED = (">u1", ">i2", ">i4", ">i8", ">f4", ">f8")
+
+
+@st.composite
+def encoded(draw: st.DrawFn) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Pixels as they stand in a file, and the cards that say what they stand for."""
+    stored = np.dtype(draw(st.sampled_from(STORED)))
+    rng = np.random.default_rng(draw(st.integers(0, 9)))
+    pixels = rng.integers(0, 120, (7, 5)).astype(stored)
+    cards: dict[str, Any] = {}
+    kind = draw(st.sampled_from(["plain", "unsigned", "scaled"]))
+    if kind == "unsigned" and stored.kind == "i":
+        return pixels, {"BZERO": 2 ** (8 * stored.itemsize - 1)}
+    if kind == "scaled":
+        cards = {
+            "BSCALE": draw(st.sampled_from([2, 0.5, 0.1, -1.0, 1.0])),
+            "BZERO": draw(st.sampled_from([0, 100, 0.3])),
+        }
+    if stored.kind == "f":
+        pixels[2, 3] = np.nan
+    elif draw(st.booleans()):
+        cards["BLANK"] = int(pixels[draw(st.integers(0, 6)), draw(st.integers(0, 4))]) or 1
+    return pixels, cards
+
+
+def write_encoded(path: Path, pixels: NDArray[Any], cards: dict[str, Any], where: str) -> None:
+    """A file with these very bytes and cards; by astropy's writer the scale would be its own choice."""
+    hdu: Any = fits.PrimaryHDU(pixels) if where == "primary" else fits.ImageHDU(pixels)
+    for key, value in cards.items():
+        hdu.header[key] = value
+    hdus = fits.HDUList([hdu] if where == "primary" else [fits.PrimaryHDU(), hdu])
+    hdu._do_not_scale_image_data = True
+    hdu._bzero = hdu._orig_bzero = 0
+    hdus.writeto(path, output_verify="ignore")
+
+
+@settings(max_examples=100)
+@given(
+    encoded(), st.sampled_from([".fits", ".fits.gz"]), st.sampled_from(["primary", "extension"]), window(7), window(5)
+)
+def test_pixels_equal_astropys(
+    tmp_path_factory: pytest.TempPathFactory, case: Any, suffix: str, where: str, rows: slice, columns: slice
+) -> None:
+    path = tmp_path_factory.mktemp("pixels") / f"a{suffix}"
+    write_encoded(path, *case, where)
+    with warnings.catch_warnings(), fits.open(path, memmap=False) as hdus:
+        warnings.simplefilter("ignore")
+        expected = hdus[-1].data
+    image = inspect(path)
+    found = whole(image)
+    assert found.dtype == expected.dtype.newbyteorder("=")
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(read_window(image, rows, columns), expected[rows, columns])
+    as_sci = replace(image, dtype=np.dtype("f4"))
+    np.testing.assert_array_equal(whole(as_sci), expected.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "cards", "expected"),
+    [
+        (">f4", {"BSCALE": 2, "BZERO": 100}, [100, 102, 104, 106]),
+        (">f8", {"BSCALE": 2, "BZERO": 100}, [100, 102, 104, 106]),
+        (">i2", {"BLANK": 2}, [0, 1, np.nan, 3]),
+        (">i2", {"BLANK": 0}, [np.nan, 1, 2, 3]),
+        (">i2", {"BLANK": 2, "BZERO": 32768}, [32768, 32769, np.nan, 32771]),
+        (">i4", {"BLANK": 2, "BSCALE": 0.5}, [0, 0.5, np.nan, 1.5]),
+        (">u1", {"BZERO": -128}, [-128, -127, -126, -125]),
+    ],
+)
+@pytest.mark.parametrize("where", ["primary", "extension"])
+def test_blanks_are_nan_and_scales_count(tmp_path: Path, dtype: str, cards: Any, expected: Any, where: str) -> None:
+    """The standard's words, where astropy leaves BLANK = 0 and blanks of unsigned integers as numbers."""
+    write_encoded(tmp_path / "a.fits", np.arange(4).reshape(1, 4).astype(dtype), cards, where)
+    np.testing.assert_array_equal(whole(inspect(tmp_path / "a.fits")), [expected])
+
+
+@pytest.mark.parametrize("blank", [0, 3])
+def test_blanks_of_tiles_are_nan(tmp_path: Path, blank: int) -> None:
+    pixels = np.arange(35, dtype=np.int16).reshape(7, 5)
+    hdu = fits.CompImageHDU(pixels, compression_type="RICE_1", tile_shape=(2, 5))
+    hdu.header["BLANK"] = blank
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(tmp_path / "a.fits.fz")
+    image = inspect(tmp_path / "a.fits.fz")
+    np.testing.assert_array_equal(whole(image), np.where(pixels == blank, np.nan, pixels))
+    np.testing.assert_array_equal(whole(replace(image, dtype=np.dtype("u2"))), pixels)
+
+
+def test_extensions_inherit_what_the_primary_header_says(tmp_path: Path) -> None:
+    primary, image = fits.PrimaryHDU(), fits.ImageHDU(np.zeros((3, 4), np.float32), name="SCI")
+    primary.header["EXPTIME"], primary.header["GAIN"], image.header["GAIN"] = 30.0, 1.0, 2.0
+    fits.HDUList([primary, image]).writeto(tmp_path / "a.fits")
+    found = inspect(tmp_path / "a.fits").header
+    assert (found["EXPTIME"], found["GAIN"], found["NAXIS"]) == (30.0, 2.0, 2)
+    image.header["INHERIT"] = False
+    fits.HDUList([primary, image]).writeto(tmp_path / "b.fits")
+    assert "EXPTIME" not in inspect(tmp_path / "b.fits").header

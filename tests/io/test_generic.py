@@ -162,7 +162,7 @@ def test_no_paths_and_equal_names(tmp_path: Path) -> None:
 def test_saao(shared: Path) -> None:
     paths = sorted((shared / "data" / "saao_kb13475").glob("*.fits.gz"))
     tree = open_frames(paths, saturate=65_000.0, seeing="PFWHM", filter="=I")
-    assert len(tree.children) == 58
+    assert len(tree.children) == len(paths) >= 58
     frames = [node.to_dataset() for node in tree.children.values()]
     assert all(float(f["gain"]) == 1.9 and float(f["readnoise"]) == 5.0 for f in frames)
     first = frames[0].compute()

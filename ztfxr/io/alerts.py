@@ -24,7 +24,7 @@ from ztfxr.arrays.images.noise import photon_variance
 from ztfxr.arrays.statistics import mad_std
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import AlertError, InputError, MissingDependencyError
-from ztfxr.io.frames import JD_OF_MJD, mid_exposure, to_datetime
+from ztfxr.io.times import JD_OF_MJD, mid_exposure, to_datetime
 from ztfxr.schema import FILTERS, annotate_all
 
 __all__ = ["open_alerts"]

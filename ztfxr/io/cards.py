@@ -11,8 +11,9 @@ from astropy import units as u
 from astropy.io import fits
 
 from ztfxr.errors import InputError
-from ztfxr.io.frames import JD_OF_MJD, QUALITY_CARDS, filter_of, mid_exposure, seeing_unit, to_datetime, to_mjd
+from ztfxr.io.frames import QUALITY_CARDS, filter_of, seeing_unit
 from ztfxr.io.names import parse_name
+from ztfxr.io.times import JD_OF_MJD, mid_exposure, to_datetime, to_mjd
 from ztfxr.schema import FILTERS, MASK_PLANES, SPECS
 from ztfxr.wcs import WCSIndex, wcs_cards
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import re
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from io import BufferedReader
 from math import prod
@@ -21,7 +22,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 from numpy.typing import NDArray
 
 from ztfxr._quiet import quiet
-from ztfxr.errors import FrameError, NotFITSError, ShapeError, TruncatedFileError
+from ztfxr.errors import FrameError, HeaderError, NotFITSError, ShapeError, TruncatedFileError
 from ztfxr.io.gzipped import Unpacked
 from ztfxr.io.remote import BinaryFile, Location, location, open_binary, shown, size_of
 
@@ -33,6 +34,10 @@ _READ_ERRORS = (OSError, EOFError, ValueError, TypeError, IndexError, zlib.error
 _CARD, _RECORD = 80, 2880
 _END = "END".ljust(_CARD)
 _STRUCTURE = ("SIMPLE", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "BZERO", "BSCALE", "BLANK")
+_OF_ITS_HDU = re.compile(
+    r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|[PG]COUNT|EXTEND|NEXTEND|EXT(NAME|VER|LEVEL)|INHERIT|B(SCALE|ZERO|LANK|UNIT)|"
+    r"CHECKSUM|DATASUM|COMMENT|HISTORY|END"
+)
 _MAX_HEADER_BYTES = 1 << 22
 _BLOCK_BYTES = 1 << 20
 _REMOTE_BLOCK_BYTES = 1 << 23
@@ -40,11 +45,65 @@ _STORED = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
 
 @dataclass(frozen=True)
+class Encoding:
+    """How a file writes pixels: the dtype of its numbers, and the scale, offset and blank value of its header."""
+
+    stored: str
+    scale: float = 1.0
+    zero: float = 0.0
+    blank: int | None = None
+
+    @classmethod
+    def of(cls, header: fits.Header) -> Encoding:
+        """What a header says of its pixels; `HeaderError` where that is no number."""
+        stored, scale, zero = _STORED[int(header["BITPIX"])], header.get("BSCALE", 1), header.get("BZERO", 0)
+        for card, value in (("BSCALE", scale), ("BZERO", zero)):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise HeaderError(f"{card} = {value!r} is not a number")
+        blank = header.get("BLANK") if int(header["BITPIX"]) > 0 else None
+        return cls(stored, scale, zero, int(blank) if isinstance(blank, int | float) else None)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether pixels need nothing but their bytes swapped."""
+        return self.scale == 1 and self.zero == 0 and self.blank is None
+
+    @property
+    def native(self) -> np.dtype[Any]:
+        """The dtype of the decoded pixels: unsigned and scaled integers by the FITS conventions, blanks as NaN."""
+        stored = np.dtype(self.stored).newbyteorder("=")
+        if stored.kind == "f" or self.is_plain:
+            return stored
+        if stored.itemsize > 1 and self.scale == 1 and self.zero == 2 ** (8 * stored.itemsize - 1):
+            return np.dtype(stored.str.replace("i", "u")) if self.blank is None else _float_for(stored)
+        return _float_for(stored)
+
+    def decoded(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """What the numbers of the file stand for, in the steps and dtypes of astropy, so equal to the last bit."""
+        if self.is_plain:
+            return pixels
+        values = pixels.astype(self.native)
+        if values.dtype.kind == "u":
+            values += values.dtype.type(int(self.zero))
+            return values
+        if self.scale != 1:
+            values *= self.scale
+        if self.zero != 0:
+            values += self.zero
+        if self.blank is not None:
+            values[pixels == self.blank] = np.nan
+        return values
+
+
+def _float_for(stored: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype("f4" if stored.itemsize <= 2 else "f8")
+
+
+@dataclass(frozen=True)
 class RawPixels:
-    """Where a file, once unpacked, holds pixels that are numbers as they stand, big-endian and in rows."""
+    """Where a file, once unpacked, holds its pixels in rows, and how long it was when it was opened."""
 
     offset: int
-    dtype: str
     file_size: int
 
 
@@ -57,6 +116,7 @@ class ImageFile:
     hdu: int
     shape: tuple[int, int]
     dtype: np.dtype[Any]
+    encoding: Encoding
     gzipped: bool = False
     raw: RawPixels | None = None
     cards: fits.Header | str = field(default="", repr=False)
@@ -117,11 +177,11 @@ def _primary_image(place: Location, file: BufferedReader, gzipped: bool) -> Imag
     standard = header.get("SIMPLE") is True and header.get("NAXIS") == 2 and header.get("BITPIX") in _STORED
     if not standard or not all(isinstance(n, int) and n > 0 for n in shape):
         return None
-    dtype, stored = _native_dtype(header), np.dtype(_STORED[header["BITPIX"]])
-    end = len(block) + prod(shape) * stored.itemsize
+    encoding = _encoding(place, header)
+    end = len(block) + prod(shape) * np.dtype(encoding.stored).itemsize
     _require_length(place, _length(file, gzipped, end), end)
-    raw = RawPixels(len(block), stored.str, size_of(file)) if _as_it_stands(header, dtype) else None
-    return ImageFile(str(place), 0, shape, dtype, gzipped, raw, "\n".join(cards))
+    raw = RawPixels(len(block), size_of(file))
+    return ImageFile(str(place), 0, shape, encoding.native, encoding, gzipped, raw, "\n".join(cards))
 
 
 def _header_block(source: BinaryFile) -> bytes:
@@ -137,26 +197,38 @@ def _header_block(source: BinaryFile) -> bytes:
     raise EOFError("the header does not end")
 
 
-def _as_it_stands(header: fits.Header, dtype: np.dtype[Any]) -> bool:
-    """Whether pixels need nothing but their bytes swapped: no scale, no offset, no blanks."""
-    return np.dtype(_STORED[header["BITPIX"]]).newbyteorder("=") == dtype and "BLANK" not in header
+def _encoding(place: Location, header: fits.Header) -> Encoding:
+    try:
+        return Encoding.of(header)
+    except (HeaderError, fits.VerifyError, KeyError) as error:
+        raise HeaderError(f"{shown(place)}: how its pixels are written cannot be read ({error})") from error
 
 
 def _image_by_astropy(place: Location, file: BufferedReader, gzipped: bool, extension: str | None) -> ImageFile:
     size = size_of(file)
     with _opened(place, file, gzipped) as hdus:
         number, hdu = _first_image(place, file, gzipped, hdus, extension)
-        dtype, shape, header = _native_dtype(hdu.header), (int(hdu.shape[0]), int(hdu.shape[1])), hdu.header
+        shape, encoding = (int(hdu.shape[0]), int(hdu.shape[1])), _encoding(place, hdu.header)
+        header = _inheriting(hdu.header, hdus[0].header) if number else hdu.header
         info = hdu.fileinfo()
         packed = isinstance(hdu, fits.CompImageHDU)
         if info is not None:
-            span = info["datSpan"] if packed else prod(shape) * abs(int(header["BITPIX"])) // 8
+            span = info["datSpan"] if packed else prod(shape) * np.dtype(encoding.stored).itemsize
             end = int(info["datLoc"]) + span
             _require_length(place, _length(file, gzipped, end), end)
-    raw = None
-    if info is not None and not packed and _as_it_stands(header, dtype):
-        raw = RawPixels(int(info["datLoc"]), _STORED[int(header["BITPIX"])], size)
-    return ImageFile(str(place), number, shape, dtype, gzipped, raw, header)
+    raw = None if info is None or packed else RawPixels(int(info["datLoc"]), size)
+    return ImageFile(str(place), number, shape, encoding.native, encoding, gzipped, raw, header)
+
+
+def _inheriting(header: fits.Header, primary: fits.Header) -> fits.Header:
+    """The header of an extension with what the primary header says of all of them, where that has no image itself."""
+    if header.get("INHERIT", True) is not True or primary.get("NAXIS", 0) != 0:
+        return header
+    out = header.copy()
+    for card in primary.cards:
+        if card.keyword and card.keyword not in header and not _OF_ITS_HDU.fullmatch(card.keyword):
+            out.append(card, end=True)
+    return out
 
 
 def read_window(image: ImageFile, rows: slice, columns: slice) -> NDArray[Any]:
@@ -196,15 +268,22 @@ def _read_by_astropy(image: ImageFile, rows: slice, columns: slice) -> NDArray[A
         pixels = hdu.section[rows, columns] if tiled else hdu.section[rows, :][:, columns]
         if rows.stop >= image.shape[0]:
             _check_sum(hdu)
-    return np.ascontiguousarray(pixels, dtype=image.dtype)
+    return np.ascontiguousarray(_decoded(image, pixels), dtype=image.dtype)
+
+
+def _decoded(image: ImageFile, pixels: NDArray[Any]) -> NDArray[Any]:
+    """What stored pixels stand for; where integers are wanted, blanks keep their number."""
+    encoding = image.encoding
+    return (replace(encoding, blank=None) if image.dtype.kind in "iu" else encoding).decoded(pixels)
 
 
 def _read_raw(image: ImageFile, raw: RawPixels, rows: slice, columns: slice) -> NDArray[Any] | None:
-    """A window of a file without tiles, swapped block by block while in cache; None where the file has changed."""
+    """A window of a file without tiles, decoded block by block while in cache; None where the file has changed."""
     first, last, _ = rows.indices(image.shape[0])
     left, right, _ = columns.indices(image.shape[1])
-    stored = np.dtype(raw.dtype)
-    if (stored.kind, image.dtype.kind) == ("i", "u") and stored.itemsize == image.dtype.itemsize:
+    stored = np.dtype(image.encoding.stored)
+    same_size = (stored.kind, image.dtype.kind) == ("i", "u") and stored.itemsize == image.dtype.itemsize
+    if same_size and image.encoding.is_plain:
         stored = image.dtype.newbyteorder(">")  # the same bits; to swap them is faster than to convert them
     row_bytes = image.shape[1] * stored.itemsize
     start, end = raw.offset + first * row_bytes, raw.offset + last * row_bytes
@@ -221,7 +300,7 @@ def _read_raw(image: ImageFile, raw: RawPixels, rows: slice, columns: slice) -> 
             part = block[: last - first - row]
             if source.readinto(part.reshape(-1).view(np.uint8)) != part.nbytes:
                 raise EOFError("they end early")
-            out[row : row + len(part)] = part[:, left:right]
+            out[row : row + len(part)] = _decoded(image, part[:, left:right])
         if image.gzipped and last == image.shape[0]:
             source.seek(0, 2)
     return out
@@ -244,7 +323,7 @@ def _opened(place: Location, file: BufferedReader, gzipped: bool) -> Iterator[fi
         source = gzip.GzipFile(fileobj=file) if gzipped else file
     try:
         with quiet(AstropyUserWarning):
-            hdus = fits.open(source, memmap=False, lazy_load_hdus=True, uint=True)
+            hdus = fits.open(source, memmap=False, lazy_load_hdus=True, do_not_scale_image_data=True)
     except (FileNotFoundError, FrameError):
         raise
     except (OSError, EOFError, zlib.error) as error:
@@ -312,17 +391,6 @@ def _first_image(
         raise TruncatedFileError(f"{name}: cut off in the header of HDU {number}; fetch it again")
     wanted = "" if extension is None else f" named {extension}"
     raise ShapeError(f"{name}: holds no 2-D image{wanted} in its {number} HDUs")
-
-
-def _native_dtype(header: fits.Header) -> np.dtype[Any]:
-    """The dtype of the scaled pixels: unsigned 16-bit and scaled integers by the FITS conventions."""
-    bitpix, zero, scale = int(header["BITPIX"]), header.get("BZERO", 0), header.get("BSCALE", 1)
-    stored = np.dtype(_STORED[bitpix]).newbyteorder("=")
-    if bitpix > 8 and scale == 1 and zero == 2 ** (bitpix - 1):
-        return np.dtype(stored.str.replace("i", "u"))
-    if bitpix > 0 and (zero != 0 or scale != 1):
-        return np.dtype("f4" if bitpix <= 16 else "f8")
-    return stored
 
 
 def _require_length(place: Location, found: int, expected: int) -> None:

@@ -12,24 +12,11 @@ from astropy.io import fits
 
 from ztfxr.errors import HeaderError
 from ztfxr.io.names import QuadrantName, parse_name
+from ztfxr.io.times import JD_OF_MJD, mid_exposure, to_datetime
 from ztfxr.schema import FILTERS, SPECS
 
-__all__ = [
-    "JD_OF_MJD",
-    "QUALITY_CARDS",
-    "epoch_coords",
-    "filter_of",
-    "mid_exposure",
-    "seeing_unit",
-    "to_datetime",
-    "to_mjd",
-]
+__all__ = ["QUALITY_CARDS", "epoch_coords", "filter_of", "seeing_unit"]
 
-JD_OF_MJD = 2400000.5
-"""The Julian date at which MJD begins."""
-
-_SECONDS_PER_DAY = 86400.0
-_MJD_UNIX_EPOCH = 40587.0
 QUALITY_CARDS: Mapping[str, str] = {
     "magzp": "MAGZP",
     "magzprms": "MAGZPRMS",
@@ -39,22 +26,6 @@ QUALITY_CARDS: Mapping[str, str] = {
     "seeing": "SEEING",
 }
 """Cards that describe the quality of an exposure, by coordinate."""
-
-
-def to_datetime(mjd: float) -> np.datetime64:
-    """UTC date of an MJD, to the microsecond that a float MJD can hold, as datetime64[ns]."""
-    microseconds = round((mjd - _MJD_UNIX_EPOCH) * _SECONDS_PER_DAY * 1e6)
-    return np.datetime64(microseconds * 1000, "ns")
-
-
-def to_mjd(time: np.datetime64) -> float:
-    """The MJD of a UTC date."""
-    return _MJD_UNIX_EPOCH + float((time - np.datetime64(0, "ns")) / np.timedelta64(1, "D"))
-
-
-def mid_exposure(start_mjd: float, exptime: float) -> float:
-    """MJD of the middle of an exposure that started at `start_mjd` and lasted `exptime` seconds."""
-    return start_mjd + exptime / 2 / _SECONDS_PER_DAY
 
 
 def epoch_coords(header: fits.Header, path: str) -> dict[str, xr.Variable]:

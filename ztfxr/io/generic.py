@@ -18,8 +18,8 @@ from xarray.core import indexing
 from ztfxr.errors import FrameError, HeaderError, InputError
 from ztfxr.io.backend import FITSArray
 from ztfxr.io.fits import inspect
-from ztfxr.io.frames import JD_OF_MJD, mid_exposure, to_datetime
 from ztfxr.io.remote import file_name, location, shown
+from ztfxr.io.times import JD_OF_MJD, mid_exposure, to_datetime
 from ztfxr.schema import STATUS_PLANES, annotate, annotate_all, planes_to_bits
 from ztfxr.wcs import assign_wcs, wcs_cards
 

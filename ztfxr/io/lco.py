@@ -13,8 +13,8 @@ from xarray.core import indexing
 from ztfxr.errors import HeaderError, ShapeError
 from ztfxr.io.backend import FITSArray
 from ztfxr.io.fits import ImageFile, inspect, open_hdus
-from ztfxr.io.frames import mid_exposure, to_datetime
 from ztfxr.io.remote import file_name, shown
+from ztfxr.io.times import mid_exposure, to_datetime
 from ztfxr.schema import SPECS, annotate_all, planes_to_bits
 from ztfxr.wcs import assign_wcs, wcs_cards
 

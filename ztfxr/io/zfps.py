@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.errors import InputError
-from ztfxr.io.frames import JD_OF_MJD, mid_exposure, to_datetime
+from ztfxr.io.times import JD_OF_MJD, mid_exposure, to_datetime
 from ztfxr.schema import FILTERS, annotate_all
 
 __all__ = ["read_zfps"]

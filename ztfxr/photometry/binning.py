@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ztfxr.arrays.curves.variability import grouped_mean
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
-from ztfxr.io.frames import to_datetime
+from ztfxr.io.times import to_datetime
 from ztfxr.photometry.cuts import kept
 from ztfxr.schema import annotate_all
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
-from ztfxr.io.frames import mid_exposure, to_datetime
+from ztfxr.io.times import mid_exposure, to_datetime
 from ztfxr.samples import START_MJD, exposure_number, ramps, write_frame
 from ztfxr.schema import MASK_PLANES, annotate_all, flag_attrs, planes_to_bits
 from ztfxr.testing._population import Counts, Population, SceneOptions, make_sources
