@@ -22,7 +22,6 @@ from dask.base import tokenize
 from hypothesis import given
 from hypothesis import strategies as st
 
-import ztfxr.wcs as module
 from tests.conftest import MakeHeader
 from ztfxr.arrays.geometry.chebyshev import GridExpansion
 from ztfxr.errors import AlignmentError, InputError, MissingWCSError, OutsideFrameError
@@ -40,6 +39,8 @@ from ztfxr.wcs import (
     sky_to_pixel,
     wcs_cards,
 )
+from ztfxr.wcs import cards as cards_module
+from ztfxr.wcs import grid as grid_module
 
 SHAPE = (60, 50)
 BIG = (400, 300)
@@ -265,8 +266,8 @@ def test_labels_stay_lazy(header: fits.Header, monkeypatch: pytest.MonkeyPatch, 
     def refuse(*args: Any) -> None:
         raise AssertionError("the WCS was evaluated")
 
-    monkeypatch.setattr(module, "_exact_sky", refuse)
-    monkeypatch.setattr(module, "_exact_pixel", refuse)
+    for place in ("grid.sky_of", "index.sky_of", "convert.sky_of", "index.pixel_of", "convert.pixel_of"):
+        monkeypatch.setattr(f"ztfxr.wcs.{place}", refuse)
     frame = image(header)
     part = frame[3:40, 4:30].copy()
     lazy = (part - frame[10:50]) * 2 + 1
@@ -746,15 +747,16 @@ def _deg() -> Any:
 @pytest.fixture
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pixels each call of wcslib evaluates."""
-    module._grid_expansion.cache_clear()
+    grid_module._grid_expansion.cache_clear()
     sizes: list[int] = []
-    original = module._exact_sky
+    original = cards_module.sky_of
 
     def counted(cards: str, y: Any, x: Any) -> Any:
         sizes.append(np.size(y))
         return original(cards, y, x)
 
-    monkeypatch.setattr(module, "_exact_sky", counted)
+    for user in ("grid", "index"):
+        monkeypatch.setattr(f"ztfxr.wcs.{user}.sky_of", counted)
     return sizes
 
 
@@ -839,7 +841,7 @@ def test_each_thread_has_its_own_wcs(frame: xr.DataArray) -> None:
 
     def own(_: int) -> Any:
         barrier.wait()
-        return module._build(frame.attrs["wcs_header"])
+        return cards_module.build_wcs(frame.attrs["wcs_header"])
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(own, range(4)))
@@ -850,7 +852,7 @@ def test_each_thread_has_its_own_wcs(frame: xr.DataArray) -> None:
 def test_threads(wcs_header: MakeHeader, shape: tuple[int, int]) -> None:
     """Eight threads that label and convert at once agree with one."""
     labeled = image(wcs_header(shape, crval=(77.0, 11.0)), shape)
-    module._grid_expansion.cache_clear()
+    grid_module._grid_expansion.cache_clear()
 
     def work(_: int) -> tuple[Any, Any, Any]:
         fresh = pickle.loads(pickle.dumps(labeled))
