@@ -135,7 +135,7 @@ def test_another_center(frame: xr.DataArray) -> None:
         found = pixel_to_tangent(frame, [3.0, 40.0], [5.0, 50.0], center=place)
         truth = middle.spherical_offsets_to(sky)
         np.testing.assert_allclose(found, [t.arcsec for t in truth], rtol=0, atol=1e-3)
-        back = tangent_to_pixel(frame, *found, center=center)
+        back = tangent_to_pixel(frame, *found, center=place)
         np.testing.assert_allclose(back, ([3.0, 40.0], [5.0, 50.0]), rtol=0, atol=1e-6)
     assert np.abs(pixel_to_tangent(frame, 24.5, 29.5, center=center(frame))).max() < 1e-9
 

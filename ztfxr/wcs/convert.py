@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import AlignmentError, InputError, MissingWCSError, OutsideFrameError
 from ztfxr.schema import SPECS
-from ztfxr.wcs.cards import pixel_of, sky_of, wcs_cards
+from ztfxr.wcs.cards import check_cards, pixel_of, sky_of, wcs_cards
 from ztfxr.wcs.grid import NAMES
 from ztfxr.wcs.index import WCSIndex, WCSTransform, Window
 
@@ -33,12 +33,15 @@ def assign_wcs(obj: T, header: fits.Header | str) -> T:
     ------
     MissingWCSError
         The header has no celestial WCS.
+    HeaderError
+        The header's WCS cannot be used.
     InputError
         `x` or `y` are not whole pixels (those of a stamp that was shifted, for example).
     """
     cards = wcs_cards(header) if isinstance(header, fits.Header) else header
     if cards is None:
         raise MissingWCSError("the header has no celestial WCS (CTYPE1, CRVAL1, ...); plate-solve the image first")
+    check_cards(cards)
     start = tuple(_first_pixel(obj, d) for d in ("y", "x"))
     window = Window((start[0], start[1]), (start[0] + obj.sizes["y"], start[1] + obj.sizes["x"]))
     coords = xr.Coordinates.from_xindex(WCSIndex(WCSTransform(cards, window)))
