@@ -48,7 +48,7 @@ def _solution() -> xr.Dataset:
     image = xr.DataArray(rng.normal(size=(40, 41)).astype("f4"), dims=("y", "x"))
     one = xr.ones_like(image)
     with dask.config.set(scheduler="synchronous"):
-        return ztfxr.psf_match(image, image, variance=one, reference_variance=one, kernel_size=3)
+        return ztfxr.solve_kernel(image, image, variance=one, reference_variance=one, kernel_size=3)
 
 
 def _gaussian_psf() -> xr.DataArray:
@@ -128,7 +128,7 @@ LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
     "pixel_to_tangent": lambda f, t: ztfxr.pixel_to_tangent(f, 3, 4, center=(150.0, 20.0)),
     "pointing": lambda f, t: ztfxr.pointing(_pointed(f)),
     "psf_at": lambda f, t: ztfxr.psf_at(_gaussian_psf(), [10.2, 11.0], [5.0, 6.3], size=9),
-    "quality": lambda f, t: ztfxr.quality(ztfxr.difference(_stack(f), f, kernel_size=3)),
+    "difference_quality": lambda f, t: ztfxr.difference_quality(ztfxr.difference(_stack(f), f, kernel_size=3)),
     "rebin": lambda f, t: ztfxr.rebin(f, 3),
     "register": lambda f, t: ztfxr.register(f, f, method="wcs"),
     "resolve_positions": lambda f, t: ztfxr.resolve_positions(f, [(3, 4)]),
@@ -210,11 +210,11 @@ COMPUTES = {
     "difference_photometry",
     "write_extensions",
     "build_reference",
-    "report",
+    "plot_difference",
     "select_epochs",
     "variability",
     "open_alerts",
-    "psf_match",
+    "solve_kernel",
     "read_psf",
     "read_lco_catalog",
     "plot_lightcurve",

@@ -15,8 +15,8 @@ from ztfxr import testing as testing
 from ztfxr.analyst import difference_photometry, write_extensions
 from ztfxr.dia.decorrelate import decorrelate
 from ztfxr.dia.difference import difference
-from ztfxr.dia.psf_match import kernel_at, psf_match
-from ztfxr.dia.quality import quality
+from ztfxr.dia.quality import difference_quality
+from ztfxr.dia.solve_kernel import kernel_at, solve_kernel
 from ztfxr.dia.zogy import zogy
 from ztfxr.errors import (
     AlertError,
@@ -101,7 +101,7 @@ from ztfxr.photometry.inject import inject, inject_and_measure, injection_report
 from ztfxr.photometry.lightcurve import lightcurve
 from ztfxr.photometry.psf import build_psf, psf_at
 from ztfxr.photometry.variability import variability
-from ztfxr.plot import plot_injection, plot_lightcurve, plot_summary, plot_triplet, report, show
+from ztfxr.plot import plot_difference, plot_injection, plot_lightcurve, plot_summary, plot_triplet, show
 from ztfxr.store.fits import to_fits
 from ztfxr.store.regions import to_regions
 from ztfxr.store.tables import to_dataframe, to_parquet, to_table
@@ -156,6 +156,7 @@ __all__ = [
     "decorrelate",
     "difference",
     "difference_photometry",
+    "difference_quality",
     "drop_wcs",
     "explain",
     "flux_to_counts",
@@ -195,14 +196,13 @@ __all__ = [
     "pixel_scale",
     "pixel_to_sky",
     "pixel_to_tangent",
+    "plot_difference",
     "plot_injection",
     "plot_lightcurve",
     "plot_summary",
     "plot_triplet",
     "pointing",
     "psf_at",
-    "psf_match",
-    "quality",
     "quality_cuts",
     "query_catalog",
     "read_catalog",
@@ -211,7 +211,6 @@ __all__ = [
     "read_zfps",
     "rebin",
     "register",
-    "report",
     "rescale_errors",
     "resolve_positions",
     "same_grid",
@@ -220,6 +219,7 @@ __all__ = [
     "sky_to_mosaic",
     "sky_to_pixel",
     "sky_to_tangent",
+    "solve_kernel",
     "source_flags",
     "source_mask",
     "sources",

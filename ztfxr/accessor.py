@@ -13,8 +13,8 @@ from ztfxr import plot as _plot
 from ztfxr import wcs as _wcs
 from ztfxr.dia import decorrelate as _decorrelate
 from ztfxr.dia import difference as _dia
-from ztfxr.dia import psf_match as _psf_match
 from ztfxr.dia import quality as _quality
+from ztfxr.dia import solve_kernel as _kernel
 from ztfxr.dia import zogy as _zogy
 from ztfxr.ops import align as _align
 from ztfxr.ops import background as _noise
@@ -100,7 +100,7 @@ class DataArrayAccessor(_Accessor[xr.DataArray]):
     stamp = _bound(_stamps.stamp)
     stamps = _bound(_stamps.stamps)
     difference = _bound(_dia.difference)
-    psf_match = _bound(_psf_match.psf_match)
+    solve_kernel = _bound(_kernel.solve_kernel)
     zogy = _bound(_zogy.zogy)
     coadd = _bound(_coadd.coadd)
     build_reference = _bound(_coadd.build_reference)
@@ -153,7 +153,7 @@ class DatasetAccessor(_Accessor[xr.Dataset]):
     stamp = _bound(_stamps.stamp)
     stamps = _bound(_stamps.stamps)
     difference = _bound(_dia.difference)
-    psf_match = _bound(_psf_match.psf_match)
+    solve_kernel = _bound(_kernel.solve_kernel)
     decorrelate = _bound(_decorrelate.decorrelate)
     zogy = _bound(_zogy.zogy)
     align = _bound(_align.align)
@@ -162,8 +162,8 @@ class DatasetAccessor(_Accessor[xr.Dataset]):
     build_reference = _bound(_coadd.build_reference)
     measure_epochs = _bound(_epochs.measure_epochs)
     select_epochs = _bound(_epochs.select_epochs)
-    quality = _bound(_quality.quality)
-    report = _bound(_plot.report)
+    difference_quality = _bound(_quality.difference_quality)
+    plot_difference = _bound(_plot.plot_difference)
     aperture_photometry = _bound(_aperture.aperture_photometry)
     build_psf = _bound(_psf.build_psf)
     psf_at = _bound(_psf.psf_at)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from ztfxr.dia.quality import block_means, quality
+from ztfxr.dia.quality import block_means, difference_quality
 from ztfxr.errors import ChunkError, InputError
 
 NT, NY, NX = 6, 100, 130
@@ -31,7 +31,7 @@ def make_diff(**changes: Any) -> xr.Dataset:
 
 
 def test_a_right_difference_is_good() -> None:
-    out = quality(make_diff())
+    out = difference_quality(make_diff())
     np.testing.assert_allclose(out.noise_ratio, 1, atol=0.03)
     assert out.chi2_map.dims == ("time", "block_y", "block_x")
     assert out.chi2_map.shape == (NT, 3, 4)
@@ -52,12 +52,12 @@ def test_each_flaw_is_seen() -> None:
     diff["lost_fraction"][2] = 0.7
     diff["epoch_status"][3] = 1 << 9
     diff["kernel_sum"][4] = 1.3
-    out = quality(diff)
+    out = difference_quality(diff)
     assert out.good.values.tolist() == [False, False, False, False, False, True]
     assert float(out.noise_ratio[0]) == pytest.approx(1.5, abs=0.03)
     assert out.chi2_high.values[1] > 10
     assert float(out.scale_deviation[4]) == pytest.approx(0.3, abs=0.01)
-    loose = quality(diff, noise_ratio=(0.5, 10), max_chi2=1e4, max_lost=1, max_deviation=1)
+    loose = difference_quality(diff, noise_ratio=(0.5, 10), max_chi2=1e4, max_lost=1, max_deviation=1)
     assert loose.good.values.tolist() == [True, True, True, False, True, True]
 
 
@@ -65,9 +65,9 @@ def test_transparency_that_the_zero_points_know_is_no_flaw() -> None:
     through = np.array([1, 0.7, 0.9, 1.1, 0.6, 1.0])
     diff = make_diff()
     diff["kernel_sum"] = diff.kernel_sum * through
-    assert not quality(diff).good.all() or float(quality(diff).scale_scatter) > 0.1
+    assert not difference_quality(diff).good.all() or float(difference_quality(diff).scale_scatter) > 0.1
     zp = xr.DataArray(26 + 2.5 * np.log10(through), dims="time")
-    known = quality(diff.assign_coords(magzp=zp))
+    known = difference_quality(diff.assign_coords(magzp=zp))
     assert float(known.scale_scatter) < 0.006
     assert known.good.all()
 
@@ -76,28 +76,28 @@ def test_a_convolved_science_image_has_the_inverse_kernel_sum() -> None:
     diff = make_diff()
     diff["kernel_sum"] = diff.kernel_sum * 1.5
     diff["kernel_sum"][2] = 1 / 1.5
-    assert not quality(diff).good[2]
+    assert not difference_quality(diff).good[2]
     convolved = xr.DataArray(np.arange(NT) == 2, dims="time")
-    assert quality(diff.assign(science_convolved=convolved)).good.all()
+    assert difference_quality(diff.assign(science_convolved=convolved)).good.all()
 
 
 def test_an_epoch_without_a_solution_is_not_good() -> None:
     diff = make_diff()
     diff["difference"][2], diff["kernel_sum"][2] = np.nan, np.nan
-    out = quality(diff)
+    out = difference_quality(diff)
     assert np.isnan(out.noise_ratio[2])
     assert np.isnan(out.chi2_map[2]).all()
     assert out.good.values.tolist() == [True, True, False, True, True, True]
 
 
 def test_one_epoch_and_a_bare_dataset() -> None:
-    one = quality(make_diff().isel(time=0))
+    one = difference_quality(make_diff().isel(time=0))
     assert one.chi2_map.dims == ("block_y", "block_x")
     assert one.good.ndim == 0
     assert bool(one.good)
     assert "scale_scatter" not in one
-    assert "scale_deviation" not in quality(make_diff().isel(time=slice(0, 3)))
-    assert quality(make_diff()[["difference", "difference_variance"]]).good.all()
+    assert "scale_deviation" not in difference_quality(make_diff().isel(time=slice(0, 3)))
+    assert difference_quality(make_diff()[["difference", "difference_variance"]]).good.all()
 
 
 def test_blocks_of_any_shape() -> None:
@@ -110,16 +110,16 @@ def test_blocks_of_any_shape() -> None:
 
 
 def test_dask_equals_numpy_and_stays_lazy(raising_scheduler: Any) -> None:
-    lazy = quality(make_diff().chunk(time=1))
+    lazy = difference_quality(make_diff().chunk(time=1))
     with pytest.raises(AssertionError, match="stayed lazy"):
         lazy.good.compute()
-    xr.testing.assert_allclose(lazy.compute(scheduler="synchronous"), quality(make_diff()))
+    xr.testing.assert_allclose(lazy.compute(scheduler="synchronous"), difference_quality(make_diff()))
     with pytest.raises(ChunkError, match="along 'y'"):
-        quality(make_diff().chunk(y=50))
+        difference_quality(make_diff().chunk(y=50))
 
 
 def test_unusable_arguments() -> None:
     with pytest.raises(InputError, match="no variable 'difference'"):
-        quality(xr.Dataset())
+        difference_quality(xr.Dataset())
     with pytest.raises(InputError, match="block_size is at least 1"):
-        quality(make_diff(), block_size=0)
+        difference_quality(make_diff(), block_size=0)

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.arrays.matching.decorrelate import decorrelated, effective_psf, noise_ratio, whitening_kernel
+from ztfxr.arrays.no_solution import NoSolutionError
 from ztfxr.arrays.types import Bools, Floats
-from ztfxr.dia.kernel_frame import KernelFrame
+from ztfxr.dia.kernel_frame import local_coefficients
+from ztfxr.dia.pair import number_or_array
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
-from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
+from ztfxr.ops.exposure import gather
+from ztfxr.ops.mapping import map_images
+from ztfxr.schema import annotate_all
 
 __all__ = ["decorrelate"]
 
-
 _PSF = ("psf_y", "psf_x")
-_OUTPUTS: dict[str, tuple[str, ...]] = {
-    "difference": IMAGE,
-    "difference_variance": IMAGE,
-    "mask": IMAGE,
-    "decorrelation_kernel": ("phi_y", "phi_x"),
-    "epoch_status": (),
-}
 _NEEDED = ("difference", "difference_variance", "mask", "science_convolved", "epoch_status")
 _LEAST_SHARE = 0.01
 
@@ -43,12 +38,12 @@ def decorrelate(
     Parameters
     ----------
     diff
-        What `ztfxr.difference` returned, one epoch or a stack.
+        The result of `ztfxr.difference`, one epoch or a stack.
     science_variance, reference_variance
-        Variance in DN² of the science image and of the reference before it was convolved: numbers, or maps (y, x) or
-        (time, y, x) whose median over good pixels counts. Only their ratio matters. Where one is missing it follows
-        from `difference_variance`; where both are, the ratio is measured on the correlation of the difference's own
-        noise.
+        Variance of the science image and of the reference before it was convolved, in the square of the image's unit:
+        numbers, or maps (y, x) or (time, y, x) whose median over good pixels counts. Only their ratio matters. Where
+        one is missing it follows from `difference_variance`; where both are, the ratio is measured on the correlation
+        of the difference's own noise.
     psf
         PSF of the science image, (psf_y, psf_x) or (time, psf_y, psf_x), odd; adds `psf_difference`.
     size
@@ -73,27 +68,34 @@ def decorrelate(
 
     Notes
     -----
-    Reiss & Lupton 2016, LSST DMTN-021; see `ztfxr.arrays.decorrelate.whitening_kernel`. A kernel that varies over the
-    image is whitened by one that varies with it. Up to the varying kernel this is the proper difference image
+    Reiss & Lupton 2016, LSST DMTN-021; see `ztfxr.arrays.matching.decorrelate.whitening_kernel`. A kernel that varies
+    over the image is whitened by one that varies with it. Up to the varying kernel this is the proper difference image
     D / F_D of Zackay, Ofek & Gal-Yam 2016 with the science PSF taken to be reference PSF ⊗ kernel. The noise of both
     images is assumed white before the convolution; that of a resampled image is not.
     """
     _check(diff, size, psf)
-    kernel = diff["kernel"].expand_dims("kterm")
-    if "kernel_coeff" in diff:
-        kernel = diff["kernel_coeff"]
-        kernel = KernelFrame.of(diff).coefficients_of(diff, kernel) if "frame" in diff.attrs else kernel
-    levels = [_bare(v) for v in (science_variance, reference_variance)]
-    inputs = [diff[n] for n in _NEEDED] + [kernel, *levels, _bare(psf)]
-    core = [IMAGE, IMAGE, IMAGE, (), (), ("kterm", "ky", "kx"), *(_core(v) for v in inputs[-3:])]
-    outputs = _OUTPUTS if psf is None else {**_OUTPUTS, "psf_difference": _PSF}
-    sizes = {"phi_y": size, "phi_x": size}
-    found = apply_images(_one_epoch, *inputs, inputs=core, outputs=outputs, sizes=sizes, kwargs={"size": size})
-    dims = diff["difference"].dims
-    images = {k: v.transpose(*dims) if outputs[k] == IMAGE else v for k, v in found.items()}
+    exposure = gather(diff, name="difference")
+    inputs = {
+        "difference": exposure.image,
+        "variance": exposure.own_variance,
+        "bad": exposure.bad,
+        "science_convolved": diff["science_convolved"],
+        "kernel": local_coefficients(diff),
+        "science_variance": number_or_array(science_variance),
+        "reference_variance": number_or_array(reference_variance),
+        "psf": psf,
+    }
+    outputs = [name for name in _Results._fields if name != "psf_difference" or psf is not None]
+    found = map_images(_whitened, inputs, outputs, sizes={"phi_y": size, "phi_x": size}, options={"size": size})
+    dims = exposure.image.dims
+    for name in ("difference", "difference_variance", "mask"):
+        found[name] = found[name].transpose(..., *dims)
+    before = diff["epoch_status"]
+    # An epoch that had no difference says why already.
+    found["epoch_status"] = before.where(before != 0, found["epoch_status"])
     offset = np.arange(size) - size // 2
-    kept = diff.drop_vars("model_error", errors="ignore")
-    return annotate_all(kept.assign(images).assign_coords(phi_y=offset, phi_x=offset))
+    out = diff.drop_vars("model_error", errors="ignore").assign(found).assign_coords(phi_y=offset, phi_x=offset)
+    return annotate_all(out, unit=exposure.unit)
 
 
 def _check(diff: xr.Dataset, size: int, psf: xr.DataArray | None) -> None:
@@ -116,66 +118,63 @@ def require_psf(psf: xr.DataArray, name: str = "psf") -> None:
         )
 
 
-def _bare(value: xr.DataArray | float | None) -> xr.DataArray:
-    """A DataArray without coordinates but time; NaN for what is not given."""
-    if not isinstance(value, xr.DataArray):
-        return xr.DataArray(np.nan if value is None else float(value))
-    return value.drop_vars([k for k in value.coords if k != "time" or "time" not in value.dims])
+class _Results(NamedTuple):
+    """What is found of one difference, by the names of the schema."""
+
+    difference: NDArray[np.float32]
+    difference_variance: NDArray[np.float32]
+    mask: Bools
+    decorrelation_kernel: Floats
+    epoch_status: int
+    psf_difference: Floats | None
 
 
-def _core(array: xr.DataArray) -> tuple[str, ...]:
-    """The core dimensions that an optional input has."""
-    return next((dims for dims in (IMAGE, _PSF) if set(dims) <= set(array.dims)), ())
-
-
-def _one_epoch(
+def _whitened(
+    *,
     difference: NDArray[Any],
     variance: NDArray[Any],
     bad: Bools,
     science_convolved: Bools,
-    status: NDArray[np.uint32],
-    coefficients: Floats,
-    science_variance: NDArray[Any],
-    reference_variance: NDArray[Any],
-    psf: NDArray[Any],
-    *,
+    kernel: Floats,
+    science_variance: NDArray[Any] | None,
+    reference_variance: NDArray[Any] | None,
+    psf: NDArray[Any] | None,
     size: int,
-) -> tuple[Any, ...]:
-    """Whiten one difference; arrays in, the values of `_OUTPUTS` and the effective PSF out."""
+) -> _Results:
+    """Whiten one difference (y, x); raises `NoSolutionError` where there is none, or its noise cannot be measured."""
     bad = bad | ~np.isfinite(difference) | ~(variance > 0)
-    if bad.all() or not np.isfinite(coefficients).all():
-        return _nothing(difference.shape, size, psf, int(status))
-    kernels = coefficients / coefficients[0].sum() if science_convolved else coefficients
-    convolved, other = _level(reference_variance, bad), _level(science_variance, bad)
+    if bad.all() or not np.isfinite(kernel).all():
+        raise NoSolutionError("too_few_pixels")
+    scale = float(kernel[0].sum()) if science_convolved else 1.0
+    kernels = kernel / scale
+    convolved, other = _typical(reference_variance, bad), _typical(science_variance, bad)
     if science_convolved:
-        convolved, other = other, convolved / float(coefficients[0].sum()) ** 2
-    ratio = _ratio(convolved, other, float(np.median(variance[~bad])), float((kernels[0] ** 2).sum()))
-    if not np.isfinite(ratio):
+        convolved, other = other, None if convolved is None else convolved / scale**2
+    if convolved is None and other is None:
         ratio = noise_ratio(difference, bad, kernels[0])
+    else:
+        ratio = _ratio(convolved, other, float(np.median(variance[~bad])), float((kernels[0] ** 2).sum()))
     if not np.isfinite(ratio):
-        return _nothing(difference.shape, size, psf, int(status) | planes_to_bits(["too_few_pixels"], STATUS_PLANES))
+        raise NoSolutionError("too_few_pixels")
     white = decorrelated(difference, variance, bad, kernels, ratio=ratio, size=size)
     center = whitening_kernel(kernels[0], ratio, size)
     acting = (center, kernels[0]) if science_convolved else (center,)
-    spread = effective_psf(psf, *acting) if psf.ndim == 2 else psf
-    return white.difference, white.variance, white.bad, center, np.uint32(status), spread
+    spread = None if psf is None else effective_psf(psf, *acting)
+    return _Results(white.difference, white.variance, white.bad, center, 0, spread)
 
 
-def _level(variance: NDArray[Any], bad: Bools) -> float:
-    """The typical variance of a map over good pixels, or the number itself."""
-    return float(np.nanmedian(variance[~bad])) if variance.ndim == 2 else float(variance)
+def _typical(variance: NDArray[Any] | None, bad: Bools) -> float | None:
+    """The typical variance of a map over good pixels, or the number itself; None where it is not known."""
+    if variance is None:
+        return None
+    value = float(np.nanmedian(variance[~bad])) if variance.ndim == 2 else float(variance)
+    return value if np.isfinite(value) else None
 
 
-def _ratio(convolved: float, other: float, total: float, square: float) -> float:
+def _ratio(convolved: float | None, other: float | None, total: float, square: float) -> float:
     """Variance of the convolved image over the other's; a missing one from `total`, that of the difference."""
-    if np.isnan(convolved):
-        convolved = (total - other) / square
-    elif np.isnan(other):
+    if convolved is None:
+        convolved = (total - (other or 0.0)) / square
+    if other is None:
         other = total - convolved * square
     return max(convolved, 0.0) / max(other, _LEAST_SHARE * total)
-
-
-def _nothing(shape: tuple[int, ...], size: int, psf: NDArray[Any], status: int) -> tuple[Any, ...]:
-    nan = np.full(shape, np.nan, dtype=np.float32)
-    kernel, spread = np.full((size, size), np.nan), np.full(psf.shape, np.nan)
-    return nan, nan, np.ones(shape, dtype=bool), kernel, np.uint32(status), spread

@@ -3,78 +3,43 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.arrays.images.image import Image
-from ztfxr.arrays.matching.match import MAX_KERNEL_SIZE, Matched, MatchOptions, match
-from ztfxr.arrays.no_solution import NoSolutionError
+from ztfxr.arrays.matching.basis import Basis
+from ztfxr.arrays.matching.match import Convolve, Matched, MatchOptions, SolveOn, Weights, match
 from ztfxr.arrays.polynomials import n_terms
+from ztfxr.arrays.stamps import pad
 from ztfxr.arrays.types import Bools, Floats
-from ztfxr.dia._pair import (
-    bare,
-    epoch_results,
-    has_variance,
-    kept_attrs,
-    known_variance,
-    reference_image,
-    reference_noise,
-)
-from ztfxr.dia._pair import (
-    reference_mask as own_reference_mask,
-)
+from ztfxr.dia.kernel_frame import KernelFrame
+from ztfxr.dia.kernel_options import KernelOptions, match_options
+from ztfxr.dia.pair import gather_pair
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
-from ztfxr.ops.background import get_image, get_mask
-from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
-from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
-from ztfxr.wcs import same_grid
+from ztfxr.ops.exposure import Labeled, MaskChoice
+from ztfxr.ops.mapping import map_images
+from ztfxr.ops.positions import Positions
 
-__all__ = ["difference", "pair_inputs"]
+__all__ = ["difference"]
 
-
-_OUTPUTS: dict[str, tuple[str, ...]] = {
-    "difference": IMAGE,
-    "difference_variance": IMAGE,
-    "mask": IMAGE,
-    "kernel": ("ky", "kx"),
-    "kernel_err": ("ky", "kx"),
-    "kernel_coeff": ("kterm", "ky", "kx"),
-    "kernel_order": (),
-    "kernel_sum": (),
-    "kernel_sum_err": (),
-    "background_coeff": ("term",),
-    "background_coeff_err": ("term",),
-    "chi2": (),
-    "noise_ratio": (),
-    "lost_fraction": (),
-    "n_pixels": (),
-    "n_cutouts": (),
-    "n_rejected": (),
-    "condition": (),
-    "science_convolved": (),
-    "epoch_status": (),
-}
-_WITH_MODES = _OUTPUTS | {"model_error": ("mode", *IMAGE)}
-_FRAME_PIXELS, _MODE_PIXELS = 512 * 512, 256 * 256
-_CUTOUT_KERNEL = 9
+_MODE_PIXELS = 256 * 256
 
 
 def difference(
-    science: xr.Dataset | xr.DataArray,
-    reference: xr.Dataset | xr.DataArray | None = None,
+    science: Labeled,
+    reference: Labeled | None = None,
     *,
     kernel_size: int | Literal["auto"] | None = None,
     kernel_order: int | Literal["auto"] | None = None,
     scale_order: int = 0,
     background_order: int | None = None,
-    basis: Literal["delta", "gaussian"] = "delta",
-    solve_on: Literal["all", "stars"] | None = None,
-    convolve: Literal["reference", "science", "auto"] | None = None,
-    weights: Literal["variance", "uniform"] = "variance",
+    basis: Basis = "delta",
+    solve_on: SolveOn | None = None,
+    convolve: Convolve | None = None,
+    weights: Weights = "variance",
     smoothing: float = 0.0,
     n_cutouts: int = 1500,
     cutout_size: int = 17,
@@ -83,8 +48,8 @@ def difference(
     exclude_radius: float = 10.0,
     variance: xr.DataArray | None = None,
     reference_variance: xr.DataArray | None = None,
-    mask: xr.DataArray | None = None,
-    reference_mask: xr.DataArray | None = None,
+    mask: MaskChoice = None,
+    reference_mask: MaskChoice = None,
     model_error: bool = False,
 ) -> xr.Dataset:
     """Subtract the reference, matched in PSF, flux scale and background, from one epoch or a stack; lazy, one epoch a
@@ -134,18 +99,20 @@ def difference(
     smoothing
         Weight of the kernel's squared Laplacian relative to the mean diagonal of the normal matrix; 0 for none.
     n_cutouts, cutout_size
-        Of the cut-outs around stars.
+        Number of the cut-outs around stars at most, and the pixels along the side of each.
     clip
         Cut-outs whose reduced χ² exceeds the median by this many robust standard deviations are rejected.
     exclude, exclude_radius
         Positions of variable objects that must not shape the kernel; pixels within `exclude_radius` pixels are left
         out of the solution (never out of the difference). By default the position that an alert was raised for.
     variance, reference_variance
-        Variance per pixel in DN². By default the variables `variance` of the Datasets (`reference_variance` of an
-        alert stack), else `ztfxr.variance` where the gain is known, its sky set right by the residuals; else sky noise
-        and gain are measured from the residuals.
+        Variance per pixel in the square of the image's unit. By default the variables `variance` of the Datasets
+        (`reference_variance` of an alert stack), else `ztfxr.variance` where the gain is known, its sky set right by
+        the residuals. Where neither is known, or in epochs where the variance is nowhere finite and positive, sky
+        noise and gain are measured from the residuals.
     mask, reference_mask
-        Boolean, True where bad; by default the Datasets' recommended planes. Non-finite pixels are always bad.
+        Boolean, True where bad; by default the recommended planes of the Datasets' `flags`, else their `mask`. False:
+        no pixel is bad but those that are not finite, which always are.
     model_error
         Add the error of kernel and background as images, which `ztfxr.forced_photometry` and
         `ztfxr.aperture_photometry` then add to the errors of fluxes. It counts on stamps, where little but a bright
@@ -180,125 +147,136 @@ def difference(
     144, 363, and Bramich et al. 2013, MNRAS 428, 2275; smoothing after Becker et al. 2012, MNRAS 425, 1341.
     `difference_variance` holds the variance of each pixel; the convolved image's noise is correlated between pixels.
     """
-    inputs, options = pair_inputs(
+    pair = gather_pair(
         science,
         reference,
-        exclude=exclude,
-        exclude_radius=exclude_radius,
         variance=variance,
         reference_variance=reference_variance,
         mask=mask,
         reference_mask=reference_mask,
-        kernel_size=kernel_size,
-        kernel_order=kernel_order,
-        scale_order=scale_order,
-        background_order=background_order,
-        basis=basis,
-        solve_on=solve_on,
-        convolve=convolve,
-        weights=weights,
-        smoothing=smoothing,
-        n_cutouts=n_cutouts,
-        cutout_size=cutout_size,
-        clip=clip,
     )
-    size = options.kernel_size or MAX_KERNEL_SIZE
-    sizes = {"ky": size, "kx": size, "term": n_terms(options.background_order), "kterm": n_terms(options.max_order)}
-    if model_error:
-        sizes["mode"] = _n_modes(options, inputs[0].sizes["y"] * inputs[0].sizes["x"])
-    core = [IMAGE if set(IMAGE) <= set(a.dims) else () for a in inputs]
-    kwargs = {"options": options, "n_modes": sizes.get("mode", 0)}
-    outputs = _WITH_MODES if model_error else _OUTPUTS
-    found = apply_images(_one_epoch, *inputs, inputs=core, outputs=outputs, sizes=sizes, kwargs=kwargs)
-    return _labeled(found, science, inputs[0], options, size, exclude_radius)
+    given: KernelOptions = {
+        "kernel_size": kernel_size,
+        "kernel_order": kernel_order,
+        "scale_order": scale_order,
+        "background_order": background_order,
+        "basis": basis,
+        "solve_on": solve_on,
+        "convolve": convolve,
+        "weights": weights,
+        "smoothing": smoothing,
+        "n_cutouts": n_cutouts,
+        "cutout_size": cutout_size,
+        "clip": clip,
+    }
+    options = match_options(pair, given)
+    n_modes = _n_modes(options, pair.n_pixels) if model_error else 0
+    found = map_images(
+        _matched,
+        pair.inputs() | {"excluded": pair.near(exclude, exclude_radius)},
+        [name for name in _Results._fields if name != "model_error" or model_error],
+        sizes=_sizes(options, n_modes),
+        options={"options": options, "n_modes": n_modes},
+    )
+    offset = np.arange(options.max_size) - options.max_size // 2
+    out = pair.results(found).assign_coords(ky=offset, kx=offset)
+    out.attrs |= _attrs(options) | {"exclude_radius": exclude_radius}
+    with suppress(InputError):
+        # Binned or reversed pixels are not those of a frame: such an image has no frame to state.
+        out.attrs |= KernelFrame.of_image(pair.science.image).attrs()
+    return out
 
 
-def pair_inputs(
-    science: xr.Dataset | xr.DataArray,
-    reference: xr.Dataset | xr.DataArray | None,
+class _Results(NamedTuple):
+    """What is found of one image, by the names of the schema."""
+
+    difference: NDArray[np.float32]
+    difference_variance: NDArray[np.float32]
+    mask: Bools
+    kernel: Floats
+    kernel_err: Floats
+    kernel_coeff: Floats
+    kernel_order: int
+    kernel_sum: float
+    kernel_sum_err: float
+    background_coeff: Floats
+    background_coeff_err: Floats
+    chi2: float
+    noise_ratio: float
+    lost_fraction: float
+    n_pixels: int
+    n_cutouts: int
+    n_rejected: int
+    condition: float
+    science_convolved: bool
+    epoch_status: int
+    model_error: NDArray[np.float32] | None
+
+
+def _matched(
     *,
-    exclude: Positions | None = None,
-    exclude_radius: float = 10.0,
-    variance: xr.DataArray | None = None,
-    reference_variance: xr.DataArray | None = None,
-    mask: xr.DataArray | None = None,
-    reference_mask: xr.DataArray | None = None,
-    **options: Any,
-) -> tuple[list[xr.DataArray], MatchOptions]:
-    """Image, mask and variance of both images and the excluded pixels, checked, and the options with their
-    defaults.
-    """
-    ref = reference_image(science, reference)
-    sci = get_image(science)
-    same_grid(sci, ref)
-    inputs = [
-        sci,
-        get_mask(science, mask),
-        known_variance(science, variance, "variance"),
-        bare(ref),
-        bare(own_reference_mask(reference, ref, reference_mask)),
-        bare(reference_noise(science, reference, reference_variance)),
-        _excluded(science, sci, exclude, exclude_radius),
-    ]
-    options["measure_sky"] = not has_variance(science, variance)
-    return inputs, _options(sci.sizes["y"] * sci.sizes["x"] > _FRAME_PIXELS, **options)
-
-
-def _labeled(
-    found: dict[str, xr.DataArray],
-    science: xr.Dataset | xr.DataArray,
-    sci: xr.DataArray,
+    science: NDArray[Any],
+    science_bad: Bools,
+    science_variance: NDArray[Any] | None,
+    reference: NDArray[Any],
+    reference_bad: Bools,
+    reference_variance: NDArray[Any] | None,
+    excluded: Bools,
     options: MatchOptions,
-    size: int,
-    exclude_radius: float,
-) -> xr.Dataset:
-    """The results with their coordinates and attributes, and the status that epochs already had."""
-    out = epoch_results(found, _WITH_MODES, sci)
-    offset = np.arange(size) - size // 2
-    out = out.assign_coords(ky=offset, kx=offset)
-    out.attrs = {
-        **kept_attrs(science),
+    n_modes: int,
+) -> _Results:
+    """Match and subtract one image (y, x), with `n_modes` of the model's error if any."""
+    sci = Image.of(science, science_variance, science_bad)
+    ref = Image.of(reference, reference_variance, reference_bad)
+    matched = match(sci, ref, excluded, options)
+    solution, size = matched.solution, options.max_size
+    coefficients = np.zeros((n_terms(options.max_order), size, size))
+    coefficients[: len(solution.coefficients)] = pad(solution.coefficients, size)
+    return _Results(
+        difference=matched.difference,
+        difference_variance=matched.variance,
+        mask=matched.bad,
+        kernel=pad(solution.at(0.0, 0.0), size),
+        kernel_err=pad(solution.error_at(0.0, 0.0), size),
+        kernel_coeff=coefficients,
+        kernel_order=solution.order,
+        kernel_sum=solution.scale,
+        kernel_sum_err=solution.scale_error(),
+        background_coeff=solution.background,
+        background_coeff_err=solution.background_error(),
+        chi2=solution.chi2,
+        noise_ratio=matched.noise_ratio(),
+        lost_fraction=float((matched.bad & ~sci.bad).mean()),
+        n_pixels=solution.n_pixels,
+        n_cutouts=len(solution.kept),
+        n_rejected=int((~solution.kept).sum()),
+        condition=solution.condition,
+        science_convolved=matched.convolved == "science",
+        epoch_status=0,
+        model_error=_modes(matched, n_modes) if n_modes else None,
+    )
+
+
+def _sizes(options: MatchOptions, n_modes: int) -> dict[str, int]:
+    """The sizes of dimensions that no image has."""
+    return {
+        "ky": options.max_size,
+        "kx": options.max_size,
+        "kterm": n_terms(options.max_order),
+        "term": n_terms(options.background_order),
+        "mode": n_modes,
+    }
+
+
+def _attrs(options: MatchOptions) -> dict[str, Any]:
+    """The options that the result states."""
+    return {
         "kernel_size": options.kernel_size or "auto",
         "kernel_order": "auto" if options.kernel_order is None else options.kernel_order,
         "background_order": options.background_order,
         "solve_on": options.solve_on,
         "basis": options.basis,
-        "exclude_radius": exclude_radius,
-        **_frame(sci),
     }
-    return annotate_all(out)
-
-
-def _frame(sci: xr.DataArray) -> dict[str, list[int]]:
-    """The pixels over which the kernel's polynomials run; nothing where pixels are not those of a frame (binned)."""
-    with suppress(InputError):
-        first = pixel_origin(sci)
-        return {"frame": [int(first["y"]), int(first["x"]), sci.sizes["y"], sci.sizes["x"]]}
-    return {}
-
-
-def _options(
-    frame: bool,
-    *,
-    kernel_size: int | Literal["auto"] | None = None,
-    kernel_order: int | Literal["auto"] | None = None,
-    background_order: int | None = None,
-    solve_on: Literal["all", "stars"] | None = None,
-    convolve: Literal["reference", "science", "auto"] | None = None,
-    **rest: Any,
-) -> MatchOptions:
-    """Options with the defaults of a frame or a cut-out, checked."""
-    kernel_size = ("auto" if frame else _CUTOUT_KERNEL) if kernel_size is None else kernel_size
-    kernel_order = ("auto" if frame else 0) if kernel_order is None else kernel_order
-    background_order = (3 if frame else 1) if background_order is None else background_order
-    return MatchOptions(
-        kernel_size=None if kernel_size == "auto" else kernel_size,
-        kernel_order=None if kernel_order == "auto" else kernel_order,
-        background_order=background_order,
-        solve_on=solve_on or ("stars" if frame else "all"),
-        convolve=convolve or ("auto" if frame else "reference"),
-        **rest,
-    )
 
 
 def _n_modes(options: MatchOptions, n_pixels: int) -> int:
@@ -313,102 +291,7 @@ def _n_modes(options: MatchOptions, n_pixels: int) -> int:
     return n_terms(options.max_order) * options.kernel_size**2 + n_terms(options.background_order)
 
 
-def _excluded(
-    science: xr.Dataset | xr.DataArray, image: xr.DataArray, exclude: Positions | None, radius: float
-) -> xr.DataArray:
-    """Boolean (y, x), True where a pixel must not shape the kernel."""
-    if exclude is None and "target_x" in science.attrs:
-        exclude = [(float(science.attrs["target_x"]), float(science.attrs["target_y"]))]
-    out = np.zeros((image.sizes["y"], image.sizes["x"]), dtype=bool)
-    if exclude is not None:
-        positions = resolve_positions(image, exclude)
-        x, y = (np.asarray(image[d]) if d in image.coords else np.arange(image.sizes[d]) for d in ("x", "y"))
-        for px, py in zip(positions["x_pixel"].values, positions["y_pixel"].values, strict=True):
-            _add_disk(out, x - px, y - py, radius)
-    return xr.DataArray(out, dims=IMAGE)
-
-
-def _add_disk(out: Bools, dx: Floats, dy: Floats, radius: float) -> None:
-    columns, rows = np.flatnonzero(np.abs(dx) <= radius), np.flatnonzero(np.abs(dy) <= radius)
-    if columns.size and rows.size:
-        inside = dx[columns][None, :] ** 2 + dy[rows][:, None] ** 2 <= radius**2
-        out[np.ix_(rows, columns)] |= inside
-
-
-def _one_epoch(
-    science: NDArray[Any],
-    science_bad: Bools,
-    science_variance: NDArray[Any],
-    reference: NDArray[Any],
-    reference_bad: Bools,
-    reference_variance: NDArray[Any],
-    excluded: Bools,
-    *,
-    options: MatchOptions,
-    n_modes: int,
-) -> tuple[Any, ...]:
-    """Match and subtract one image; arrays (y, x) in, the values of `_OUTPUTS` out, and `n_modes` of the model's error
-    if any.
-    """
-    sci = Image.of(science, science_variance, science_bad)
-    ref = Image.of(reference, reference_variance, reference_bad)
-    try:
-        matched = match(sci, ref, excluded, options)
-    except NoSolutionError as error:
-        shape = (science.shape[0], science.shape[1])
-        modes = [np.full((n_modes, *shape), np.nan, dtype=np.float32)] if n_modes else []
-        return *_no_solution(shape, options, error.status), *modes
-    solution, size = matched.solution, options.kernel_size or MAX_KERNEL_SIZE
-    coefficients = np.zeros((n_terms(options.max_order), size, size))
-    coefficients[: len(solution.coefficients)] = _centered(solution.coefficients, size)
-    return (
-        matched.difference,
-        matched.variance,
-        matched.bad,
-        _centered(solution.at(0.0, 0.0), size),
-        _centered(solution.error_at(0.0, 0.0), size),
-        coefficients,
-        np.int64(solution.order),
-        np.float64(solution.scale),
-        np.float64(solution.scale_error()),
-        solution.background,
-        solution.background_error(),
-        np.float64(solution.chi2),
-        np.float64(matched.noise_ratio()),
-        np.float64((matched.bad & ~sci.bad).mean()),
-        np.int64(solution.n_pixels),
-        np.int64(len(solution.kept)),
-        np.int64((~solution.kept).sum()),
-        np.float64(solution.condition),
-        np.bool_(matched.convolved == "science"),
-        np.uint32(0),
-        *([_modes(matched, n_modes)] if n_modes else []),
-    )
-
-
 def _modes(matched: Matched, number: int) -> NDArray[np.float32]:
     """`Matched.model_error`, with modes of zero for parameters that were not free."""
     modes = matched.model_error()
     return np.concatenate([modes, np.zeros((number - len(modes), *modes.shape[1:]), dtype=np.float32)])
-
-
-def _centered(kernel: Floats, size: int) -> Floats:
-    """The kernel in the middle of (size, size) pixels of zeros."""
-    margin = (size - kernel.shape[-1]) // 2
-    return np.pad(kernel, [(0, 0)] * (kernel.ndim - 2) + [(margin, margin)] * 2)
-
-
-def _no_solution(shape: tuple[int, int], options: MatchOptions, status: str) -> tuple[Any, ...]:
-    size = options.kernel_size or MAX_KERNEL_SIZE
-    values: dict[str, Any] = {
-        **{k: np.full(shape, np.nan, dtype=np.float32) for k in ("difference", "difference_variance")},
-        "mask": np.ones(shape, dtype=bool),
-        **{k: np.full((size, size), np.nan) for k in ("kernel", "kernel_err")},
-        "kernel_coeff": np.full((n_terms(options.max_order), size, size), np.nan),
-        **{k: np.full(n_terms(options.background_order), np.nan) for k in ("background_coeff", "background_coeff_err")},
-        **dict.fromkeys(("kernel_order", "n_pixels", "n_cutouts", "n_rejected"), np.int64(0)),
-        "science_convolved": np.bool_(False),
-        "lost_fraction": np.float64(1.0),
-        "epoch_status": np.uint32(planes_to_bits([status], STATUS_PLANES)),
-    }
-    return tuple(values.get(name, np.float64(np.nan)) for name in _OUTPUTS)

@@ -12,7 +12,7 @@ from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
 from ztfxr.ops.positions import pixel_origin
 
-__all__ = ["KernelFrame"]
+__all__ = ["KernelFrame", "coefficients", "local_coefficients"]
 
 _ATTRIBUTE = "frame"
 
@@ -62,15 +62,24 @@ class KernelFrame:
         v, u = unit_position(y - self.y, self.rows), unit_position(x - self.x, self.columns)
         return np.ascontiguousarray(polynomial_terms(v, u, order_of(number))[..., :number])
 
-    def coefficients_of(self, diff: xr.Dataset, kernel: xr.DataArray) -> xr.DataArray:
-        """Coefficients (..., kterm, ky, kx) over this frame as those over the pixels of `diff`, a slice of it."""
-        own = KernelFrame.of_image(diff["difference"])
-        if own == self:
-            return kernel
-        number = kernel.sizes["kterm"]
-        nodes = np.linspace(0.0, 1.0, order_of(number) + 1)
-        grid = np.meshgrid(own.y + nodes * (own.rows - 1), own.x + nodes * (own.columns - 1), indexing="ij")
-        y, x = (places.ravel() for places in grid)
-        change = np.linalg.lstsq(own.terms(y, x, number), self.terms(y, x, number), rcond=None)[0]
-        turned: xr.DataArray = xr.dot(xr.DataArray(change, dims=("_own", "kterm")), kernel, dim="kterm")
-        return turned.rename(_own="kterm").transpose(*kernel.dims)
+
+def coefficients(diff: xr.Dataset) -> xr.DataArray:
+    """The kernel's coefficients (..., kterm, ky, kx) over its frame; where there are none, the kernel as constant."""
+    return diff["kernel_coeff"] if "kernel_coeff" in diff else diff["kernel"].expand_dims("kterm")
+
+
+def local_coefficients(diff: xr.Dataset) -> xr.DataArray:
+    """`coefficients`, but over the pixels of `diff`, which may be a slice of the images that were matched."""
+    kernel = coefficients(diff)
+    if _ATTRIBUTE not in diff.attrs:
+        return kernel
+    frame, own = KernelFrame.of(diff), KernelFrame.of_image(diff["difference"])
+    if own == frame:
+        return kernel
+    number = kernel.sizes["kterm"]
+    nodes = np.linspace(0.0, 1.0, order_of(number) + 1)
+    grid = np.meshgrid(own.y + nodes * (own.rows - 1), own.x + nodes * (own.columns - 1), indexing="ij")
+    y, x = (places.ravel() for places in grid)
+    change = np.linalg.lstsq(own.terms(y, x, number), frame.terms(y, x, number), rcond=None)[0]
+    turned: xr.DataArray = xr.dot(xr.DataArray(change, dims=("_own", "kterm")), kernel, dim="kterm")
+    return turned.rename(_own="kterm").transpose(*kernel.dims)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from ztfxr.arrays.statistics import mad_std
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
-from ztfxr.ops.background import get_image
+from ztfxr.ops.exposure import gather
+from ztfxr.ops.mapping import IMAGE, map_images
 from ztfxr.schema import annotate_all
 
-__all__ = ["quality"]
+__all__ = ["difference_quality"]
 
 _MIN_SCALES = 4
 _MIN_FILL = 0.1
 
 
-def quality(
+def difference_quality(
     diff: xr.Dataset,
     *,
     block_size: int = 32,
@@ -35,11 +35,11 @@ def quality(
     Parameters
     ----------
     diff
-        As `ztfxr.difference` gives it, (y, x) or (time, y, x).
+        The result of `ztfxr.difference`, (y, x) or (time, y, x).
     block_size
         Pixels along the side of a block of the chi2 map, roughly: blocks are of equal size.
     noise_ratio, max_chi2, max_lost, max_deviation
-        Limits of `good`, below.
+        Limits within which a difference counts as `good`, as described below.
 
     Returns
     -------
@@ -63,12 +63,19 @@ def quality(
     """
     if block_size < 1:
         raise InputError(f"block_size is at least 1 pixel; got {block_size}")
-    image, variance = get_image(diff, "difference"), get_image(diff, "difference_variance")
-    shape = {f"block_{d}": max(round(image.sizes[d] / block_size), 1) for d in IMAGE}
-    outputs: dict[str, tuple[str, ...]] = {"noise_ratio": (), "chi2_map": tuple(shape), "chi2_high": ()}
-    plain = [a.drop_vars([k for k in a.coords if k in ("ra", "dec", *IMAGE)]) for a in (image, variance)]
-    found = apply_images(_one_epoch, *plain, outputs=outputs, sizes=shape, kwargs={"blocks": tuple(shape.values())})
-    out = xr.Dataset(found).assign_coords({f"block_{d}": (f"block_{d}", _centers(image, d, shape)) for d in IMAGE})
+    exposure = gather(diff, name="difference")
+    image, variance = exposure.image, exposure.own_variance
+    if variance is None:
+        raise InputError("the Dataset has no variable 'difference_variance': its noise is not stated")
+    blocks = {f"block_{d}": max(round(image.sizes[d] / block_size), 1) for d in IMAGE}
+    found = map_images(
+        _pulls,
+        {"difference": image, "variance": variance},
+        _Results._fields,
+        sizes=blocks,
+        options={"blocks": tuple(blocks.values())},
+    )
+    out = xr.Dataset(found).assign_coords({f"block_{d}": (f"block_{d}", _centers(image, d, blocks)) for d in IMAGE})
     lost = diff["lost_fraction"] if "lost_fraction" in diff else found["noise_ratio"].isnull() * 1.0
     out["lost_fraction"] = lost
     good = (out["noise_ratio"] >= noise_ratio[0]) & (out["noise_ratio"] <= noise_ratio[1])
@@ -83,13 +90,21 @@ def quality(
     return annotate_all(out)
 
 
-def _one_epoch(difference: NDArray[Any], variance: NDArray[Any], *, blocks: tuple[int, int]) -> tuple[Any, ...]:
+class _Results(NamedTuple):
+    """What is found of one image, by the names of the schema."""
+
+    noise_ratio: float
+    chi2_map: Floats
+    chi2_high: float
+
+
+def _pulls(*, difference: NDArray[Any], variance: NDArray[Any], blocks: tuple[int, int]) -> _Results:
     """Noise ratio, chi2 map and its 90th percentile of one image."""
     with np.errstate(invalid="ignore", divide="ignore"):
         pull = np.where(variance > 0, difference / np.sqrt(variance), np.nan).astype(np.float64)
     chi2 = block_means(pull**2, blocks)
     known = chi2[np.isfinite(chi2)]
-    return mad_std(pull), chi2, float(np.percentile(known, 90)) if known.size else np.nan
+    return _Results(mad_std(pull), chi2, float(np.percentile(known, 90)) if known.size else np.nan)
 
 
 def block_means(image: Floats, blocks: tuple[int, int]) -> Floats:
@@ -106,9 +121,9 @@ def block_means(image: Floats, blocks: tuple[int, int]) -> Floats:
     return np.where(count >= _MIN_FILL * pixels, sums / np.maximum(count, 1.0), np.nan)
 
 
-def _centers(image: xr.DataArray, dim: str, shape: dict[str, int]) -> Floats:
+def _centers(image: xr.DataArray, dim: str, blocks: dict[str, int]) -> Floats:
     """Absolute pixel positions of the blocks' centers."""
-    n, size = shape[f"block_{dim}"], image.sizes[dim]
+    n, size = blocks[f"block_{dim}"], image.sizes[dim]
     edges = np.append((np.arange(n) * size) // n, size)
     first = float(image.coords[dim][0]) if dim in image.coords else 0.0
     return np.asarray(first + 0.5 * (edges[:-1] + edges[1:] - 1))

@@ -3,62 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.arrays.images.image import Image
+from ztfxr.arrays.images.sky import SkyOptions, without_sky
 from ztfxr.arrays.matching.zogy import PSFImage, Registration, proper_subtraction, register
 from ztfxr.arrays.no_solution import NoSolutionError
 from ztfxr.arrays.psf.build import constant_psf
 from ztfxr.arrays.stamps import pad
 from ztfxr.arrays.types import Bools, Floats
-from ztfxr.dia._pair import (
-    bare,
-    epoch_results,
-    kept_attrs,
-    known_variance,
-    reference_image,
-    reference_noise,
-)
-from ztfxr.dia._pair import (
-    reference_mask as own_reference_mask,
-)
 from ztfxr.dia.decorrelate import require_psf
+from ztfxr.dia.pair import gather_pair, number_or_array
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
-from ztfxr.ops.background import background as sky_background
-from ztfxr.ops.background import get_image, get_mask
-from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
-from ztfxr.wcs import same_grid
+from ztfxr.ops.exposure import Exposure, Labeled, MaskChoice
+from ztfxr.ops.mapping import map_images
 
 __all__ = ["zogy"]
 
-
 _PSF = ("psf_y", "psf_x")
-_CORES = (IMAGE, *(tuple(f"{name}_{d}" for d in _PSF) for name in ("sci", "ref")))
-_OUTPUTS: dict[str, tuple[str, ...]] = {
-    "zogy_difference": IMAGE,
-    "zogy_variance": IMAGE,
-    "mask": IMAGE,
-    "zogy_score": IMAGE,
-    "zogy_flux": IMAGE,
-    "zogy_flux_err": IMAGE,
-    "psf_difference": _PSF,
-    "zogy_scale": (),
-    "zogy_scale_err": (),
-    "shift_y": (),
-    "shift_x": (),
-    "astrometric_error": (),
-    "epoch_status": (),
-}
 
 
 def zogy(
-    science: xr.Dataset | xr.DataArray,
-    reference: xr.Dataset | xr.DataArray | None = None,
+    science: Labeled,
+    reference: Labeled | None = None,
     *,
     psf: xr.DataArray | None = None,
     reference_psf: xr.DataArray | None = None,
@@ -69,8 +40,8 @@ def zogy(
     background: bool = True,
     variance: xr.DataArray | None = None,
     reference_variance: xr.DataArray | None = None,
-    mask: xr.DataArray | None = None,
-    reference_mask: xr.DataArray | None = None,
+    mask: MaskChoice = None,
+    reference_mask: MaskChoice = None,
 ) -> xr.Dataset:
     """Proper difference image, its PSF, and the significance and flux of a point source at every pixel; lazy, one epoch
     a task.
@@ -81,7 +52,7 @@ def zogy(
     Parameters
     ----------
     science, reference
-        As in `ztfxr.difference`.
+        Images as for `ztfxr.difference`.
     psf, reference_psf
         PSFs, (psf_y, psf_x) or (time, psf_y, psf_x), centered, odd, normalized here. By default each is built from
         the image's own stars, the same for the whole image.
@@ -99,8 +70,8 @@ def zogy(
     background
         Subtract `ztfxr.background` from both images; False where it has been done.
     variance, reference_variance, mask, reference_mask
-        As in `ztfxr.difference`. Without any variance the noise of the sky is measured (stars make
-        it too high in crowded fields) and that of sources is left out.
+        Noise and masks as in `ztfxr.difference`. Where no variance is known, the noise of the sky is measured (stars
+        make it too high in crowded fields) and that of sources is left out.
 
     Returns
     -------
@@ -127,19 +98,30 @@ def zogy(
     resampled images is correlated, which this statistic does not know.
     """
     _check(psf, reference_psf, psf_size)
-    ref, sci = reference_image(science, reference), get_image(science)
-    same_grid(sci, ref)
-    masks = get_mask(science, mask), own_reference_mask(reference, ref, reference_mask)
-    noise = known_variance(science, variance, "variance"), reference_noise(science, reference, reference_variance)
-    images = [_levelled(*pair) if background else pair[0] for pair in zip((sci, ref), masks, strict=True)]
-    inputs = [images[0], masks[0], noise[0], *(bare(v) for v in (images[1], masks[1], noise[1]))]
-    inputs += [_stamp(psf, "sci"), _stamp(reference_psf, "ref"), *_numbers(scale, shift, astrometric_error)]
-    core = [next((d for d in _CORES if set(d) <= set(a.dims)), ()) for a in inputs]
+    pair = gather_pair(
+        science,
+        reference,
+        variance=variance,
+        reference_variance=reference_variance,
+        mask=mask,
+        reference_mask=reference_mask,
+    )
+    inputs = pair.inputs()
+    if background:
+        inputs |= {"science": _without_sky(pair.science), "reference": _without_sky(pair.reference)}
+    if scale is not None:
+        shift = (0.0, 0.0) if shift is None else shift
+        astrometric_error = 0.0 if astrometric_error is None else astrometric_error
     size = max([psf_size if p is None else max(p.sizes[d] for d in _PSF) for p in (psf, reference_psf)])
-    sizes = dict.fromkeys(_PSF, size)
-    kwargs = {"psf_size": psf_size, "size": size}
-    found = apply_images(_one_epoch, *inputs, inputs=core, outputs=_OUTPUTS, sizes=sizes, kwargs=kwargs)
-    return _labeled(found, science, sci, size)
+    found = map_images(
+        _subtracted,
+        inputs | {"psf": psf, "reference_psf": reference_psf, "scale": number_or_array(scale)},
+        _Results._fields,
+        sizes=dict.fromkeys(_PSF, size),
+        options={"shift": shift, "astrometric_error": astrometric_error, "psf_size": psf_size, "size": size},
+    )
+    offset = np.arange(size) - size // 2
+    return pair.results(found).assign_coords(psf_y=offset, psf_x=offset)
 
 
 def _check(psf: xr.DataArray | None, reference_psf: xr.DataArray | None, psf_size: int) -> None:
@@ -150,107 +132,93 @@ def _check(psf: xr.DataArray | None, reference_psf: xr.DataArray | None, psf_siz
         raise InputError(f"psf_size must be odd and at least 5; got {psf_size}")
 
 
-def _levelled(image: xr.DataArray, bad: xr.DataArray) -> xr.DataArray:
-    """The image less its background."""
-    return image - sky_background(image, mask=bad)["background"]
+def _without_sky(exposure: Exposure) -> xr.DataArray:
+    """The image less the level of its sky."""
+    inputs = {"image": exposure.image, "bad": exposure.bad_or_flags}
+    options = {"options": SkyOptions(planes=exposure.bad_bits)}
+    return map_images(without_sky, inputs, ["sci"], options=options, fresh=True)["sci"]
 
 
-def _stamp(psf: xr.DataArray | None, name: str) -> xr.DataArray:
-    """A PSF with dimensions of its own, since the two may differ in size; NaN where it is to be estimated."""
-    if psf is None:
-        return xr.DataArray(np.nan)
-    return bare(psf).transpose(..., *_PSF).rename({d: f"{name}_{d}" for d in _PSF})
+class _Results(NamedTuple):
+    """What is found of one image, by the names of the schema."""
+
+    zogy_difference: NDArray[np.float32]
+    zogy_variance: NDArray[np.float32]
+    mask: Bools
+    zogy_score: NDArray[np.float32]
+    zogy_flux: NDArray[np.float32]
+    zogy_flux_err: NDArray[np.float32]
+    psf_difference: Floats
+    zogy_scale: float
+    zogy_scale_err: float
+    shift_y: float
+    shift_x: float
+    astrometric_error: float
+    epoch_status: int
 
 
-def _numbers(
-    scale: xr.DataArray | float | None, shift: tuple[float, float] | None, astrometric_error: float | None
-) -> list[xr.DataArray]:
-    """Scale, shift in y and x, and astrometric error; NaN for what is to be measured."""
-    if scale is not None:
-        shift = (0.0, 0.0) if shift is None else shift
-        astrometric_error = 0.0 if astrometric_error is None else astrometric_error
-    values = (scale, *(shift or (None, None)), astrometric_error)
-    return [bare(v) if isinstance(v, xr.DataArray) else xr.DataArray(np.nan if v is None else float(v)) for v in values]
-
-
-def _labeled(
-    found: dict[str, xr.DataArray], science: xr.Dataset | xr.DataArray, sci: xr.DataArray, size: int
-) -> xr.Dataset:
-    """The results with their coordinates and attributes, and the status that epochs already had."""
-    out = epoch_results(found, _OUTPUTS, sci)
-    offset = np.arange(size) - size // 2
-    out = out.assign_coords(psf_y=offset, psf_x=offset)
-    out.attrs = kept_attrs(science)
-    return annotate_all(out)
-
-
-def _one_epoch(
+def _subtracted(
+    *,
     science: NDArray[Any],
     science_bad: Bools,
-    science_variance: NDArray[Any],
+    science_variance: NDArray[Any] | None,
     reference: NDArray[Any],
     reference_bad: Bools,
-    reference_variance: NDArray[Any],
-    psf: NDArray[Any],
-    reference_psf: NDArray[Any],
-    *numbers: Floats,
+    reference_variance: NDArray[Any] | None,
+    psf: NDArray[Any] | None,
+    reference_psf: NDArray[Any] | None,
+    scale: Floats | None,
+    shift: tuple[float, float] | None,
+    astrometric_error: float | None,
     psf_size: int,
     size: int,
-) -> tuple[Any, ...]:
-    """Subtract one image; arrays in, the values of `_OUTPUTS` out."""
-    try:
-        new = _with_psf(science, science_variance, science_bad, psf, psf_size)
-        old = _with_psf(reference, reference_variance, reference_bad, reference_psf, psf_size)
-        known = _registration(new, old, *(float(n) for n in numbers))
-    except NoSolutionError as error:
-        return _nothing(science.shape, size, error.status)
+) -> _Results:
+    """Subtract one image (y, x); raises `NoSolutionError` where an image, a PSF or the registration fails."""
+    new = _with_psf(Image.of(science, science_variance, science_bad), psf, psf_size)
+    old = _with_psf(Image.of(reference, reference_variance, reference_bad), reference_psf, psf_size)
+    known = _registration(new, old, None if scale is None else float(scale), shift, astrometric_error)
     old = replace(old, flux=1 / known.scale)
     done = proper_subtraction(new, old, shift=known.shift, astrometric_error=(0.0, known.jitter))
-    scale = np.float32(done.flux_scale)
-    return (
-        done.difference / scale,
-        done.variance / scale**2,
-        done.bad,
-        done.score,
-        done.flux,
-        done.flux_err,
-        pad(done.psf, size),
-        np.float64(known.scale),
-        np.float64(known.scale_err),
-        np.float64(known.shift[0]),
-        np.float64(known.shift[1]),
-        np.float64(known.jitter),
-        np.uint32(0),
+    factor = np.float32(done.flux_scale)
+    return _Results(
+        zogy_difference=done.difference / factor,
+        zogy_variance=done.variance / factor**2,
+        mask=done.bad,
+        zogy_score=done.score,
+        zogy_flux=done.flux,
+        zogy_flux_err=done.flux_err,
+        psf_difference=pad(done.psf, size),
+        zogy_scale=known.scale,
+        zogy_scale_err=known.scale_err,
+        shift_y=known.shift[0],
+        shift_x=known.shift[1],
+        astrometric_error=known.jitter,
+        epoch_status=0,
     )
 
 
-def _with_psf(pixels: NDArray[Any], variance: NDArray[Any], bad: Bools, psf: NDArray[Any], psf_size: int) -> PSFImage:
+def _with_psf(image: Image, psf: NDArray[Any] | None, psf_size: int) -> PSFImage:
     """An image with the PSF given, or with that of its stars."""
-    image = Image.of(pixels, variance, bad)
-    if psf.ndim == 2:
+    if psf is not None:
         return PSFImage.of(image, psf)
     found = PSFImage.of(image, np.ones((1, 1)))
     return replace(found, psf=constant_psf(found.pixels, found.variance, found.bad, size=psf_size))
 
 
-def _registration(new: PSFImage, old: PSFImage, scale: float, dy: float, dx: float, jitter: float) -> Registration:
+def _registration(
+    new: PSFImage,
+    old: PSFImage,
+    scale: float | None,
+    shift: tuple[float, float] | None,
+    jitter: float | None,
+) -> Registration:
     """What is given, completed by what the stars say; raises `NoSolutionError` where they are needed and do not."""
-    if np.isfinite(scale):
-        if not scale > 0:
-            raise NoSolutionError("solve_failed")
-        return Registration(scale, np.nan, (dy, dx), jitter, 0)
-    found = register(new, old)
-    if not found.scale > 0:
+    if scale is None or not np.isfinite(scale):
+        known = register(new, old)
+    else:
+        known = Registration(scale, np.nan, (0.0, 0.0), 0.0, 0)
+    if not known.scale > 0:
         raise NoSolutionError("solve_failed")
-    shift = found.shift if np.isnan(dy) else (dy, dx)
-    return replace(found, shift=shift, jitter=found.jitter if np.isnan(jitter) else jitter)
-
-
-def _nothing(shape: tuple[int, ...], size: int, status: str) -> tuple[Any, ...]:
-    values: dict[str, Any] = {
-        **{k: np.full(shape, np.nan, dtype=np.float32) for k, dims in _OUTPUTS.items() if dims == IMAGE},
-        "mask": np.ones(shape, dtype=bool),
-        "psf_difference": np.full((size, size), np.nan),
-        "epoch_status": np.uint32(planes_to_bits([status], STATUS_PLANES)),
-    }
-    return tuple(values.get(name, np.float64(np.nan)) for name in _OUTPUTS)
+    return replace(
+        known, shift=known.shift if shift is None else shift, jitter=known.jitter if jitter is None else jitter
+    )

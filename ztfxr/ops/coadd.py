@@ -156,8 +156,8 @@ def build_reference(
     `InputError` where none is left, and what those two raise.
 
     An epoch that is part of the reference shares its noise, and whatever changed in it: its difference is quieter than
-    its variance says (`ztfxr.quality` shows it) and its transients are partly subtracted. Build the reference from
-    other epochs, or from many.
+    its variance says (`ztfxr.difference_quality` shows it) and its transients are partly subtracted. Build the
+    reference from other epochs, or from many.
     """
     limits: dict[str, Any] = {"best": best, "max_seeing": max_seeing, "max_sky": max_sky, "min_coverage": min_coverage}
     table = select_epochs(stack, scale=scale, mask=mask, **limits)

@@ -195,7 +195,7 @@ def _expanded(values: NDArray[Any], present: Sequence[bool]) -> NDArray[Any]:
     """`values` with a length of 1 for each loop dimension that they lack."""
     sides = iter(values.shape)
     leading = [next(sides) if there else 1 for there in present]
-    return values.reshape(*leading, *sides)
+    return values.reshape((*leading, *sides))
 
 
 def _lazy(

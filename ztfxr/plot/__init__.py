@@ -4,10 +4,18 @@ Everything here computes what it draws and changes none of it. matplotlib is imp
 so that ``import ztfxr`` stays fast.
 """
 
+from ztfxr.plot.difference import plot_difference
 from ztfxr.plot.images import show
 from ztfxr.plot.injection import plot_injection
 from ztfxr.plot.lightcurves import FILTER_COLORS, plot_lightcurve
-from ztfxr.plot.report import report
 from ztfxr.plot.triplets import plot_summary, plot_triplet
 
-__all__ = ["FILTER_COLORS", "plot_injection", "plot_lightcurve", "plot_summary", "plot_triplet", "report", "show"]
+__all__ = [
+    "FILTER_COLORS",
+    "plot_difference",
+    "plot_injection",
+    "plot_lightcurve",
+    "plot_summary",
+    "plot_triplet",
+    "show",
+]

@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.polynomials import n_terms, polynomial_terms
+from ztfxr.arrays.polynomials import polynomial_at
+from ztfxr.arrays.stamps import zero_margin
 from ztfxr.arrays.statistics import mad_std
 from ztfxr.arrays.types import Floats
-from ztfxr.dia.quality import quality
+from ztfxr.dia.quality import difference_quality
 from ztfxr.errors import InputError
 from ztfxr.ops.mosaic import rebin
 from ztfxr.plot._common import date_of, moments, units_of
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-__all__ = ["report"]
+__all__ = ["plot_difference"]
 
 _NEEDED = ("difference", "difference_variance", "kernel_coeff", "kernel_sum", "kernel_sum_err", "noise_ratio")
 _MAX_DRAWN = 700
@@ -34,11 +35,12 @@ _MEASURES = {
     "kernel_sum": "kernel sum",
     "lost_fraction": "lost pixels (%)",
 }
-_CORNERS = {(0, 0): (-1.0, 1.0), (0, 2): (1.0, 1.0), (1, 1): (0.0, 0.0), (2, 0): (-1.0, -1.0), (2, 2): (1.0, -1.0)}
+_CORNERS = {(0, 0): (1.0, -1.0), (0, 2): (1.0, 1.0), (1, 1): (0.0, 0.0), (2, 0): (-1.0, -1.0), (2, 2): (-1.0, 1.0)}
+"""Where the kernels are drawn, by row and column of the grid: v, u on the image."""
 _MARK, _BAD = "crimson", "0.72"
 
 
-def report(
+def plot_difference(
     diff: xr.Dataset, *, epoch: int | None = None, block_size: int = 32, path: str | PathLike[str] | None = None
 ) -> Figure:
     """Draw what tells a good difference image from a bad one. Computes.
@@ -50,13 +52,17 @@ def report(
     Parameters
     ----------
     diff
-        As `ztfxr.difference` gives it, (y, x) or (time, y, x).
+        The result of `ztfxr.difference`, (y, x) or (time, y, x).
     epoch
         Position of the epoch to draw. By default the one whose `noise_ratio` is farthest from 1, the worst.
     block_size
-        Of the chi2 map; see `ztfxr.quality`.
+        Pixels along the side of a block of the chi2 map; see `ztfxr.difference_quality`.
     path
-        Save the figure here too, at 130 dots per inch.
+        Where to save the figure too, at 130 dots per inch.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
 
     Raises
     ------
@@ -71,7 +77,7 @@ def report(
     stacked = "time" in diff["difference"].dims
     chosen = _choose(diff, epoch) if stacked else None
     one = (diff if chosen is None else diff.isel(time=chosen)).load()
-    measured = quality(one, block_size=block_size).compute()
+    measured = difference_quality(one, block_size=block_size).compute()
     figure = plt.figure(figsize=(13.5, 10.4 if stacked else 7.6), layout="constrained")
     if chosen is None:
         _draw_epoch(figure, one, measured, chosen)
@@ -164,17 +170,10 @@ def _gaussian(x: Floats, center: float, width: float) -> Floats:
     return np.asarray(np.exp(-0.5 * ((x - center) / width) ** 2) / (width * np.sqrt(2 * np.pi)))
 
 
-def kernel_at(coefficients: Floats, u: float, v: float) -> Floats:
-    """The kernel (ky, kx) at a place on the image, u and v in [-1, 1] along x and y, from (kterm, ky, kx)."""
-    order = next(d for d in range(len(coefficients) + 1) if n_terms(d) >= len(coefficients))
-    terms = polynomial_terms(np.asarray(v), np.asarray(u), order)[: len(coefficients)]
-    return np.asarray(np.tensordot(terms, coefficients, axes=(0, 0)))
-
-
 def support(coefficients: Floats) -> slice:
     """The rows, and columns, that are not zero in every term: automatic sizes are padded."""
-    used = np.flatnonzero(np.any(coefficients != 0, axis=(0, 1)) | np.any(coefficients != 0, axis=(0, 2)))
-    return slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(None)
+    margin = zero_margin(coefficients)
+    return slice(margin, coefficients.shape[-1] - margin) if margin else slice(None)
 
 
 def _draw_kernels(figure: Figure | SubFigure, cell: Any, one: xr.Dataset) -> None:
@@ -183,7 +182,7 @@ def _draw_kernels(figure: Figure | SubFigure, cell: Any, one: xr.Dataset) -> Non
     inside = support(coefficients)
     varies = bool(np.any(coefficients[1:]))
     places = _CORNERS if varies else {(0, 0): (0.0, 0.0)}
-    kernels = {at: kernel_at(coefficients, *place)[inside, inside] for at, place in places.items()}
+    kernels = {at: polynomial_at(coefficients, *place)[inside, inside] for at, place in places.items()}
     peak = max((float(np.abs(k).max()) for k in kernels.values() if np.isfinite(k).all()), default=1.0) or 1.0
     grid = cell.subgridspec(3, 3, wspace=0.0, hspace=0.0) if varies else cell.subgridspec(1, 1)
     for (row, column), kernel in kernels.items():
@@ -249,10 +248,9 @@ def _background(one: xr.Dataset) -> str:
     if "background_coeff" not in one:
         return "–"
     c = one["background_coeff"].values
-    order = next(d for d in range(len(c) + 1) if n_terms(d) >= len(c))
     v, u = np.meshgrid(np.linspace(-1, 1, 21), np.linspace(-1, 1, 21), indexing="ij")
-    surface = polynomial_terms(v, u, order)[..., : len(c)] @ c
-    return f"{c[0]:.1f} DN, {surface.min() - c[0]:+.1f} to {surface.max() - c[0]:+.1f}"
+    surface = polynomial_at(c, v, u)
+    return f"{c[0]:.1f} {units_of(one['background_coeff'])}, {surface.min() - c[0]:+.1f} to {surface.max() - c[0]:+.1f}"
 
 
 def _draw_text(ax: Axes, rows: list[tuple[str, str]]) -> None:

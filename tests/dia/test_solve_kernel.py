@@ -30,7 +30,7 @@ def options(pair):
 
 @pytest.fixture(scope="module")
 def solution(pair, options):
-    return ztfxr.psf_match(pair[0], pair[1], kernel_order=1, **options)
+    return ztfxr.solve_kernel(pair[0], pair[1], kernel_order=1, **options)
 
 
 def test_the_kernel_anywhere_is_the_injected_one_within_its_errors(solution, pair):
@@ -74,8 +74,8 @@ def test_it_survives_zarr(solution, tmp_path):
 
 def test_what_cannot_be_solved_is_a_named_error(pair, options):
     with pytest.raises(ztfxr.MatchFailedError, match="too few pixels"):
-        ztfxr.psf_match(pair[0].where(pair[0].x < 102), pair[1], **options)
+        ztfxr.solve_kernel(pair[0].where(pair[0].x < 102), pair[1], **options)
     with pytest.raises(ztfxr.InputError, match="takes one image"):
-        ztfxr.psf_match(pair[0].expand_dims(time=2), pair[1], **options)
+        ztfxr.solve_kernel(pair[0].expand_dims(time=2), pair[1], **options)
     with pytest.raises(ztfxr.InputError, match="scalars or 1-D"):
-        ztfxr.kernel_at(ztfxr.psf_match(*pair[:2], **options), np.zeros((2, 2)), 0)
+        ztfxr.kernel_at(ztfxr.solve_kernel(*pair[:2], **options), np.zeros((2, 2)), 0)

@@ -1,4 +1,4 @@
-"""What `report` draws, read back from the Axes."""
+"""What `plot_difference` draws, read back from the Axes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import xarray as xr
 from scipy import ndimage
 
 from tests.plot.conftest import times
-from ztfxr.arrays.polynomials import exponents
+from ztfxr.arrays.polynomials import exponents, polynomial_at
 from ztfxr.dia.difference import difference
 from ztfxr.errors import InputError
-from ztfxr.plot.report import kernel_at, report, support
+from ztfxr.plot.difference import plot_difference, support
 
 NT, NY, NX = 5, 96, 110
 
@@ -53,7 +53,7 @@ def texts(ax: Any) -> list[str]:
 
 def test_the_worst_epoch_is_drawn_with_the_stack(tmp_path: Path) -> None:
     diff = make_diff()
-    figure = report(diff, path=tmp_path / "report.png")
+    figure = plot_difference(diff, path=tmp_path / "report.png")
     axes = axes_of(figure)
     first = next(name for name in axes if name.startswith("difference"))
     assert "epoch 3" in first
@@ -69,10 +69,10 @@ def test_the_worst_epoch_is_drawn_with_the_stack(tmp_path: Path) -> None:
 
 def test_the_numbers_are_those_of_the_dataset() -> None:
     diff = make_diff()
-    words = texts(axes_of(report(diff, epoch=3))["the numbers"])
+    words = texts(axes_of(plot_difference(diff, epoch=3))["the numbers"])
     assert "look closer" in words
     assert "solved" in words
-    good = texts(axes_of(report(diff, epoch=1))["the numbers"])
+    good = texts(axes_of(plot_difference(diff, epoch=1))["the numbers"])
     assert "good" in good
     one = diff.isel(time=1)
     assert f"{float(one.kernel_sum):.5f} ± {float(one.kernel_sum_err):.5f}" in good
@@ -81,7 +81,7 @@ def test_the_numbers_are_those_of_the_dataset() -> None:
 
 
 def test_the_histogram_is_normalized_and_states_the_width() -> None:
-    ax = axes_of(report(make_diff(), epoch=0))["pulls (end bins: all beyond)"]
+    ax = axes_of(plot_difference(make_diff(), epoch=0))["pulls (end bins: all beyond)"]
     labels = ax.get_legend_handles_labels()[1]
     assert "unit Gaussian" in labels
     width = next(float(x.split()[-1]) for x in labels if x.startswith("robust width"))
@@ -91,7 +91,7 @@ def test_the_histogram_is_normalized_and_states_the_width() -> None:
 
 
 def test_the_chi2_map_covers_the_frame() -> None:
-    figure = report(make_diff(), epoch=0, block_size=24)
+    figure = plot_difference(make_diff(), epoch=0, block_size=24)
     ax = next(ax for name, ax in axes_of(figure).items() if name.startswith("χ² in 4 × 5 blocks"))
     assert tuple(ax.images[0].get_extent()) == (19.5, 129.5, 39.5, 135.5)
     assert np.nanmedian(ax.images[0].get_array().filled(np.nan)) == pytest.approx(1, abs=0.1)
@@ -103,20 +103,20 @@ def kernels_of(figure: Any) -> list[Any]:
 
 def test_kernels_at_the_center_and_the_corners() -> None:
     diff = make_diff()
-    panels = kernels_of(report(diff, epoch=2))
+    panels = kernels_of(plot_difference(diff, epoch=2))
     assert len(panels) == 5
     one = diff.isel(time=2)
     drawn = [ax.images[0].get_array().data for ax in panels]
     np.testing.assert_allclose(drawn[2], one.kernel, atol=1e-12)
     coefficients = one.kernel_coeff.values
     np.testing.assert_allclose(drawn[0], coefficients[0] - coefficients[1] + coefficients[2])
-    assert len(kernels_of(report(make_diff(0), epoch=2))) == 1
+    assert len(kernels_of(plot_difference(make_diff(0), epoch=2))) == 1
 
 
-def test_kernel_at_uses_the_terms_of_the_basis() -> None:
+def test_kernels_use_the_terms_of_the_basis() -> None:
     coefficients = np.arange(6.0)[:, None, None] * np.ones((6, 3, 3))
     expected = sum(c * 0.5**i * (-0.25) ** j for c, (i, j) in zip(range(6), exponents(2), strict=True))
-    np.testing.assert_allclose(kernel_at(coefficients, 0.5, -0.25), expected)
+    np.testing.assert_allclose(polynomial_at(coefficients, -0.25, 0.5), expected)
 
 
 def test_padding_of_automatic_kernels_is_not_drawn() -> None:
@@ -127,7 +127,7 @@ def test_padding_of_automatic_kernels_is_not_drawn() -> None:
 
 
 def test_one_epoch_has_no_time_panels() -> None:
-    axes = axes_of(report(make_diff().isel(time=0, drop=True)))
+    axes = axes_of(plot_difference(make_diff().isel(time=0, drop=True)))
     assert "kernel sum" not in axes
     assert "difference" in axes
 
@@ -138,7 +138,7 @@ def test_an_epoch_that_was_not_solved_is_drawn_all_the_same() -> None:
         if diff[name].dtype.kind == "f":
             diff[name][1] = np.nan
     diff["epoch_status"][1] = 1 << 8
-    words = texts(axes_of(report(diff, epoch=1))["the numbers"])
+    words = texts(axes_of(plot_difference(diff, epoch=1))["the numbers"])
     assert "too_few_pixels" in words
     assert "look closer" in words
 
@@ -146,19 +146,19 @@ def test_an_epoch_that_was_not_solved_is_drawn_all_the_same() -> None:
 def test_lazy_differences_are_drawn_and_unchanged() -> None:
     diff = make_diff()
     lazy = diff.chunk(time=1)
-    report(lazy, epoch=0)
+    plot_difference(lazy, epoch=0)
     assert lazy.difference.chunks is not None
     xr.testing.assert_identical(diff, make_diff())
 
 
 def test_big_frames_are_binned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["ztfxr.plot.report"], "_MAX_DRAWN", 60)
-    name = next(n for n in axes_of(report(make_diff(), epoch=0)) if n.startswith("difference"))
+    monkeypatch.setattr(sys.modules["ztfxr.plot.difference"], "_MAX_DRAWN", 60)
+    name = next(n for n in axes_of(plot_difference(make_diff(), epoch=0)) if n.startswith("difference"))
     assert name.endswith("means of 2 × 2 pixels")
 
 
 def test_unusable_differences() -> None:
     with pytest.raises(InputError, match=r"not a Dataset of ztfxr.difference: it lacks kernel_coeff"):
-        report(make_diff().drop_vars("kernel_coeff"))
+        plot_difference(make_diff().drop_vars("kernel_coeff"))
     with pytest.raises(InputError, match="no epoch 7: the stack has 5"):
-        report(make_diff(), epoch=7)
+        plot_difference(make_diff(), epoch=7)

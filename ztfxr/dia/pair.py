@@ -1,0 +1,124 @@
+"""A science image and its reference, gathered together, and results that keep the labels of the science image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from ztfxr.arrays.types import Bools, Floats
+from ztfxr.errors import InputError
+from ztfxr.ops.exposure import Exposure, Labeled, MaskChoice, gather
+from ztfxr.ops.mapping import IMAGE
+from ztfxr.ops.positions import Positions, resolve_positions
+from ztfxr.schema import SPECS, annotate_all
+from ztfxr.wcs import same_grid
+
+__all__ = ["Pair", "gather_pair", "number_or_array"]
+
+_KEPT_ATTRS = ("wcs_header", "object", "target_x", "target_y")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A science image, or a stack of them, and the reference on the same pixels."""
+
+    science: Exposure
+    reference: Exposure
+
+    @property
+    def n_pixels(self) -> int:
+        """Pixels of one image."""
+        rows, columns = self.science.shape
+        return rows * columns
+
+    def inputs(self) -> dict[str, xr.DataArray | None]:
+        """Pixels, masks and noise of both images, as array code takes them; None for noise that must be measured."""
+        return {
+            "science": self.science.image,
+            "science_bad": self.science.bad,
+            "science_variance": self.science.variance_or_none,
+            "reference": self.reference.image,
+            "reference_bad": self.reference.bad,
+            "reference_variance": self.reference.variance_or_none,
+        }
+
+    def near(self, positions: Positions | None, radius: float) -> xr.DataArray:
+        """True (y, x) within `radius` pixels of the positions, by default of that which an alert was raised for."""
+        image, attrs = self.science.image, self.science.owner.attrs
+        out = np.zeros(self.science.shape, dtype=bool)
+        if positions is None and "target_x" in attrs:
+            positions = [(float(attrs["target_x"]), float(attrs["target_y"]))]
+        if positions is not None:
+            found = resolve_positions(image, positions)
+            x, y = (np.asarray(image[d]) if d in image.coords else np.arange(image.sizes[d]) for d in ("x", "y"))
+            for px, py in zip(found["x_pixel"].values, found["y_pixel"].values, strict=True):
+                _add_disk(out, x - px, y - py, radius)
+        return xr.DataArray(out, dims=IMAGE)
+
+    def results(self, found: Mapping[str, xr.DataArray]) -> xr.Dataset:
+        """What array code found, with the dimensions, unit and attributes of the science image, and its status."""
+        dims = self.science.image.dims
+        images = {n: a.transpose(..., *dims) if SPECS[n].core_dims == IMAGE else a for n, a in found.items()}
+        if self.science.status is not None:
+            images["epoch_status"] = images["epoch_status"] | self.science.status
+        out = xr.Dataset({n: a.drop_vars("epoch_status", errors="ignore") for n, a in images.items()})
+        out.attrs = {k: v for k, v in self.science.owner.attrs.items() if k in _KEPT_ATTRS}
+        return annotate_all(out, unit=self.science.unit)
+
+
+def gather_pair(
+    science: Labeled,
+    reference: Labeled | None,
+    *,
+    variance: xr.DataArray | None = None,
+    reference_variance: xr.DataArray | None = None,
+    mask: MaskChoice = None,
+    reference_mask: MaskChoice = None,
+) -> Pair:
+    """Gather a science image and its reference, each once; reads no pixel.
+
+    Parameters
+    ----------
+    science
+        An image (..., y, x), or a Dataset with `sci`.
+    reference
+        An image on the same pixels, or a Dataset with `sci`; None for the variable `reference` of the science Dataset.
+    variance, reference_variance, mask, reference_mask
+        Noise and masks by which those of the images are replaced; see `ztfxr.ops.exposure.Exposure`.
+
+    Raises
+    ------
+    InputError
+        There is no reference, or an image is none.
+    AlignmentError
+        The images do not share one pixel grid.
+    """
+    if reference is None and not (isinstance(science, xr.Dataset) and "reference" in science):
+        raise InputError(
+            "no reference: give one, or a Dataset that holds a variable 'reference' (see ztfxr.open_alerts)"
+        )
+    new = gather(science, name="sci", variance=variance, mask=mask)
+    old = gather(
+        science if reference is None else reference,
+        name="reference" if reference is None else "sci",
+        variance=reference_variance,
+        mask=reference_mask,
+    )
+    same_grid(new.image, old.image)
+    return Pair(new, old)
+
+
+def number_or_array(value: xr.DataArray | float | None) -> xr.DataArray | None:
+    """What may be one number for all images or one for each, as an array; None stays None."""
+    return value if value is None or isinstance(value, xr.DataArray) else xr.DataArray(float(value))
+
+
+def _add_disk(out: Bools, dx: Floats, dy: Floats, radius: float) -> None:
+    """Set the pixels of a disk, whose center is these distances away from each column and row."""
+    columns, rows = np.flatnonzero(np.abs(dx) <= radius), np.flatnonzero(np.abs(dy) <= radius)
+    if columns.size and rows.size:
+        inside = dx[columns][None, :] ** 2 + dy[rows][:, None] ** 2 <= radius**2
+        out[np.ix_(rows, columns)] |= inside
