@@ -60,11 +60,13 @@ class Pair:
 
     def results(self, found: Mapping[str, xr.DataArray]) -> xr.Dataset:
         """What array code found, with the dimensions, unit and attributes of the science image, and its status."""
-        dims = self.science.image.dims
-        images = {n: a.transpose(..., *dims) if SPECS[n].core_dims == IMAGE else a for n, a in found.items()}
+        image = self.science.image
+        images = {n: a.transpose(..., *image.dims) if SPECS[n].core_dims == IMAGE else a for n, a in found.items()}
         if self.science.status is not None:
             images["epoch_status"] = images["epoch_status"] | self.science.status
-        out = xr.Dataset({n: a.drop_vars("epoch_status", errors="ignore") for n, a in images.items()})
+        # Variables on the coordinates of the image: to align twenty arrays that have them already would take longer.
+        coords = image.coords.to_dataset().drop_vars("epoch_status", errors="ignore").coords
+        out = xr.Dataset({name: array.variable for name, array in images.items()}, coords)
         out.attrs = {k: v for k, v in self.science.owner.attrs.items() if k in _KEPT_ATTRS}
         return annotate_all(out, unit=self.science.unit)
 

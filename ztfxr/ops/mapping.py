@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -128,18 +128,22 @@ def map_images(
     loop = list(dict.fromkeys(str(d) for n, a in arrays.items() for d in a.dims if d not in core[n]))
     call = partial(function, **absent, **(options or {}))
     results = _dispatch(call, arrays, core, loop, specs)
-    like = next(iter(arrays.values()))
+    labels = cache(partial(_coordinates_on, next(iter(arrays.values()))))
     return {
-        name: labeled_like(like, data, (*loop, *dims), name)
+        name: xr.DataArray(data, labels((*loop, *dims)), (*loop, *dims), name=name)
         for (name, dims), data in zip(named.items(), results, strict=True)
     }
 
 
 def labeled_like(like: xr.DataArray, data: Any, dims: Sequence[str], name: str | None = None) -> xr.DataArray:
     """`data` on `dims` with those coordinates of `like` that lie on them."""
+    return xr.DataArray(data, _coordinates_on(like, dims), dims, name=name)
+
+
+def _coordinates_on(like: xr.DataArray, dims: Sequence[str]) -> xr.Coordinates:
+    """The coordinates of `like` that lie on `dims`, with their indexes."""
     others = [k for k, c in like.coords.items() if not set(c.dims) <= set(dims)]
-    coords = like.coords.to_dataset().drop_vars(others).coords
-    return xr.DataArray(data, coords, dims, name=name)
+    return like.coords.to_dataset().drop_vars(others).coords
 
 
 def _require_same_labels(arrays: Mapping[str, xr.DataArray]) -> None:
