@@ -89,13 +89,13 @@ def difference(
         Which image the kernel acts on; ``"auto"`` takes the sharper one. The result is on the science scale in any
         case. Default: auto on frames, reference on cut-outs.
     weights
-        ``"variance"``: each pixel weighs as its noise says, by its neighbors' variance where that is alike: its own
-        may follow its own photons, which would make the background too low. For a constant kernel over all pixels,
-        pixels of like signal in the reference share a mean weight where their weights are alike, so that a stack shares
-        the reference's part of the equations between epochs; the kernel is as precise to a few per cent.
-        ``"uniform"``: all good pixels weigh the same, as in plain least squares, and none is rejected; then bright
-        stars count for more than they should, which costs precision in crowded fields, and the kernel's errors are
-        for the sky's noise.
+        ``"variance"``, the better choice nearly always, weighs each pixel by its inverse variance. Where neighbors have
+        like variances, their mean counts: the variance of a pixel may follow its own photons, which would make the
+        background too low. For a constant kernel over all pixels, pixels of like signal in the reference share a mean
+        weight, so that a stack shares the reference's part of the equations between epochs; the kernel is as precise to
+        a few per cent. ``"uniform"`` weighs all good pixels the same, as plain least squares does, and rejects none.
+        Bright stars then count for more than they should, which costs precision in crowded fields, and the errors of
+        the kernel are those for the noise of the sky.
     smoothing
         Weight of the kernel's squared Laplacian relative to the mean diagonal of the normal matrix; 0 for none.
     n_cutouts, cutout_size
