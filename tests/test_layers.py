@@ -26,12 +26,8 @@ RANKS = {
     "testing": 6.5,
     "plot": 7,
     "pipeline": 7,
-    "analyst": 7,
-    "packets": 7,
     "accessor": 8,
-    "viewer": 8,
-    "demo": 8,
-    "survey": 8,
+    "recipes": 8,
     "cli": 9,
     "__main__": 10,
 }

@@ -208,7 +208,7 @@ COMPUTES = {
     "to_table",
     "unmatched",
     "difference_photometry",
-    "write_extensions",
+    "to_extensions",
     "build_reference",
     "plot_difference",
     "select_epochs",

@@ -10,9 +10,9 @@ from importlib.metadata import version as _version
 
 from ztfxr import accessor as _accessor
 from ztfxr import pipeline as pipeline
+from ztfxr import recipes as recipes
 from ztfxr import samples as samples
 from ztfxr import testing as testing
-from ztfxr.analyst import difference_photometry, write_extensions
 from ztfxr.dia.decorrelate import decorrelate
 from ztfxr.dia.difference import difference
 from ztfxr.dia.quality import difference_quality
@@ -102,7 +102,8 @@ from ztfxr.photometry.lightcurve import lightcurve
 from ztfxr.photometry.psf import build_psf, psf_at
 from ztfxr.photometry.variability import variability
 from ztfxr.plot import plot_difference, plot_injection, plot_lightcurve, plot_summary, plot_triplet, show
-from ztfxr.store.fits import to_fits
+from ztfxr.recipes.pair import difference_photometry
+from ztfxr.store.fits import to_extensions, to_fits
 from ztfxr.store.regions import to_regions
 from ztfxr.store.tables import to_dataframe, to_parquet, to_table
 from ztfxr.store.zarr import open_zarr, to_zarr
@@ -230,6 +231,7 @@ __all__ = [
     "tangent_to_sky",
     "to_ccddata",
     "to_dataframe",
+    "to_extensions",
     "to_fits",
     "to_parquet",
     "to_regions",
@@ -240,7 +242,6 @@ __all__ = [
     "variability",
     "variance",
     "with_catalogs",
-    "write_extensions",
     "zero_point",
     "zogy",
 ]

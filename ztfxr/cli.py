@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 __all__ = ["main"]
 
@@ -19,32 +22,62 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from ztfxr.errors import ZtfxrError
 
     try:
-        options.run(options)
+        with _log_shown():
+            options.run(options)
     except (ZtfxrError, FileNotFoundError) as error:
         print(f"ztfxr: {error}", file=sys.stderr)
         return 1
     return 0
 
 
+@contextmanager
+def _log_shown() -> Iterator[None]:
+    """What ztfxr logs, on standard output."""
+    logger, handler = logging.getLogger("ztfxr"), logging.StreamHandler(sys.stdout)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ztfxr", description="From ZTF images to light curves.")
     commands = parser.add_subparsers(title="commands")
-    demo = commands.add_parser("demo", help="run the main job on packaged semi-real epochs, or on alert packets")
-    demo.add_argument(
-        "--alerts", type=Path, metavar="DIR", help="a folder of ZTF alert packets (*.avro) to run on instead"
-    )
-    demo.add_argument(
-        "--out", type=Path, default=Path("ztfxr-demo"), metavar="DIR", help="where to write (default: ztfxr-demo)"
-    )
-    demo.add_argument(
-        "--frames", type=Path, metavar="DIR", help="a folder of FITS frames of one field, with or without WCS"
-    )
-    demo.add_argument("--saturate", type=float, default=60000.0, metavar="DN", help="saturation of --frames (60000)")
-    demo.add_argument("--seeing", default=None, metavar="CARD", help="header card of the seeing of --frames")
-    demo.add_argument("--epochs", type=int, default=15, metavar="N", help="number of semi-real epochs (default: 15)")
-    demo.set_defaults(run=_demo)
+    _add_demos(commands)
     _add_jobs(commands)
     return parser
+
+
+def _add_demos(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser("demo", help="run the main job on packaged epochs (the default), or one of its kin")
+    demo.set_defaults(run=_semireal, out=Path("ztfxr-demo"), epochs=15, photometry="aperture")
+    kinds = demo.add_subparsers(title="demonstrations")
+    semireal = kinds.add_parser("semireal", help="packaged semi-real epochs with an injected supernova")
+    semireal.add_argument("--epochs", type=int, default=15, metavar="N", help="number of epochs (default: 15)")
+    semireal.set_defaults(run=_semireal)
+    alerts = kinds.add_parser("alerts", help="alert packets, compared with their own photometry")
+    alerts.add_argument("alerts", type=Path, metavar="DIR", help="a folder of ZTF alert packets (*.avro)")
+    alerts.set_defaults(run=_alerts)
+    field = kinds.add_parser("field", help="frames of one field, with or without WCS: all its stars, ranked")
+    field.add_argument("frames", type=Path, metavar="DIR", help="a folder of FITS frames of one field")
+    field.add_argument("--saturate", type=float, default=60000.0, metavar="DN", help="saturation (default: 60000)")
+    field.add_argument("--seeing", metavar="CARD", help="header card of the seeing")
+    field.set_defaults(run=_field)
+    cluster = kinds.add_parser("cluster", help="a job of simulated epochs on a dask cluster of this machine")
+    cluster.add_argument("--epochs", type=int, default=100, metavar="N", help="number of epochs (default: 100)")
+    cluster.add_argument("--workers", type=int, default=2, metavar="N", help="processes (default: 2)")
+    cluster.set_defaults(run=_cluster)
+    for kind, folder in ((semireal, "demo"), (alerts, "demo"), (field, "demo"), (cluster, "example")):
+        out = Path(f"ztfxr-{folder}")
+        kind.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"where to write (default: {out})")
+    for kind, default in ((semireal, "aperture"), (field, "psf"), (cluster, "aperture")):
+        kind.add_argument(
+            "--photometry", choices=["aperture", "psf"], default=default, help=f"how to measure (default: {default})"
+        )
 
 
 def _add_jobs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -63,19 +96,33 @@ def _add_jobs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     plan.set_defaults(run=_plan)
 
 
-def _demo(options: argparse.Namespace) -> None:
+def _recipes() -> ModuleType:
+    """The recipes, which draw without a screen."""
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from ztfxr import demo, survey
+    from ztfxr import recipes
 
-    if options.alerts is not None:
-        demo.run_alerts(options.alerts, options.out)
-    elif options.frames is not None:
-        paths = sorted(p for p in options.frames.iterdir() if ".fits" in p.name)
-        survey.run_frames(paths, options.out, saturate=options.saturate, seeing=options.seeing)
-    else:
-        demo.run_semireal(options.out, n_epochs=options.epochs)
+    return recipes
+
+
+def _semireal(options: argparse.Namespace) -> None:
+    _recipes().run_semireal(options.out, n_epochs=options.epochs, photometry=options.photometry)
+
+
+def _alerts(options: argparse.Namespace) -> None:
+    _recipes().run_alerts(options.alerts, options.out)
+
+
+def _field(options: argparse.Namespace) -> None:
+    paths = sorted(path for path in options.frames.iterdir() if ".fits" in path.name)
+    how = {"photometry": options.photometry, "saturate": options.saturate, "seeing": options.seeing}
+    _recipes().run_field(paths, options.out, **how)
+
+
+def _cluster(options: argparse.Namespace) -> None:
+    recipes, how = _recipes(), {"workers": options.workers, "photometry": options.photometry}
+    recipes.run_cluster(options.out, n_epochs=options.epochs, **how)
 
 
 def _run(options: argparse.Namespace) -> None:

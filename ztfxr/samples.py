@@ -14,6 +14,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
+from ztfxr.arrays.statistics import FWHM_TO_SIGMA
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
 from ztfxr.io.times import mid_exposure, to_datetime
@@ -29,7 +30,6 @@ START_MJD = 59116.4317708
 _SAMPLE = "ztf_20200924431759_000655_zr_c13_o_q3_sciimg.fits.gz"
 _MARGIN = 10
 _SCENE_FWHM = 2.0
-_FWHM_TO_SIGMA = 1.0 / 2.3548200450309493
 _REFERENCE_FRAMES = 20
 _JUNK = (-400.0, 30000.0)
 
@@ -202,7 +202,7 @@ def _scene(position: tuple[float, float]) -> tuple[_Scene, fits.Header]:
     ix, iy = round(x), round(y)
     star = np.zeros_like(sky_free)
     star[iy - half : iy + half + 1, ix - half : ix + half + 1] = _gaussian(
-        _SCENE_FWHM * _FWHM_TO_SIGMA, x - ix, y - iy, half
+        _SCENE_FWHM * FWHM_TO_SIGMA, x - ix, y - iy, half
     )
     header["CRPIX1"] -= _MARGIN
     header["CRPIX2"] -= _MARGIN
@@ -240,7 +240,7 @@ def _header(header: fits.Header, conditions: _Conditions) -> fits.Header:
     out["MAGZP"] = float(header["MAGZP"]) + 2.5 * float(np.log10(conditions.transparency))
     out["GAIN"] = float(header["GAIN"]) * conditions.frames
     out["READNOI"] = float(header["READNOI"]) * float(np.sqrt(conditions.frames))
-    out["SEEING"] = (float(np.hypot(_SCENE_FWHM, conditions.blur / _FWHM_TO_SIGMA)), "seeing FWHM [pixels]")
+    out["SEEING"] = (float(np.hypot(_SCENE_FWHM, conditions.blur / FWHM_TO_SIGMA)), "seeing FWHM [pixels]")
     out["HISTORY"] = "semi-real: made by ztfxr.samples from a real cut-out; not an observation"
     return out
 

@@ -15,7 +15,7 @@ from ztfxr.photometry.calibrate import calibrate_flux
 from ztfxr.photometry.forced import forced_photometry
 from ztfxr.schema import annotate_all
 
-__all__ = ["OF_EPOCHS", "calibrate_flux", "lightcurve", "on_reference_scale", "with_model_error"]
+__all__ = ["OF_EPOCHS", "as_lightcurve", "calibrate_flux", "lightcurve", "on_reference_scale", "with_model_error"]
 
 _STAMP_PIXELS = 128 * 128
 
@@ -78,7 +78,13 @@ def lightcurve(
         diff = frames
     else:
         diff = difference(frames, reference, **with_model_error(frames, options))
-    photometry = _measure(diff, positions, radius, masked, psf)
+    return as_lightcurve(_measure(diff, positions, radius, masked, psf), diff, scale)
+
+
+def as_lightcurve(
+    photometry: xr.Dataset, diff: xr.Dataset, scale: Literal["science", "reference"] = "science"
+) -> xr.Dataset:
+    """Fluxes measured on differences, with the numbers of their epochs and on the scale asked for; lazy."""
     spatial = [k for k, v in photometry.coords.items() if {"y", "x"} & set(v.dims)]
     out = photometry.drop_vars(spatial, errors="ignore").assign({k: diff[k].variable for k in OF_EPOCHS if k in diff})
     out.attrs |= {

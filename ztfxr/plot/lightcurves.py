@@ -195,7 +195,7 @@ def plot_packets(curves: Mapping[str, xr.Dataset], *, path: str | PathLike[str] 
     Parameters
     ----------
     curves
-        By filter, as `ztfxr.packets.compare_packets` gives them.
+        By filter, as `ztfxr.recipes.compare_packets` gives them.
     path
         Save the figure here too, at 150 dots per inch.
     """

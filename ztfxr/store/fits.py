@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import shutil
+from io import BytesIO
 from os import PathLike
-from typing import Any
+from pathlib import Path
+from typing import IO, Any, Literal
 
 import numpy as np
 import xarray as xr
 from astropy.io import fits
+from astropy.table import Table
 from numpy.typing import NDArray
 
 from ztfxr.errors import InputError
@@ -16,9 +21,17 @@ from ztfxr.ops.positions import pixel_origin
 from ztfxr.schema import SPECS
 from ztfxr.store._files import new_file
 
-__all__ = ["to_fits"]
+__all__ = ["to_extensions", "to_fits"]
 
 _SUFFIXES = (".fits", ".fit", ".fits.gz", ".fit.gz")
+_BLOCK = 2880
+_IMAGES = ("aligned", "difference", "difference_variance", "model", "mask")
+_KERNELS = ("kernel", "kernel_err")
+_BACKGROUND = ("background_coeff", "background_coeff_err")
+_PHOTOMETRY = (
+    *("x_pixel", "y_pixel", "source_ra", "source_dec", "flux", "flux_err", "area", "masked_fraction", "fit_chi2"),
+    *("fit_flags", "status"),
+)
 
 
 def to_fits(obj: xr.Dataset | xr.DataArray, path: str | PathLike[str], *, overwrite: bool = False) -> None:
@@ -51,14 +64,82 @@ def to_fits(obj: xr.Dataset | xr.DataArray, path: str | PathLike[str], *, overwr
     StoreError
         The file exists, or cannot be written.
     """
-    if not str(path).lower().endswith(_SUFFIXES):
-        raise InputError(f"{path}: a FITS file is named {', '.join(_SUFFIXES)}")
+    _check_name(path)
     images = _images(obj)
     start = pixel_origin(obj)
     headers = [exposure_header(obj, start), *(window_header(obj, start) for _ in range(len(images) - 1))]
     with new_file(path, overwrite) as partial:
         hdus = [_hdu(v, header, i) for i, (v, header) in enumerate(zip(images, headers, strict=True))]
         fits.HDUList(hdus).writeto(partial, checksum=True)
+
+
+def to_extensions(
+    result: xr.Dataset,
+    path: str | PathLike[str],
+    *,
+    source: str | PathLike[str] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write the results of `ztfxr.difference_photometry` as named FITS extensions, whole or not at all. Computes.
+
+    Parameters
+    ----------
+    result
+        Images, kernel, background, fluxes and log of one frame.
+    path
+        ``.fits`` or ``.fit``, plain or with ``.gz``.
+    source
+        A FITS file whose HDUs come first, byte for byte. It is only read.
+    overwrite
+        Replace a file that exists, once the new one is whole.
+
+    Notes
+    -----
+    The images ``ALIGNED``, ``DIFFERENCE``, ``DIFFERENCE_VARIANCE``, ``MODEL`` and ``MASK`` carry the WCS of exactly
+    these pixels, as in `ztfxr.to_fits`. ``KERNEL`` and ``KERNEL_ERR`` are images too, ``BACKGROUND``, ``PHOTOMETRY``
+    and ``LOG`` tables.
+
+    Raises
+    ------
+    InputError
+        The file is not named as a FITS file.
+    StoreError
+        The file exists, or cannot be written.
+    """
+    _check_name(path)
+    buffer = BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), *_extensions(result)]).writeto(buffer)
+    with new_file(path, overwrite) as partial, _opened(partial, "wb") as file:
+        if source is None:
+            file.write(buffer.getvalue())
+            return
+        with _opened(Path(source), "rb") as old:
+            shutil.copyfileobj(old, file)
+            file.write(bytes(-old.tell() % _BLOCK))
+        file.write(buffer.getvalue()[_BLOCK:])
+
+
+def _check_name(path: str | PathLike[str]) -> None:
+    if not str(path).lower().endswith(_SUFFIXES):
+        raise InputError(f"{path}: a FITS file is named {', '.join(_SUFFIXES)}")
+
+
+def _opened(path: Path, mode: Literal["rb", "wb"]) -> IO[bytes]:
+    """A file as bytes, behind gzip where its name says so."""
+    return gzip.open(path, mode) if path.suffix.lower() == ".gz" else path.open(mode)  # type: ignore[return-value]
+
+
+def _extensions(result: xr.Dataset) -> list[fits.ImageHDU | fits.BinTableHDU]:
+    header = window_header(result, pixel_origin(result))
+    hdus = [fits.ImageHDU(_storable(result[name]), header, name=name.upper()) for name in _IMAGES]
+    hdus += [fits.ImageHDU(_storable(result[name]), name=name.upper()) for name in _KERNELS]
+    of_source = [n for n in _PHOTOMETRY if n in result.variables and result[n].dims == ("source",)]
+    tables = {
+        name: Table({n: result[n].values for n in columns})
+        for name, columns in (("BACKGROUND", _BACKGROUND), ("PHOTOMETRY", of_source))
+    }
+    tables["LOG"] = Table({"line": np.array(result.attrs["log"])})
+    return [*hdus, *(fits.BinTableHDU(table, name=name) for name, table in tables.items())]
 
 
 def _images(obj: xr.Dataset | xr.DataArray) -> list[xr.DataArray]:

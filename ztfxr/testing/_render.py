@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from ztfxr.arrays.statistics import FWHM_TO_SIGMA
 from ztfxr.arrays.types import Floats
 
 __all__ = ["PSFShape", "add_galaxy", "add_stars", "make_stamps"]
@@ -50,7 +51,7 @@ def _metric(fwhm: float, e1: float, e2: float, beta: float) -> tuple[float, floa
     """The quadratic form of the elliptical radius, in units of the profile's scale."""
     e = min((e1 * e1 + e2 * e2) ** 0.5, 0.95)
     cosine, sine = (e1 / e, e2 / e) if e > 0 else (1.0, 0.0)
-    scale = fwhm / 2.3548200450309493 if beta == 0 else fwhm / (2.0 * (2.0 ** (1.0 / beta) - 1.0) ** 0.5)
+    scale = fwhm * FWHM_TO_SIGMA if beta == 0 else fwhm / (2.0 * (2.0 ** (1.0 / beta) - 1.0) ** 0.5)
     ratio = (1.0 - e) / (1.0 + e)
     major, minor = ratio / scale**2, 1.0 / (ratio * scale**2)
     mean, half = (major + minor) / 2, (major - minor) / 2

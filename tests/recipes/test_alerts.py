@@ -1,31 +1,18 @@
-"""The two demonstrations and the command line."""
+"""Real alert packets through the recipe, against what the packets state."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import xarray as xr
 
 import ztfxr
-from ztfxr import cli, packets
-
-
-def test_the_semireal_demonstration(tmp_path, capsys):
-    assert cli.main(["demo", "--out", str(tmp_path), "--epochs", "6"]) == 0
-    printed = capsys.readouterr().out
-    assert "not observations" in printed
-    assert len(re.findall(r"^2020-", printed, re.M)) == 6
-    lc = ztfxr.open_zarr(tmp_path / "lightcurve.zarr")["lightcurve"].to_dataset()
-    assert lc.sizes["time"] == 6
-    assert (tmp_path / "lightcurve.png").read_bytes().startswith(b"\x89PNG")
-    pulls = [float(p) for p in re.findall(r"^2020-.{56}\s+\S+\s+\S+\s+(\S+)", printed, re.M)]
-    assert all(abs(p) < 5 for p in pulls)
+from ztfxr import cli
+from ztfxr.recipes.alerts import compare_packets, packet_table
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +20,7 @@ def demonstration(tmp_path_factory, alert_paths):
     """What the command prints, and the light curves as they are read back."""
     folder, printed = tmp_path_factory.mktemp("alerts"), io.StringIO()
     with contextlib.redirect_stdout(printed):
-        assert cli.main(["demo", "--alerts", str(alert_paths[0].parent), "--out", str(folder)]) == 0
+        assert cli.main(["demo", "alerts", str(alert_paths[0].parent), "--out", str(folder)]) == 0
     tree = ztfxr.open_zarr(folder / "lightcurve.zarr")
     curves = {name: tree[f"lightcurve/{name}"].to_dataset().load() for name in ("ztfg", "ztfr")}
     return printed.getvalue(), folder, curves
@@ -107,21 +94,21 @@ def test_the_alert_light_curve_is_reopened_equal(curves, alert_paths):
 def test_fading_transients_have_the_magnitude_of_what_is_missing(alert_paths):
     stamps = ztfxr.open_alerts(alert_paths, filter="ztfg").isel(time=slice(3, 6)).load()
     diff = stamps.ztf.difference(exclude_radius=10, model_error=True).compute()
-    rising = packets.compare_packets(stamps, diff)
+    rising = compare_packets(stamps, diff)
     negative = stamps.assign_coords(isdiffpos=("time", [False] * 3))
-    fading = packets.compare_packets(negative, diff.assign(difference=-diff["difference"]))
+    fading = compare_packets(negative, diff.assign(difference=-diff["difference"]))
     for name in ("mag", "mag_psf", "mag_err"):
         np.testing.assert_allclose(fading[name], rising[name], rtol=1e-6)
-    assert np.isnan(packets.compare_packets(negative, diff)["mag"]).all()
+    assert np.isnan(compare_packets(negative, diff)["mag"]).all()
 
 
 def test_an_epoch_that_cannot_be_differenced_keeps_its_row(alert_paths):
     stamps = ztfxr.open_alerts(alert_paths, filter="ztfg").isel(time=slice(0, 3)).load()
     stamps["sci"][1] = np.nan
-    lc = packets.compare_packets(stamps, stamps.ztf.difference(exclude_radius=10, model_error=True).compute())
+    lc = compare_packets(stamps, stamps.ztf.difference(exclude_radius=10, model_error=True).compute())
     assert np.isnan(lc["mag"].values[:, 0]).tolist() == [False, True, False]
     assert np.isnan(lc["mag_psf"].values[:, 0]).tolist() == [False, True, False]
-    lines = packets.packet_lines({"ztfg": lc})
+    lines = list(packet_table({"ztfg": lc}))
     assert sum(line.startswith("2021-") for line in lines) == 3
     assert "(3 epochs)" in " ".join(lines)
 
@@ -150,27 +137,8 @@ def test_the_profile_and_the_host_of_made_up_stamps():
     # The kernel is not what is tested, and so smooth a host leaves it free.
     diff = diff.compute().assign(difference=stamps["sci"], difference_variance=stamps["variance"])
     diff["model_error"] = xr.zeros_like(diff["model_error"])
-    lc = packets.compare_packets(stamps, diff)
+    lc = compare_packets(stamps, diff)
     np.testing.assert_allclose(lc["host_left"], 0.02, atol=0.002)
     assert (abs(lc["flux_psf"] - 50000) < 4 * lc["flux_psf_err"]).all()
     assert (lc["profile_chi2"] < 1.4).all()
     np.testing.assert_allclose(lc["mag_psf"], 26.0 - 2.5 * np.log10(50000), atol=0.01)
-
-
-def test_errors_are_one_line_and_an_exit_status(tmp_path, capsys):
-    assert cli.main(["demo", "--alerts", str(tmp_path), "--out", str(tmp_path / "o")]) == 1
-    assert "no alert packets" in capsys.readouterr().err
-    assert cli.main([]) == 2
-
-
-@pytest.mark.slow
-def test_the_module_runs_as_a_command():
-    out = subprocess.run([sys.executable, "-m", "ztfxr", "demo", "--help"], capture_output=True, text=True, check=True)
-    assert "--alerts" in out.stdout
-
-
-def test_importing_ztfxr_needs_neither_matplotlib_nor_the_extras():
-    heavy = ("matplotlib", "fastavro", "photutils", "distributed")
-    code = f"import sys, ztfxr; print([m for m in {heavy} if m in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"

@@ -9,8 +9,7 @@ import pytest
 import xarray as xr
 
 import ztfxr
-from ztfxr import survey
-from ztfxr.testing import SceneOptions, make_scene
+from ztfxr.recipes import field
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +21,11 @@ def saao_paths(shared):
 
 
 @pytest.mark.slow
-def test_the_event_is_found(saao_paths, tmp_path):
-    lines: list[str] = []
+def test_the_event_is_found(saao_paths, tmp_path, caplog):
+    caplog.set_level("INFO", logger="ztfxr")
     chosen = saao_paths[::3]
-    ranked = survey.run_frames(
-        chosen, tmp_path, report=lines.append, best=7, kernel_size=9, saturate=60000.0, seeing="PFWHM"
-    )
+    done = field.run_field(chosen, tmp_path, best=7, kernel_size=9, saturate=60000.0, seeing="PFWHM")
+    lines, ranked = caplog.messages, done.result
     assert f"registering {len(chosen)} frames" in lines[0]
     first = ranked.isel(source=int(np.argmin(ranked["rank"].values)))
     assert float(first.x_pixel) == pytest.approx(267, abs=60)
@@ -40,14 +38,14 @@ def test_the_event_is_found(saao_paths, tmp_path):
     assert float(found[1]) < 2.5
     assert any("PSF of the reference from" in line for line in lines)
     assert (tmp_path / "smooth_curve.png").read_bytes().startswith(b"\x89PNG")
-    curves = ztfxr.open_zarr(tmp_path / "survey.zarr")["lightcurves"].to_dataset()
+    curves = ztfxr.open_zarr(tmp_path / "field.zarr")["lightcurves"].to_dataset()
     assert curves.sizes["time"] == len(chosen)
     assert (tmp_path / "most_variable.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_no_frames_is_an_error(tmp_path):
     with pytest.raises(ztfxr.InputError, match="no frames"):
-        survey.run_frames([], tmp_path)
+        field.run_field([], tmp_path)
 
 
 def test_a_smooth_curve_knows_wrong_errors():
@@ -59,34 +57,7 @@ def test_a_smooth_curve_knows_wrong_errors():
         {"flux": (("time", "source"), flux[:, None]), "flux_err": (("time", "source"), np.full((60, 1), 5.0))}
     )
     lc = lc.assign_coords(mjd=("time", mjd))
-    honest, small = (survey.smooth_line(lc.assign(flux_err=lc["flux_err"] * k), 0) for k in (1.0, 0.5))
+    honest, small = (field.smooth_line(lc.assign(flux_err=lc["flux_err"] * k), 0) for k in (1.0, 0.5))
     chi2 = [float(re.search(r"chi2/dof ([\d.]+)", line)[1]) for line in (honest, small)]
     assert 0.7 < chi2[0] < 1.3
     assert chi2[1] == pytest.approx(4 * chi2[0], rel=0.02)
-
-
-@pytest.mark.parametrize("enough", [True, False])
-def test_fluxes_are_psf_fits_where_the_reference_has_a_psf(enough, monkeypatch):
-    """With too few stars for a PSF they are sums in apertures, and the user is told."""
-    options = SceneOptions(magnitudes=(15.0, 18.5))
-    scene = make_scene((120, 120), n_epochs=3, n_stars=30, n_galaxies=0, options=options, seed=2)
-    diff = ztfxr.difference(scene.images, scene.reference).compute()
-    stars = {"x": scene.truth["x"].values[:5], "y": scene.truth["y"].values[:5]}
-    psf = ztfxr.build_psf(scene.reference)
-    if not enough:
-        monkeypatch.setattr(
-            survey, "build_psf", lambda reference: psf.assign(epoch_status=psf["epoch_status"] * 0 + 256)
-        )
-    lines: list[str] = []
-    found = survey._curves(diff, scene.reference, stars, 3.5, lines.append)
-    scale = np.where(diff["science_convolved"], 1 / diff["kernel_sum"], diff["kernel_sum"])[:, None]
-    if enough:
-        expected = ztfxr.forced_photometry(diff, stars, reference_psf=psf, group_radius=0.0)
-        assert "PSF of the reference from" in lines[0]
-    else:
-        expected = ztfxr.aperture_photometry(diff, stars, radius=3.5)
-        assert "too few stars for a PSF" in lines[0]
-    np.testing.assert_allclose(found["flux"], expected["flux"].values / scale)
-    np.testing.assert_allclose(found["flux_err"], expected["flux_err"].values / scale)
-    assert found.attrs["flux_scale"] == "reference"
-    assert found["flux"].attrs["units"] == "DN"

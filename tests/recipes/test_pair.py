@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 
 import numpy as np
@@ -68,19 +69,27 @@ def test_frames_are_aligned_by_their_wcs(frames, catalog, made):
     assert out.attrs["log"][1].startswith("aligned")
 
 
-def test_the_log_tells_what_was_done(frames, catalog):
-    lines: list[str] = []
+def test_the_log_tells_what_was_done(frames, catalog, caplog):
+    caplog.set_level("INFO", logger="ztfxr")
+    out = ztfxr.difference_photometry(*frames, positions=catalog, size=120, kernel_size=9, method="none")
+    assert caplog.messages == out.attrs["log"]
+    assert "kernel sum" in out.attrs["log"][2]
+
+
+@pytest.mark.slow
+def test_the_catalog_by_psf_fits(frames, catalog, result):
     out = ztfxr.difference_photometry(
-        *frames, positions=catalog, size=120, kernel_size=9, method="none", report=lines.append
+        *frames, positions=catalog, size=250, kernel_size=9, photometry="psf", method="none", exclude=catalog[:1]
     )
-    assert lines == out.attrs["log"]
-    assert "kernel sum" in lines[2]
+    assert "4 stars by PSF fits" in out.attrs["log"][-1]
+    assert float(out.flux_err[0]) < float(result.flux_err[0])
+    assert abs(float(out.flux[0] - result.flux[0])) < 3 * float(result.flux_err[0])
 
 
 def test_extensions_follow_those_of_the_source_which_is_untouched(result, made, tmp_path):
     before = hashlib.sha256(made.paths[2].read_bytes()).hexdigest()
     path = tmp_path / "out.fits"
-    ztfxr.write_extensions(result, path, source=made.paths[2])
+    ztfxr.to_extensions(result, path, source=made.paths[2])
     assert hashlib.sha256(made.paths[2].read_bytes()).hexdigest() == before
     with fits.open(path) as hdus, fits.open(made.paths[2]) as old:
         np.testing.assert_array_equal(hdus[0].data, old[0].data)
@@ -94,17 +103,36 @@ def test_extensions_follow_those_of_the_source_which_is_untouched(result, made, 
         sky = ztfxr.pixel_to_sky(result, float(result.x[7]), float(result.y[3]))
         np.testing.assert_allclose(wcs.all_pix2world(7, 3, 0), [sky.ra.deg, sky.dec.deg], atol=1e-9)
     assert [p.name for p in tmp_path.iterdir()] == ["out.fits"]
-    with pytest.raises(ztfxr.StoreError, match="exists; remove it"):
-        ztfxr.write_extensions(result, path)
+    with pytest.raises(ztfxr.StoreError, match="exists already"):
+        ztfxr.to_extensions(result, path)
+    ztfxr.to_extensions(result, path, overwrite=True)
+    with fits.open(path) as hdus:
+        assert hdus[0].data is None
+
+
+def test_extensions_are_compressed_where_the_name_says_so(result, made, tmp_path):
+    """A source of any length and packing is followed byte for byte."""
+    packed, odd = tmp_path / "source.fits.gz", tmp_path / "odd.fits"
+    bytes_of_source = made.paths[2].read_bytes()
+    packed.write_bytes(gzip.compress(bytes_of_source))
+    odd.write_bytes(bytes_of_source.rstrip(b"\0"))
+    for source in (packed, odd):
+        path = tmp_path / f"out_of_{source.name}.gz" if source is odd else tmp_path / "out.fits.gz"
+        ztfxr.to_extensions(result, path, source=source)
+        assert gzip.decompress(path.read_bytes())[: len(bytes_of_source)] == bytes_of_source
+        with fits.open(path) as hdus:
+            np.testing.assert_array_equal(hdus["MODEL"].data, result.model.values)
+    with pytest.raises(ztfxr.InputError, match="a FITS file is named"):
+        ztfxr.to_extensions(result, tmp_path / "out.txt")
 
 
 def test_a_file_of_its_own_needs_no_source(result, tmp_path):
-    ztfxr.write_extensions(result, tmp_path / "own.fits")
+    ztfxr.to_extensions(result, tmp_path / "own.fits")
     with fits.open(tmp_path / "own.fits") as hdus:
         assert hdus[0].data is None
         assert "KERNEL_ERR" in hdus
     with pytest.raises(ztfxr.StoreError, match="cannot be written"):
-        ztfxr.write_extensions(result, tmp_path / "no" / "folder.fits")
+        ztfxr.to_extensions(result, tmp_path / "no" / "folder.fits")
 
 
 def test_a_catalog_elsewhere_is_an_error(frames):
