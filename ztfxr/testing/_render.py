@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from ztfxr.arrays.statistics import FWHM_TO_SIGMA
 from ztfxr.arrays.types import Floats
@@ -15,6 +16,7 @@ __all__ = ["PSFShape", "add_galaxy", "add_stars", "make_stamps"]
 
 _CORE = 2.5
 _OVERSAMPLING = 2
+_BLOCK = 1000
 
 
 def _nodes(degree: int) -> tuple[Floats, Floats]:
@@ -40,10 +42,9 @@ class PSFShape(NamedTuple):
     beta: float
     reach: int
 
-    def of(self, index: int) -> PSFShape:
-        """The shape at one source."""
-        one = slice(index, index + 1)
-        return self._replace(fwhm=self.fwhm[one], e1=self.e1[one], e2=self.e2[one])
+    def of(self, sources: NDArray[np.integer[Any]]) -> PSFShape:
+        """The shape at some sources."""
+        return self._replace(fwhm=self.fwhm[sources], e1=self.e1[sources], e2=self.e2[sources])
 
 
 @njit(nogil=True, cache=True)
@@ -76,56 +77,6 @@ def _pixel(
 
 @njit(nogil=True, cache=True)
 def _fill(
-    stamp: Floats,
-    dx: float,
-    dy: float,
-    shape: tuple[float, float, float, float],
-    fine: tuple[Floats, Floats],
-    coarse: tuple[Floats, Floats],
-) -> None:  # pragma: no cover
-    """A stamp of unit sum for a source at (dx, dy) from the center of the middle pixel."""
-    fwhm, e1, e2, beta = shape
-    form = _metric(fwhm, e1, e2, beta)
-    half, core = stamp.shape[0] // 2, (_CORE * fwhm) ** 2
-    total = 0.0
-    for i in range(stamp.shape[0]):
-        for j in range(stamp.shape[1]):
-            v, u = i - half - dy, j - half - dx
-            if u * u + v * v > (half + 0.5) ** 2:
-                stamp[i, j] = 0.0
-            elif u * u + v * v < core:
-                stamp[i, j] = _pixel(u, v, form, beta, fine[0], fine[1])
-            else:
-                stamp[i, j] = _pixel(u, v, form, beta, coarse[0], coarse[1])
-            total += stamp[i, j]
-    stamp /= total
-
-
-@njit(nogil=True, cache=True)
-def _add_all(
-    image: Floats,
-    x: Floats,
-    y: Floats,
-    flux: Floats,
-    fwhm: Floats,
-    e1: Floats,
-    e2: Floats,
-    beta: float,
-    reach: int,
-    fine: tuple[Floats, Floats],
-    coarse: tuple[Floats, Floats],
-) -> None:  # pragma: no cover
-    stamp = np.empty((2 * reach + 1, 2 * reach + 1))
-    for k in range(len(x)):
-        ix, iy = int(np.floor(x[k] + 0.5)), int(np.floor(y[k] + 0.5))
-        _fill(stamp, x[k] - ix, y[k] - iy, (fwhm[k], e1[k], e2[k], beta), fine, coarse)
-        for i in range(max(0, iy - reach), min(image.shape[0], iy + reach + 1)):
-            for j in range(max(0, ix - reach), min(image.shape[1], ix + reach + 1)):
-                image[i, j] += flux[k] * stamp[i - iy + reach, j - ix + reach]
-
-
-@njit(nogil=True, cache=True)
-def _fill_all(
     stamps: Floats,
     dx: Floats,
     dy: Floats,
@@ -136,22 +87,39 @@ def _fill_all(
     fine: tuple[Floats, Floats],
     coarse: tuple[Floats, Floats],
 ) -> None:  # pragma: no cover
+    """Stamps of unit sum for sources at (dx, dy) from the center of the middle pixel."""
+    half = stamps.shape[1] // 2
     for k in range(len(stamps)):
-        _fill(stamps[k], dx[k], dy[k], (fwhm[k], e1[k], e2[k], beta), fine, coarse)
+        form = _metric(fwhm[k], e1[k], e2[k], beta)
+        core, total = (_CORE * fwhm[k]) ** 2, 0.0
+        for i in range(stamps.shape[1]):
+            for j in range(stamps.shape[2]):
+                v, u = i - half - dy[k], j - half - dx[k]
+                if u * u + v * v > (half + 0.5) ** 2:
+                    value = 0.0
+                elif u * u + v * v < core:
+                    value = _pixel(u, v, form, beta, fine[0], fine[1])
+                else:
+                    value = _pixel(u, v, form, beta, coarse[0], coarse[1])
+                stamps[k, i, j] = value
+                total += value
+        stamps[k] /= total
 
 
 def add_stars(image: Floats, x: Floats, y: Floats, flux: Floats, shape: PSFShape) -> None:
     """Add point sources at array positions `x`, `y` to one (y, x) image, in place."""
-    kept = flux != 0
-    xs, ys, light, fwhm, e1, e2 = (np.ascontiguousarray(v[kept], dtype=np.float64) for v in (x, y, flux, *shape[:3]))
-    _add_all(image, xs, ys, light, fwhm, e1, e2, shape.beta, shape.reach, _FINE, _COARSE)
+    columns, rows = (np.floor(v + 0.5).astype(int) for v in (x, y))
+    bright = np.flatnonzero(flux)
+    for some in np.split(bright, range(_BLOCK, len(bright), _BLOCK)):
+        stamps = make_stamps(x[some] - columns[some], y[some] - rows[some], shape.of(some))
+        for k, stamp in zip(some.tolist(), stamps, strict=True):
+            _paste(image, flux[k] * stamp, columns[k], rows[k])
 
 
 def make_stamps(dx: Floats, dy: Floats, shape: PSFShape) -> Floats:
     """Stamps (source, y, x) of unit sum for sources at (dx, dy) from the center of the middle pixel."""
-    size = 2 * shape.reach + 1
-    stamps = np.empty((len(dx), size, size))
-    _fill_all(stamps, dx, dy, shape.fwhm, shape.e1, shape.e2, shape.beta, _FINE, _COARSE)
+    stamps = np.empty((len(dx), *[2 * shape.reach + 1] * 2))
+    _fill(stamps, dx, dy, shape.fwhm, shape.e1, shape.e2, shape.beta, _FINE, _COARSE)
     return stamps
 
 
@@ -167,10 +135,8 @@ def add_galaxy(image: Floats, x: float, y: float, light: Floats, shape: PSFShape
     n = _OVERSAMPLING
     steps = np.arange(n) / n
     dx, dy = (v.ravel() for v in np.meshgrid(x - ix + steps, y - iy + steps))
-    same = [np.repeat(v, n * n) for v in shape[:3]]
-    phases = make_stamps(dx, dy, PSFShape(same[0], same[1], same[2], shape.beta, shape.reach)).reshape(
-        n, n, 2 * shape.reach + 1, 2 * shape.reach + 1
-    )
+    stamps = make_stamps(dx, dy, shape.of(np.zeros(n * n, dtype=int)))
+    phases = stamps.reshape(n, n, *stamps.shape[1:])
     middle = light.shape[0] // 2
     half = middle // n + 1 + shape.reach
     total = np.zeros((2 * half + 1, 2 * half + 1))

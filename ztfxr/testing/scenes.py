@@ -346,7 +346,7 @@ class _Setup:
         extended = self.sources.kind == "galaxy"
         add_stars(image, x, y, np.where(extended, 0.0, flux), psf)
         for i in np.flatnonzero(extended).tolist():
-            add_galaxy(image, x[i], y[i], flux[i] * self.sources.light[i], psf.of(i))
+            add_galaxy(image, x[i], y[i], flux[i] * self.sources.light[i], psf.of(np.array([i])))
         return background, image
 
 
