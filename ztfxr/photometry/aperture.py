@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.photometry.apertures import ApertureSums, measure_annuli, sum_apertures
+from ztfxr.arrays.images.annuli import measure_annuli
+from ztfxr.arrays.photometry.apertures import ApertureSums, sum_apertures
 from ztfxr.arrays.photometry.growth import correct_apertures
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError

@@ -15,12 +15,6 @@ from ztfxr.arrays.images import bits
 DTYPES = st.sampled_from([np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64])
 
 
-def test_combine() -> None:
-    assert bits.combine(()) == 0
-    assert bits.combine((1, 4, 4)) == 5
-    assert bits.combine(np.array([1, 2], np.uint16)) == 3
-
-
 @given(
     DTYPES.flatmap(lambda d: hnp.arrays(d, hnp.array_shapes(max_dims=3, max_side=6), elements={"min_value": 0})),
     st.integers(0, 127),

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from photutils.aperture import CircularAperture
 
-from ztfxr.arrays.photometry.apertures import ApertureSums, circle_overlap, measure_annuli, sum_apertures
+from ztfxr.arrays.images.annuli import measure_annuli
+from ztfxr.arrays.photometry.apertures import ApertureSums, circle_overlap, sum_apertures
 
 SHAPE = (41, 53)
 RNG = np.random.default_rng(7)

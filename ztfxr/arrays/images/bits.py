@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,10 @@ from numpy.typing import NDArray
 
 from ztfxr.arrays.types import Bools, Floats
 
-__all__ = ["any_bit", "combine", "disk", "ellipses", "fractions", "grow"]
+__all__ = ["any_bit", "disk", "ellipses", "fractions", "grow"]
 
 _BLOCK = 1 << 17
 _SMALLEST_AXIS = 0.75
-
-
-def combine(values: Iterable[int]) -> int:
-    """The bitwise OR of plane values, such as ``(1, 4)`` to 5."""
-    total = 0
-    for value in values:
-        total |= int(value)
-    return total
 
 
 def any_bit(flags: NDArray[np.integer], bits: int) -> Bools:

@@ -1,4 +1,4 @@
-"""Exact circular apertures, many positions and radii at once, with variance, mask and local background."""
+"""Exact circular apertures, many positions and radii at once, with variance and mask."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from ztfxr.arrays.types import Bools, Floats
 
-__all__ = ["AnnulusLevels", "ApertureSums", "circle_overlap", "measure_annuli", "sum_apertures"]
+__all__ = ["ApertureSums", "circle_overlap", "sum_apertures"]
 
 
 _FAR = 1e6
 _REACH = 0.7071067811865476
 """Half the diagonal of a pixel: nearer to the center it is inside a disk, further off outside."""
-_CLIP_ROUNDS = 10
 
 
 @dataclass(frozen=True)
@@ -30,15 +29,6 @@ class ApertureSums:
     area: Floats
     outside_area: Floats
     total_area: Floats
-
-
-@dataclass(frozen=True)
-class AnnulusLevels:
-    """Level of the good pixels of an annulus, its standard error and their number, each (source,)."""
-
-    level: Floats
-    error: Floats
-    n: NDArray[np.int64]
 
 
 @njit(nogil=True, cache=True)
@@ -182,81 +172,3 @@ def sum_apertures(
 def _plain(array: NDArray[Any]) -> NDArray[Any]:
     """The array contiguous and in the machine's byte order, which numba reads."""
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-
-
-@njit(nogil=True, cache=True)
-def _clipped(values: Floats, n_sigma: float, use_mean: bool) -> tuple[float, float, int]:  # pragma: no cover
-    """Median or mean of sorted values within `n_sigma` standard deviations of their median; its error, their number."""
-    low, high = 0, len(values)
-    for _ in range(_CLIP_ROUNDS):
-        n = high - low
-        if n < 2:
-            break
-        middle = 0.5 * (values[low + (n - 1) // 2] + values[low + n // 2])
-        spread = np.std(values[low:high])
-        first, last = low, high
-        while first < last and values[first] < middle - n_sigma * spread:
-            first += 1
-        while last > first and values[last - 1] > middle + n_sigma * spread:
-            last -= 1
-        if first == low and last == high:
-            break
-        low, high = first, last
-    n = high - low
-    if n < 2:
-        return np.nan, np.nan, n
-    error = float(np.std(values[low:high])) * math.sqrt(1.0 / (n - 1))
-    if use_mean:
-        return float(np.mean(values[low:high])), error, n
-    return float(0.5 * (values[low + (n - 1) // 2] + values[low + n // 2])), error * math.sqrt(math.pi / 2), n
-
-
-@njit(nogil=True, cache=True)
-def _all_annuli(
-    image: NDArray[Any],
-    bad: Bools,
-    x: Floats,
-    y: Floats,
-    inner: float,
-    outer: float,
-    n_sigma: float,
-    use_mean: bool,
-    out: Floats,
-) -> None:  # pragma: no cover
-    ny, nx = image.shape
-    buffer = np.empty(int((2 * outer + 2) ** 2))
-    for k in range(len(x)):
-        px, py = x[k], y[k]
-        n = 0
-        if abs(px) < _FAR and abs(py) < _FAR:
-            for i in range(max(0, math.ceil(py - outer)), min(ny, math.floor(py + outer) + 1)):
-                for j in range(max(0, math.ceil(px - outer)), min(nx, math.floor(px + outer) + 1)):
-                    d2 = (i - py) ** 2 + (j - px) ** 2
-                    if inner * inner <= d2 <= outer * outer and not bad[i, j] and math.isfinite(float(image[i, j])):
-                        buffer[n] = image[i, j]
-                        n += 1
-        level, error, used = _clipped(np.sort(buffer[:n]), n_sigma, use_mean)
-        out[k, 0], out[k, 1], out[k, 2] = level, error, used
-
-
-def measure_annuli(
-    image: NDArray[Any],
-    bad: Bools,
-    x: Floats,
-    y: Floats,
-    *,
-    inner: float,
-    outer: float,
-    n_sigma: float = 3.0,
-    statistic: str = "median",
-) -> AnnulusLevels:
-    """Level per pixel of one (y, x) image in annuli around array positions `x`, `y`.
-
-    Good pixels whose center lies between `inner` and `outer` (px) are clipped at `n_sigma` standard deviations about
-    their median, in at most ten rounds; the level is their ``"median"`` or ``"mean"``. Its standard error is s / √n,
-    for the median × √(π/2). NaN where fewer than two pixels remain.
-    """
-    out = np.empty((len(x), 3))
-    places = (np.ascontiguousarray(x), np.ascontiguousarray(y))
-    _all_annuli(_plain(image), _plain(bad), *places, inner, outer, n_sigma, statistic == "mean", out)
-    return AnnulusLevels(out[:, 0], out[:, 1], out[:, 2].astype(np.int64))

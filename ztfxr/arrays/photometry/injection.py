@@ -8,14 +8,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ztfxr.arrays.psf.noise import bounds
+from ztfxr.arrays.images.annuli import measure_annuli
 from ztfxr.arrays.statistics import mad_std
 from ztfxr.arrays.types import Bools, Floats
 
 __all__ = ["add_stamps", "light_at", "summarize"]
 
 
-_RING, _FAR = (3.0, 6.0), 1e6
+_RING = (3.0, 6.0)
 _NAMES = ("efficiency", "bias", "bias_err", "pull_mean", "pull_width", "pull_width_err", "pull_mad")
 
 
@@ -64,35 +64,17 @@ def add_stamps(
     return (image + drawn).astype(image.dtype), (variance + more).astype(variance.dtype)
 
 
-@njit(nogil=True, cache=True)
-def _ring_means(image: NDArray[Any], x: Floats, y: Floats, inner: float, outer: float, out: Floats) -> None:
-    """Mean of the finite pixels in a ring around each place; NaN without any."""
-    half = int(np.ceil(outer)) + 1
-    for k in range(len(x)):
-        total, n = 0.0, 0
-        if abs(x[k]) < _FAR and abs(y[k]) < _FAR:
-            top, bottom = bounds(int(y[k]), half, image.shape[0])
-            left, right = bounds(int(x[k]), half, image.shape[1])
-            for i in range(top, bottom):
-                for j in range(left, right):
-                    away = (i - y[k]) ** 2 + (j - x[k]) ** 2
-                    if inner * inner <= away <= outer * outer and np.isfinite(image[i, j]):
-                        total, n = total + image[i, j], n + 1
-        out[k] = total / n if n else np.nan
-
-
 def light_at(image: NDArray[Any], bad: Bools, x: Floats, y: Floats) -> Floats:
     """Mean of one (y, x) image's good pixels 3 to 6 px from array positions, less the median of all; NaN without any.
 
     The pixels of the place itself are those that a star there is measured on: to sort stars by them would sort the
     stars by their noise.
     """
-    pixels = np.where(bad, np.float32(np.nan), image).astype(np.float32, copy=False)
-    good = pixels[np.isfinite(pixels)]
+    good = image[~bad & np.isfinite(image)]
     level = float(np.median(good)) if good.size else np.nan
-    out = np.empty(len(x))
-    _ring_means(pixels, _plain(x), _plain(y), *_RING, out)
-    return out - level
+    inner, outer = _RING
+    around = measure_annuli(image, bad, x, y, inner=inner, outer=outer, n_sigma=np.inf, statistic="mean")
+    return around.level - level
 
 
 def _plain(array: NDArray[Any]) -> Floats:

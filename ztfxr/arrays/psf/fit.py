@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from ztfxr.arrays.images.annuli import LEVELS
 from ztfxr.arrays.psf.loops import COLUMNS, Frame, Rules, Sources, Spread, fit_groups, position_sums
 from ztfxr.arrays.psf.model import PSFModel, psf_fwhm
 from ztfxr.arrays.types import Bools, Floats
@@ -28,7 +29,10 @@ _BACKGROUNDS = {"none": 0, "fit": 1, "annulus": 2}
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How to fit; see `ztfxr.forced_photometry`. None stands for a multiple of the FWHM."""
+    """How to fit; see `ztfxr.forced_photometry`. None stands for a multiple of the FWHM.
+
+    `level` is the estimator of an annulus, one of `ztfxr.arrays.images.annuli.LEVELS` that are medians.
+    """
 
     radius: float | None = None
     group_radius: float | None = None
@@ -36,6 +40,7 @@ class FitOptions:
     background: str = "none"
     annulus: tuple[float, float] | None = None
     max_masked_fraction: float = 0.5
+    level: Literal["median", "mad"] = "mad"
 
 
 @dataclass(frozen=True)
@@ -283,6 +288,7 @@ def _rules(model: PSFModel, options: FitOptions, extra: ConvolvedNoise) -> Rules
         int(np.ceil(radius + 0.5)),
         options.model_weights,
         _BACKGROUNDS[options.background],
+        LEVELS[options.level],
         float(inner),
         float(outer),
         1.0 - options.max_masked_fraction,

@@ -8,8 +8,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ztfxr.arrays.images.annuli import inliers, level_of, ring_pixels
 from ztfxr.arrays.psf.model import cubic_taps, gather_stamp, unit_sum
-from ztfxr.arrays.psf.noise import bounds, convolved_noise, correlated_noise, ring_level, sky_variance
+from ztfxr.arrays.psf.noise import bounds, convolved_noise, corner_variance, correlated_noise
 from ztfxr.arrays.types import Bools, Floats
 
 __all__ = ["COLUMNS", "Frame", "Rules", "Sources", "Spread", "fit_groups", "position_sums"]
@@ -21,6 +22,7 @@ COLUMNS = ("flux", "variance", "background", "chi2", "n_pixels", "lost", "outsid
 _FLUX, _VARIANCE, _BACKGROUND, _CHI2, _PIXELS, _LOST, _OUTSIDE, _SATURATED, _MODEL = range(9)
 _FIT, _ANNULUS = 1, 2
 _SINGULAR = 1e-13
+_RING_CLIP = 3.0
 
 
 class Frame(NamedTuple):
@@ -59,12 +61,15 @@ class Sources(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """How to fit: radius of the disk and half the window around it, weights, background, what is too little."""
+    """How to fit: radius of the disk and half the window around it, weights, background and the level of its ring, what
+    is too little.
+    """
 
     radius: float
     half: int
     model_weights: bool
     background: int
+    level: int
     inner: float
     outer: float
     least_good: float
@@ -319,7 +324,7 @@ def _weights(
         for a in range(n):
             if usable[a]:
                 y, x = sources.y[numbers[a]], sources.x[numbers[a]]
-                base += sky_variance(frame.variance, frame.bad, y, x, rules.half, rules.radius, space)
+                base += corner_variance(frame.variance, frame.bad, y, x, rules.half, rules.radius, space)
                 known += 1
         base = base / max(known, 1)
         matrix, vector, one, excess = np.zeros((n, n)), np.zeros(n), np.ones(count), np.empty(count)
@@ -394,11 +399,16 @@ def _levels(
     level, noise, known = 0.0, 0.0, 0
     for a in range(numbers.size):
         if usable[a]:
-            y, x = sources.y[numbers[a]], sources.x[numbers[a]]
-            one, variance = ring_level(frame.image, frame.variance, frame.bad, y, x, rules.inner, rules.outer, space)
-            usable[a] = not np.isnan(one)
+            y, x = float(sources.y[numbers[a]]), float(sources.x[numbers[a]])
+            n = ring_pixels(frame.image, frame.bad, y, x, rules.inner, rules.outer, space)
+            kept = inliers(space[:n], rules.level, _RING_CLIP)
+            usable[a] = len(kept) > 0
             if usable[a]:
-                level, noise, known = level + one, noise + variance, known + 1
+                level += level_of(kept, rules.level)
+                ring_pixels(frame.variance, frame.bad, y, x, rules.inner, rules.outer, space)
+                # The variance of a median, as of the estimators that fits are given.
+                noise += 0.5 * np.pi * float(np.mean(space[:n])) / len(kept)
+                known += 1
     known = max(known, 1)
     return level / known, noise / (known * known)
 

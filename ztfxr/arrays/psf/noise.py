@@ -1,4 +1,4 @@
-"""Loops over the noise around a source: sky, its variance, and the correlation between pixels."""
+"""Loops over the noise around a source: the variance of its sky, and the correlation between pixels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ztfxr.arrays.statistics import MAD_TO_SIGMA
 from ztfxr.arrays.types import Bools, Floats
 
-__all__ = ["bounds", "convolved_noise", "correlated_noise", "ring_level", "sky_variance"]
+__all__ = ["bounds", "convolved_noise", "corner_variance", "correlated_noise"]
 
 Images = NDArray[Any]
 
@@ -23,67 +22,7 @@ def bounds(center: int, half: int, size: int) -> tuple[int, int]:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _smallest(values: Floats, n: int, rank: int) -> float:
-    """The value of a rank among the first `n`, which are reordered on the way (Hoare's selection)."""
-    low, high = 0, n - 1
-    while low < high:
-        pivot = values[(low + high) // 2]
-        i, j = low, high
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while values[j] > pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if rank <= j:
-            high = j
-        elif rank >= i:
-            low = i
-        else:
-            break
-    return float(values[rank])
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _median(values: Floats, n: int) -> float:
-    """Median of the first `n` values, which are reordered on the way."""
-    upper = _smallest(values, n, n // 2)
-    return upper if n % 2 else 0.5 * (upper + _smallest(values, n, n // 2 - 1))
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def ring_level(
-    image: Images, variance: Images, bad: Bools, y: int, x: int, inner: float, outer: float, values: Floats
-) -> tuple[float, float]:
-    """Median of a ring, after those beyond three robust deviations have gone, and the variance of that median."""
-    reach = int(np.ceil(outer))
-    n, noise = 0, 0.0
-    for row in range(max(y - reach, 0), min(y + reach + 1, image.shape[0])):
-        for column in range(max(x - reach, 0), min(x + reach + 1, image.shape[1])):
-            r2 = (row - y) ** 2 + (column - x) ** 2
-            if inner * inner < r2 <= outer * outer and not bad[row, column]:
-                values[n] = image[row, column]
-                noise += variance[row, column]
-                n += 1
-    if n == 0:
-        return np.nan, np.nan
-    middle, noise = _median(values, n), noise / n
-    apart = np.empty(n)
-    for i in range(n):
-        apart[i] = abs(values[i] - middle)
-    spread, kept = MAD_TO_SIGMA * _median(apart, n), 0
-    for i in range(n):
-        if abs(values[i] - middle) <= 3 * spread:
-            values[kept] = values[i]
-            kept += 1
-    return _median(values, max(kept, 1)), 0.5 * np.pi * noise / max(kept, 1)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def sky_variance(variance: Images, bad: Bools, y: int, x: int, half: int, radius: float, values: Floats) -> float:
+def corner_variance(variance: Images, bad: Bools, y: int, x: int, half: int, radius: float, values: Floats) -> float:
     """Median variance of the window's corners, beyond `radius`; of the whole window where they have no good pixel."""
     for everywhere in (False, True):
         n = 0
@@ -94,7 +33,7 @@ def sky_variance(variance: Images, bad: Bools, y: int, x: int, half: int, radius
                     values[n] = variance[row, column]
                     n += 1
         if n > 0:
-            return _median(values, n)
+            return float(np.median(values[:n]))
     return 1.0
 
 
