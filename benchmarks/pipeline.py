@@ -23,7 +23,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 
 from ztfxr import pipeline
 from ztfxr.pipeline.planning import _peak_memory, plan_lines
-from ztfxr.pipeline.pools import Cluster
+from ztfxr.pipeline.pools import DaskPool
 from ztfxr.samples import make_epochs
 from ztfxr.testing.scenes import make_scene
 
@@ -161,7 +161,7 @@ def on_cluster(job: pipeline.Job, folder: Path, n_workers: int) -> Iterator[tupl
         yield "tasks per epoch", client.run_on_scheduler(_tasks) / n
         yield "peak MB of each worker", [round(v / 1e6) for v in client.run(_peak_memory).values()]
         start = time.perf_counter()
-        count = sum(1 for _ in Cluster(client).map(nothing, range(1000)))
+        count = sum(1 for _ in DaskPool(client).map(nothing, range(1000)))
         yield "seconds of the scheduler per empty epoch", (time.perf_counter() - start) / count
 
 

@@ -12,6 +12,7 @@ import xarray as xr
 from astropy.nddata import CCDData
 
 import ztfxr
+from ztfxr.schema import ATTRS, SPECS
 
 
 @pytest.fixture
@@ -246,6 +247,24 @@ def test_the_lazy_result_equals_the_eager_one(name, frame, frames):
     loaded = frame.load()
     eager = LAZY[name](loaded, xr.DataTree.from_dict({k: v.to_dataset().load() for k, v in frames.children.items()}))
     xr.testing.assert_allclose(lazy.compute(), eager.compute(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(LAZY))
+def test_the_result_is_what_the_schema_says(name, frame, frames):
+    result = LAZY[name](frame, frames)
+    dataset = result.to_dataset(name=result.name or "unnamed") if isinstance(result, xr.DataArray) else result
+    if not isinstance(dataset, xr.Dataset):
+        pytest.skip("the result is not an xarray object")
+    assert set(dataset.attrs) <= set(ATTRS)
+    for key, variable in dataset.variables.items():
+        assert set(variable.attrs) <= set(ATTRS), key
+        if (spec := SPECS.get(str(key))) is None:
+            continue
+        assert spec.fits(variable.dims), f"{key} on {variable.dims}; the schema says {spec.dims!r}"
+        if key in dataset.data_vars:
+            assert variable.dtype == spec.dtype or spec.dtype == "str" or name == "from_ccddata", key
+        if "units" in variable.attrs and name not in ("convert_flux", "flux_to_counts"):
+            assert variable.attrs["units"] == spec.units, key
 
 
 @pytest.mark.parametrize("name", ["open_epochs", "open_quadrant"])

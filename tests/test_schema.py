@@ -12,10 +12,12 @@ from ztfxr.schema import (
     FILTERS,
     MASK_PLANES,
     RECOMMENDED_PLANES,
+    SECTIONS,
     SOURCE_PLANES,
     SPECS,
     STATUS_PLANES,
     Plane,
+    Spec,
     annotate,
     annotate_all,
     fill_value,
@@ -38,6 +40,7 @@ UNITS = (
     "electron/DN",
     "erg/s/cm2/A",
     "arcsec",
+    "byte",
 )
 
 
@@ -74,9 +77,39 @@ def test_spec_is_complete(name: str) -> None:
 
 
 def test_spec_names_are_unique() -> None:
-    from ztfxr import schema
+    assert len(SPECS) == sum(len(rows) for rows in SECTIONS.values())
 
-    assert len(SPECS) == len(schema._VARIABLES) + len(schema._COORDINATES)
+
+@pytest.mark.parametrize(
+    ("dims", "form", "fits"),
+    [
+        ("y x", "time? y x", True),
+        ("time y x", "time? y x", True),
+        ("visit time y x", "time? y x", True),
+        ("x y", "time? y x", False),
+        ("y time x", "time? y x", False),
+        ("y", "time? y x", False),
+        ("", "time?", True),
+        ("visit", "time?", True),
+        ("y x", "time?", False),
+        ("time source", "time? source radius?", True),
+        ("time source radius", "time? source radius?", True),
+        ("source time", "time? source radius?", False),
+        ("source visit", "time? source radius?", False),
+        ("source dx", "x | source? dx?", True),
+        ("x", "x | source? dx?", True),
+        ("x dx", "x | source? dx?", False),
+        ("y source", "...", True),
+    ],
+)
+def test_dims_of_a_row(dims: str, form: str, fits: bool) -> None:
+    assert Spec("name", form, "float64", "", "meaning").fits(dims.split()) is fits
+
+
+def test_core_dims_are_those_that_an_image_always_has() -> None:
+    assert SPECS["flux"].core_dims == ("source",)
+    assert SPECS["model_error"].core_dims == ("mode", "y", "x")
+    assert SPECS["kernel_sum"].core_dims == ()
 
 
 def test_planes_to_bits() -> None:
@@ -121,6 +154,39 @@ def test_annotate_all() -> None:
     assert out["seeing"].attrs["units"] == "arcsec", "a unit that the file states wins"
     assert dataset["sci"].attrs == {}
     assert dataset["gain"].attrs == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "stated", "unit", "found"),
+    [
+        ("sci", None, None, "DN"),
+        ("sci", "nJy", None, "nJy"),
+        ("sci", "nJy", "electron", "electron"),
+        ("variance", "(MJy/sr)2", None, "(MJy/sr)2"),
+        ("variance", None, "MJy/sr", "(MJy/sr)2"),
+        ("seeing", "arcsec", "electron", "arcsec"),
+        ("exptime", "min", None, "min"),
+        ("flux_ujy", "mJy", None, "mJy"),
+        ("gain", "electron/adu", None, "electron/adu"),
+        # What xarray's arithmetic hands on is of another kind.
+        ("flux_injected", "mag", None, "DN"),
+        ("variance", "DN", None, "DN2"),
+        ("mag", "DN", None, "mag"),
+        ("gain", "DN", None, "electron/DN"),
+        ("chi2", "DN", None, None),
+    ],
+)
+def test_an_explicit_unit_wins_then_a_stated_one(name: str, stated: str, unit: str, found: str) -> None:
+    array = xr.DataArray(1.0, attrs={} if stated is None else {"units": stated})
+    assert annotate(array, name, unit=unit).attrs.get("units") == found
+    assert annotate_all(array.to_dataset(name=name), unit=unit)[name].attrs.get("units") == found
+
+
+def test_another_cameras_planes_stay() -> None:
+    attrs = {"flag_masks": [1], "flag_meanings": "broken", "bad_planes": "broken"}
+    flags = xr.DataArray(np.zeros((2, 3), np.uint8), dims=("y", "x"), attrs=attrs)
+    assert annotate(flags, "flags").attrs.items() >= attrs.items()
+    assert annotate_all(flags.to_dataset(name="flags")).flags.attrs.items() >= attrs.items()
 
 
 def test_filters() -> None:

@@ -39,7 +39,7 @@ def test_a_right_difference_is_good() -> None:
     assert out.block_y.values.tolist() == [1016, 1049, 1082.5]
     assert out.block_x.values[0] == 515.5
     assert out.good.all()
-    assert float(out.scale_scatter) < 0.006
+    assert float(out.kernel_sum_scatter) < 0.006
     assert out.good.dtype == bool
     assert out.noise_ratio.attrs["long_name"]
 
@@ -56,7 +56,7 @@ def test_each_flaw_is_seen() -> None:
     assert out.good.values.tolist() == [False, False, False, False, False, True]
     assert float(out.noise_ratio[0]) == pytest.approx(1.5, abs=0.03)
     assert out.chi2_high.values[1] > 10
-    assert float(out.scale_deviation[4]) == pytest.approx(0.3, abs=0.01)
+    assert float(out.kernel_sum_deviation[4]) == pytest.approx(0.3, abs=0.01)
     loose = difference_quality(diff, noise_ratio=(0.5, 10), max_chi2=1e4, max_lost=1, max_deviation=1)
     assert loose.good.values.tolist() == [True, True, True, False, True, True]
 
@@ -65,10 +65,10 @@ def test_transparency_that_the_zero_points_know_is_no_flaw() -> None:
     through = np.array([1, 0.7, 0.9, 1.1, 0.6, 1.0])
     diff = make_diff()
     diff["kernel_sum"] = diff.kernel_sum * through
-    assert not difference_quality(diff).good.all() or float(difference_quality(diff).scale_scatter) > 0.1
+    assert not difference_quality(diff).good.all() or float(difference_quality(diff).kernel_sum_scatter) > 0.1
     zp = xr.DataArray(26 + 2.5 * np.log10(through), dims="time")
     known = difference_quality(diff.assign_coords(magzp=zp))
-    assert float(known.scale_scatter) < 0.006
+    assert float(known.kernel_sum_scatter) < 0.006
     assert known.good.all()
 
 
@@ -95,8 +95,8 @@ def test_one_epoch_and_a_bare_dataset() -> None:
     assert one.chi2_map.dims == ("block_y", "block_x")
     assert one.good.ndim == 0
     assert bool(one.good)
-    assert "scale_scatter" not in one
-    assert "scale_deviation" not in difference_quality(make_diff().isel(time=slice(0, 3)))
+    assert "kernel_sum_scatter" not in one
+    assert "kernel_sum_deviation" not in difference_quality(make_diff().isel(time=slice(0, 3)))
     assert difference_quality(make_diff()[["difference", "difference_variance"]]).good.all()
 
 

@@ -108,7 +108,7 @@ def test_paths_of_a_pattern_are_looked_up_late(tmp_path):
         ({"positions": {"ra": [1.0], "x": [2.0]}}, "positions need columns"),
         ({"positions": {"ra": [1.0], "dec": [2.0, 3.0]}}, "differ in length"),
         ({"positions": {"ra": [], "dec": []}}, "no positions are given"),
-        ({"difference": {"exclude": object()}}, "which a job cannot write down"),
+        ({"difference": {"exclude": object()}}, "which JSON cannot hold"),
     ],
 )
 def test_what_is_wrong_with_a_job(options, message):

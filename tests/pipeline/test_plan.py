@@ -9,7 +9,7 @@ import ztfxr
 from tests.pipeline.conftest import N_EPOCHS, make_job
 from ztfxr import cli, pipeline
 from ztfxr.errors import InputError
-from ztfxr.pipeline.planning import calibrate, plan_lines
+from ztfxr.pipeline.planning import measure_run_time, plan_lines
 from ztfxr.samples import SemiReal
 
 pytestmark = pytest.mark.slow
@@ -60,7 +60,7 @@ def test_calibration_counts_damaged_frames_out(made, tmp_path):
     bad.write_text("<html>")
     job = make_job(made, frames=[*made.paths[:2], bad])
     job.to_json(tmp_path / "job.json")
-    found = calibrate(str(tmp_path / "job.json"), str(tmp_path / "plan.zarr"))
+    found = measure_run_time(str(tmp_path / "job.json"), str(tmp_path / "plan.zarr"))
     assert '"sampled": 1' in found
 
 

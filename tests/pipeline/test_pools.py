@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from ztfxr.errors import InputError
-from ztfxr.pipeline.pools import _MAX_BATCH, _TASK_S, Cluster, WorkersDiedError, _batch_size, open_pool
+from ztfxr.pipeline.pools import _MAX_BATCH, _TASK_S, DaskPool, WorkersDiedError, _batch_size, open_pool
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +92,7 @@ def nothing_left(client: Client) -> bool:
 
 def test_short_items_share_tasks_and_none_is_lost(client, tmp_path):
     before = client.run_on_scheduler(finished)
-    found = list(Cluster(client).map(partial(noted, folder=tmp_path), range(400)))
+    found = list(DaskPool(client).map(partial(noted, folder=tmp_path), range(400)))
     assert Counter(item for item, _ in found) == Counter(range(400))
     assert all(result == -item for item, result in found)
     assert times(tmp_path) == dict.fromkeys(range(400), 1)
@@ -102,7 +102,7 @@ def test_short_items_share_tasks_and_none_is_lost(client, tmp_path):
 
 def test_long_items_have_a_task_each(client, tmp_path):
     before = client.run_on_scheduler(finished)
-    found = dict(Cluster(client).map(partial(noted, folder=tmp_path, seconds=1.05 * _TASK_S), range(6)))
+    found = dict(DaskPool(client).map(partial(noted, folder=tmp_path, seconds=1.05 * _TASK_S), range(6)))
     assert found == {i: -i for i in range(6)}
     assert client.run_on_scheduler(finished) - before == 6
 
@@ -115,7 +115,7 @@ def test_items_are_taken_as_they_are_needed(client):
             taken.append(i)
             yield i
 
-    mapped = Cluster(client).map(raising, (i for i in items() if i != 37))
+    mapped = DaskPool(client).map(raising, (i for i in items() if i != 37))
     for _ in range(5):
         next(mapped)
     mapped.close()
@@ -125,7 +125,7 @@ def test_items_are_taken_as_they_are_needed(client):
 
 def test_deadly_items_are_alone_in_their_fate(client, tmp_path):
     """Among the first tasks, of one item each, and later in a batch."""
-    found = list(Cluster(client).map(partial(deadly, folder=tmp_path, bad=frozenset({0, 60})), range(120)))
+    found = list(DaskPool(client).map(partial(deadly, folder=tmp_path, bad=frozenset({0, 60})), range(120)))
     assert Counter(item for item, _ in found) == Counter(range(120))
     died = {item: str(result) for item, result in found if isinstance(result, WorkersDiedError)}
     assert set(died) == {0, 60}
@@ -136,12 +136,12 @@ def test_deadly_items_are_alone_in_their_fate(client, tmp_path):
 
 def test_an_error_of_the_function_is_raised(client):
     with pytest.raises(InputError, match="item 37 is the matter"):
-        list(Cluster(client).map(raising, range(100)))
+        list(DaskPool(client).map(raising, range(100)))
     assert nothing_left(client)
 
 
 def test_closing_early_cancels_what_is_in_flight(client, tmp_path):
-    mapped = Cluster(client).map(partial(noted, folder=tmp_path, seconds=0.3), range(50))
+    mapped = DaskPool(client).map(partial(noted, folder=tmp_path, seconds=0.3), range(50))
     next(mapped)
     mapped.close()
     assert nothing_left(client)

@@ -24,7 +24,7 @@ from ztfxr.pipeline import runner, summary
 from ztfxr.pipeline import worker as worker_module
 from ztfxr.pipeline.lock import locked
 from ztfxr.pipeline.progress import Progress
-from ztfxr.pipeline.results import Results
+from ztfxr.pipeline.results import EpochWriter, Results
 from ztfxr.schema import STATUS_PLANES, planes_to_bits
 
 NOT_RUN = planes_to_bits(["not_run"], STATUS_PLANES)
@@ -116,25 +116,25 @@ def test_what_is_done_is_not_done_again(made, store, monkeypatch):
 
 def test_a_worker_reads_the_store_itself(store, raising_scheduler):
     """Not by tasks for the scheduler on whose behalf it works."""
-    bench = worker_module._Bench(str(store))
-    assert bench.shared.reference.sizes == {"y": 72, "x": 72}
-    assert not any(v.chunks for v in bench.shared.reference.variables.values())
-    assert bench.shared.positions["source_id"].values.tolist() == POSITIONS["source_id"]
+    state = worker_module.WorkerState(str(store))
+    assert state.shared.reference.sizes == {"y": 72, "x": 72}
+    assert not any(v.chunks for v in state.shared.reference.variables.values())
+    assert state.shared.positions["source_id"].values.tolist() == POSITIONS["source_id"]
 
 
 def test_half_a_run_shows_whole_epochs_only(made, tmp_path, monkeypatch):
     job, store = make_job(made), tmp_path / "run.zarr"
-    true, count = worker_module._Bench.write, iter(range(10**6))
+    true, count = EpochWriter.write, iter(range(10**6))
 
     def write(self, row, epoch):
         if next(count) == 3:
             epoch.arrays.pop(("lightcurve", "status"))
-            self.arrays = {k: v for k, v in self.arrays.items() if k == ("lightcurve", "flux")}
-            self._write(self.arrays["lightcurve", "flux"], row, epoch.arrays["lightcurve", "flux"])
+            flux = self._arrays["lightcurve", "flux"]
+            self._put(flux, row, epoch.arrays["lightcurve", "flux"])
             raise Killed
         true(self, row, epoch)
 
-    monkeypatch.setattr(worker_module._Bench, "write", write)
+    monkeypatch.setattr(EpochWriter, "write", write)
     with pytest.raises(Killed):
         run(job, store)
     tree = ztfxr.open_zarr(store)
@@ -271,13 +271,13 @@ def full_disk(*args, **kwargs):
 
 def test_a_full_disk_stops_the_run_and_loses_nothing(made, undisturbed, tmp_path, monkeypatch):
     job, store = make_job(made, stamps=9, kernels=True), tmp_path / "run.zarr"
-    true, count = worker_module._Bench._write, iter(range(10**6))
+    true, count = EpochWriter._put, iter(range(10**6))
 
     def write(array, row, values):
         return full_disk() if next(count) > 30 else true(array, row, values)
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker_module._Bench, "_write", staticmethod(write))
+        patch.setattr(EpochWriter, "_put", staticmethod(write))
         with pytest.raises(StoreError, match="No space left on device"):
             run(job, store)
     found = summary(store)
@@ -288,7 +288,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(made, undisturbed, tmp_path
 
 
 def test_a_full_disk_before_the_first_epoch_leaves_nothing(made, tmp_path, monkeypatch):
-    monkeypatch.setattr(Results, "_flush", full_disk)
+    monkeypatch.setattr(Results, "_write", full_disk)
     with pytest.raises(StoreError, match="cannot write"):
         run(make_job(made), tmp_path / "run.zarr")
     assert [p.name for p in tmp_path.iterdir()] == [".run.zarr.lock"]

@@ -13,12 +13,10 @@ from ztfxr.errors import InputError
 from ztfxr.ops.exposure import Exposure, Labeled, MaskChoice, gather
 from ztfxr.ops.mapping import IMAGE
 from ztfxr.ops.positions import Positions, resolve_positions
-from ztfxr.schema import SPECS, annotate_all
+from ztfxr.schema import SPECS, annotate_all, kept
 from ztfxr.wcs import same_grid
 
 __all__ = ["Pair", "gather_pair", "number_or_array"]
-
-_KEPT_ATTRS = ("wcs_header", "object", "target_x", "target_y")
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class Pair:
         # Variables on the coordinates of the image: to align twenty arrays that have them already would take longer.
         coords = image.coords.to_dataset().drop_vars("epoch_status", errors="ignore").coords
         out = xr.Dataset({name: array.variable for name, array in images.items()}, coords)
-        out.attrs = {k: v for k, v in self.science.owner.attrs.items() if k in _KEPT_ATTRS}
+        out.attrs = kept(self.science.owner.attrs, "grid", "object", "target")
         return annotate_all(out, unit=self.science.unit)
 
 

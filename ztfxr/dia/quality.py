@@ -48,11 +48,11 @@ def difference_quality(
         the variance is right, less where an epoch is part of its own reference and shares its noise. `chi2_map`
         (block_y, block_x): mean squared difference over its variance, NaN where fewer than a tenth of a block's pixels
         are good; its coordinates are absolute pixels of block centers. `chi2_high`: its 90th percentile.
-        `lost_fraction` of `diff`. Of a stack of four epochs or more, `scale_deviation`: how far the kernel sum is from
-        its median over the stack, relative, after the zero points' differences are taken out where `magzp` is known;
-        and `scale_scatter`, its robust scatter. `good`: the epoch was solved, `noise_ratio` lies within its limits,
-        `chi2_high` and `lost_fraction` are not above theirs, and the kernel sum deviates by no more than
-        `max_deviation` or five `scale_scatter`, whichever is larger.
+        `lost_fraction` of `diff`. A stack of four epochs or more has `kernel_sum_deviation` too: how far the kernel sum
+        is from its median over the stack, relative, after the zero points' differences are taken out where `magzp` is
+        known; and `kernel_sum_scatter`, its robust scatter. `good`: the epoch was solved, `noise_ratio` lies within its
+        limits, `chi2_high` and `lost_fraction` are not above theirs, and the kernel sum deviates by no more than
+        `max_deviation` or five `kernel_sum_scatter`, whichever is larger.
 
     Raises
     ------
@@ -83,9 +83,9 @@ def difference_quality(
     if "epoch_status" in diff:
         good &= diff["epoch_status"] == 0
     if "kernel_sum" in diff and diff["kernel_sum"].sizes.get("time", 0) >= _MIN_SCALES:
-        out["scale_deviation"], out["scale_scatter"] = _stability(diff)
-        limit = (5 * out["scale_scatter"]).clip(min=max_deviation)
-        good &= np.abs(out["scale_deviation"]) <= limit
+        out["kernel_sum_deviation"], out["kernel_sum_scatter"] = _stability(diff)
+        limit = (5 * out["kernel_sum_scatter"]).clip(min=max_deviation)
+        good &= np.abs(out["kernel_sum_deviation"]) <= limit
     out["good"] = good
     return annotate_all(out)
 

@@ -112,10 +112,7 @@ def open_fits(path: str | PathLike[str], *, chunks: Mapping[str, int] | Literal[
     """
     out = xr.open_dataset(location(path), engine=SavedBackend, chunks={} if chunks is None else chunks)
     header = fits.Header.fromstring(out.attrs["header"], sep="\n")
-    units = {name: v.attrs["units"] for name, v in out.data_vars.items() if "units" in v.attrs}
     out = annotate_all(out.assign_coords(exposure_coords(header)))
-    for name, unit in units.items():
-        out[name].attrs["units"] = unit
     start = window_start(header)
     for axis, dim in ((1, "x"), (2, "y")):
         if f"CRPIX{axis}" in header:

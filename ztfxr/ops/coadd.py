@@ -28,7 +28,7 @@ from ztfxr.ops.background import background as sky_maps
 from ztfxr.ops.background import get_image
 from ztfxr.ops.background import variance as noise_model
 from ztfxr.ops.epochs import MEASURES, FluxScale, Measuring, bare, per_epoch, prepare, select_epochs, usable_epochs
-from ztfxr.schema import annotate_all
+from ztfxr.schema import annotate_all, kept
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -386,8 +386,9 @@ def _labeled(
     out = out.assign({k: v.transpose("y", "x") for k, v in images.items()}).merge(listed, join="exact")
     out = annotate_all(out.assign_coords(scalars))
     out["sci"].attrs["long_name"] = "coadd of science images"
-    text = {k: v for k, v in stack.attrs.items() if k in ("wcs_header", "object")}
-    return out.drop_attrs(deep=False).assign_attrs(**text, method=options.method, anchor=anchor)
+    return out.drop_attrs(deep=False).assign_attrs(
+        **kept(stack.attrs, "grid", "object"), method=options.method, anchor=anchor
+    )
 
 
 def _frame_names(stack: xr.Dataset | xr.DataArray) -> list[str]:

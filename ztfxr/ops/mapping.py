@@ -122,6 +122,9 @@ def map_images(
         require_whole(array, core[name])
     _require_same_labels(arrays)
     named = dict(outputs) if isinstance(outputs, Mapping) else {name: SPECS[name].core_dims for name in outputs}
+    for name, dims in named.items():
+        if not SPECS[name].fits(dims):
+            raise TypeError(f"{name} on {tuple(dims)} is not what the schema says of it: {SPECS[name].dims!r}")
     lengths = _lengths(arrays, core, sizes or {})
     specs = [_Output(name, tuple(lengths[d] for d in dims), fresh) for name, dims in named.items()]
     absent = {name: None for name, array in inputs.items() if array is None}

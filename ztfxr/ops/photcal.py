@@ -279,7 +279,8 @@ def _elementwise(function: Callable[..., Any], name: str, *arrays: Any) -> Any:
     """`function` over numbers, arrays and DataArrays; lazy where one of them is."""
     labeled = next((a for a in arrays if isinstance(a, xr.DataArray)), None)
     out = xr.apply_ufunc(function, *(_labeled(_numbers(a), labeled) for a in arrays), dask="allowed")
-    return annotate(out, name) if isinstance(out, xr.DataArray) else out
+    # The result has another unit than what went in.
+    return annotate(out.drop_attrs(deep=False), name) if isinstance(out, xr.DataArray) else out
 
 
 def _labeled(values: Any, like: xr.DataArray | None) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ztfxr.errors import FrameError, InputError, MissingWCSError, ShapeError
-from ztfxr.schema import STATUS_PLANES, annotate_all, fill_value, planes_to_bits
+from ztfxr.schema import STATUS_PLANES, annotate_all, fill_value, kept, planes_to_bits
 from ztfxr.wcs import has_wcs, same_grid
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def stack(frames: xr.DataTree, *, like: xr.Dataset | xr.DataArray | None = None)
     scalars = [k for k, v in first.coords.items() if v.ndim == 0]
     spatial = first.drop_vars(list(first.data_vars)).reset_coords(scalars, drop=True)
     out = spatial.assign(variables).assign_coords(_on_time(nodes, order, first, verdicts))
-    out.attrs = {k: v for k, v in first.attrs.items() if k == "wcs_header"}
+    out.attrs = kept(first.attrs, "grid")
     return annotate_all(out)
 
 

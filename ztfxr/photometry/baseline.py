@@ -124,7 +124,9 @@ def _apply(lc: xr.Dataset, name: str, columns: dict[str, NDArray[Any]]) -> xr.Da
     dims = ("time", "source")
     level = np.nan_to_num(columns["baseline"], nan=0.0)
     factor = np.nan_to_num(columns["error_factor"], nan=1.0)
-    found = {k: (dims, v) for k, v in columns.items()} | {"error_factor": (dims, factor)}
+    unit = {"units": lc[name].attrs.get("units", "")}
+    found: dict[str, Any] = {k: (dims, v) for k, v in columns.items()} | {"error_factor": (dims, factor)}
+    found |= {k: (dims, columns[k], unit) for k in ("baseline", "baseline_err")}
     unknown = np.isnan(columns["baseline"]) * np.uint16(planes_to_bits(["no_baseline"], CUT_PLANES))
     cuts = _cuts(lc, level.shape)
     corrected = {
@@ -132,11 +134,7 @@ def _apply(lc: xr.Dataset, name: str, columns: dict[str, NDArray[Any]]) -> xr.Da
         f"{name}_err": lc[f"{name}_err"].copy(data=lc[f"{name}_err"].values * factor),
     }
     out = lc.assign(corrected).assign(found).assign(cuts=(dims, (cuts | unknown).astype(np.uint16)))
-    out = annotate_all(out)
-    for part in ("baseline", "baseline_err"):
-        out[part].attrs["units"] = out[name].attrs.get("units", "")
-    out["quiet"].attrs["long_name"] = "True where the epoch was used for the level of its group"
-    return out
+    return annotate_all(out)
 
 
 def _cuts(lc: xr.Dataset, shape: tuple[int, ...]) -> NDArray[np.uint16]:
@@ -181,11 +179,11 @@ def baseline_table(lc: xr.Dataset, *, by: Sequence[str] | None = None) -> xr.Dat
     good = (_cuts(ordered, shape) & ~np.uint16(planes_to_bits(["no_baseline"], CUT_PLANES))) == 0
     counts = np.zeros((len(first), shape[1]), dtype=np.int64)
     np.add.at(counts, number, good)
-    out["n_good"] = (("group", "source"), counts, {"long_name": "measurements that were not cut for another reason"})
-    out["n_epochs"] = ("group", np.bincount(number, minlength=len(first)), {"long_name": "epochs"})
+    out["n_good"] = (("group", "source"), counts)
+    out["n_epochs"] = ("group", np.bincount(number, minlength=len(first)))
     keys = [n for n in _GROUPS if n in lc.coords] if by is None else list(by)
     along = {n: ("group", np.broadcast_to(ordered.coords[n].values, len(number))[first]) for n in keys}
-    return out.assign_coords(along)
+    return annotate_all(out.assign_coords(along))
 
 
 def _lightcurve(lc: xr.Dataset, name: str) -> xr.Dataset:

@@ -190,11 +190,11 @@ def _scale_dataset(lc: xr.Dataset, fit: ScaleFit) -> xr.Dataset:
     found = {
         "scale": ("time", fit.coefficients[:, 0]),
         "scale_err": ("time", np.sqrt(fit.covariance[:, 0, 0])),
-        "scale_scatter": ("time", fit.scatter, {"long_name": "scatter of the stars about the scale"}),
+        "scale_scatter": ("time", fit.scatter),
         "n_used": ("time", fit.n_used),
-        "scale_coeff": (("time", "scale_term"), fit.coefficients, {"long_name": "polynomial terms of the scale"}),
-        "constant": ("source", fit.constant, {"long_name": "True where the star is constant"}),
-        "mean_flux": ("source", fit.mean, {"long_name": "mean flux on the common scale"}),
+        "scale_coeff": (("time", "scale_term"), fit.coefficients),
+        "constant": ("source", fit.constant),
+        "mean_flux": ("source", fit.mean),
     }
     coords = {k: v for k, v in lc.coords.items() if v.dims in (("time",), ("source",))}
     return xr.Dataset(found, coords)

@@ -13,13 +13,11 @@ from ztfxr.ops.stack import stack
 from ztfxr.photometry.aperture import Masked, aperture_photometry
 from ztfxr.photometry.calibrate import calibrate_flux
 from ztfxr.photometry.forced import forced_photometry
-from ztfxr.schema import annotate_all
+from ztfxr.schema import EPOCH_QUALITY, annotate_all, kept
 
-__all__ = ["OF_EPOCHS", "as_lightcurve", "calibrate_flux", "lightcurve", "on_reference_scale", "with_model_error"]
+__all__ = ["as_lightcurve", "calibrate_flux", "lightcurve", "on_reference_scale", "with_model_error"]
 
 _STAMP_PIXELS = 128 * 128
-
-OF_EPOCHS = ("kernel_sum", "kernel_sum_err", "chi2", "n_pixels", "epoch_status")
 
 
 def lightcurve(
@@ -63,8 +61,9 @@ def lightcurve(
     xarray.Dataset
         `flux`, `flux_err` (DN on the science scale of each epoch), `model_err` (part of `flux_err`), `status`,
         `area`, `masked_fraction` on (time, source); `flux_ujy`, `flux_ujy_err` by the zero point `magzp` where it is
-        known; `kernel_sum`, `chi2`, `epoch_status` on time; the coordinates of the epochs. Every epoch has a row,
-        whatever happened to it.
+        known; the numbers of `ztfxr.difference` that say how good an epoch is (`kernel_sum`, `chi2`, `noise_ratio`,
+        `epoch_status` and so on) on time; the coordinates of the epochs. Every epoch has a row, whatever happened to
+        it.
 
     Raises
     ------
@@ -86,10 +85,9 @@ def as_lightcurve(
 ) -> xr.Dataset:
     """Fluxes measured on differences, with the numbers of their epochs and on the scale asked for; lazy."""
     spatial = [k for k, v in photometry.coords.items() if {"y", "x"} & set(v.dims)]
-    out = photometry.drop_vars(spatial, errors="ignore").assign({k: diff[k].variable for k in OF_EPOCHS if k in diff})
-    out.attrs |= {
-        k: v for k, v in diff.attrs.items() if k in ("object", "kernel_size", "background_order", "exclude_radius")
-    }
+    out = photometry.drop_vars(spatial, errors="ignore")
+    out = out.assign({k: diff[k].variable for k in EPOCH_QUALITY if k in diff})
+    out.attrs |= kept(diff.attrs, "object", "solution")
     if scale == "reference":
         return annotate_all(on_reference_scale(out, diff))
     return calibrate_flux(out) if "magzp" in out.coords else annotate_all(out)

@@ -8,24 +8,9 @@ import xarray as xr
 from ztfxr.arrays.curves import variability as stats
 from ztfxr.errors import InputError
 from ztfxr.photometry.cuts import kept
+from ztfxr.schema import annotate_all
 
 __all__ = ["variability"]
-
-_MEANING = {
-    "n_good": "measurements used",
-    "mean_flux": "inverse-variance mean flux",
-    "mean_flux_err": "standard error of the mean flux",
-    "scatter": "robust standard deviation of the flux",
-    "median_err": "median error of a measurement",
-    "reduced_chi2": "chi-square of a constant source per degree of freedom",
-    "excess_variance": "variance beyond the errors",
-    "fractional_excess": "scatter beyond the errors over the mean flux; negative where the errors are larger",
-    "fractional_excess_err": "standard error of the fractional excess",
-    "von_neumann": "mean squared successive difference over the variance; 2 for noise",
-    "stetson_j": "Stetson J of consecutive measurements; 0 for noise",
-    "consecutive_excess": "shared excess of consecutive measurements; 0 for noise",
-    "rank": "0 for the most variable source",
-}
 
 
 def variability(lc: xr.Dataset, *, flux: str = "flux", flagged: bool = False, rescale: bool = True) -> xr.Dataset:
@@ -65,7 +50,7 @@ def variability(lc: xr.Dataset, *, flux: str = "flux", flagged: bool = False, re
     values = np.where(kept(ordered, flux, flagged=flagged).values, values, np.nan)
     if rescale and values.shape[1] >= 10:
         errors = errors * _epoch_factor(values, errors)[:, None]
-    return _statistics(values, errors, lc)
+    return annotate_all(_statistics(values, errors, lc), unit=lc[flux].attrs.get("units"))
 
 
 def _epoch_factor(flux: np.ndarray, error: np.ndarray) -> np.ndarray:
@@ -105,7 +90,4 @@ def _statistics(flux: np.ndarray, error: np.ndarray, lc: xr.Dataset) -> xr.Datas
     rank[order] = np.arange(len(order))
     columns["rank"] = rank
     keep = {k: v for k, v in lc.coords.items() if v.dims == ("source",)}
-    out = xr.Dataset({k: ("source", v) for k, v in columns.items()}, keep)
-    for name in out.data_vars:
-        out[name].attrs["long_name"] = _MEANING[str(name)]
-    return out
+    return xr.Dataset({k: ("source", v) for k, v in columns.items()}, keep)

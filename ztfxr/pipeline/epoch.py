@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,44 +33,12 @@ from ztfxr.photometry.forced import forced_photometry
 from ztfxr.photometry.lightcurve import calibrate_flux, lightcurve, with_model_error
 from ztfxr.pipeline.job import Job, frame_name
 from ztfxr.pipeline.prepare import FRAME_SHAPE, Shared
-from ztfxr.schema import SPECS, STATUS_PLANES, planes_to_bits
+from ztfxr.pipeline.results import Epoch
+from ztfxr.schema import EPOCH_QUALITY, EXPOSURE, STATUS_PLANES, fill_value, planes_to_bits
 from ztfxr.wcs import has_wcs, pixel_to_sky, sky_to_pixel
 
-__all__ = ["HEADER", "QUALITY", "Epoch", "file_checksum", "measure", "products", "read_header", "unknown"]
+__all__ = ["file_checksum", "measure", "products", "read_header"]
 
-HEADER = (
-    "time",
-    "mjd",
-    "filter",
-    "exptime",
-    "field",
-    "ccdid",
-    "qid",
-    "rcid",
-    "filefracday",
-    "magzp",
-    "magzprms",
-    "gain",
-    "readnoise",
-    "saturate",
-    "seeing",
-)
-"""What is known of an epoch before it is measured."""
-QUALITY = (
-    "kernel_sum",
-    "kernel_sum_err",
-    "kernel_order",
-    "chi2",
-    "noise_ratio",
-    "lost_fraction",
-    "n_pixels",
-    "n_cutouts",
-    "n_rejected",
-    "condition",
-    "science_convolved",
-    "epoch_status",
-)
-"""What is known of an epoch afterwards."""
 KERNELS = ("kernel", "kernel_err")
 STAMPS = ("difference", "difference_variance")
 
@@ -79,21 +46,6 @@ STAMPS = ("difference", "difference_variance")
 _NOT_THE_FRAME = (InputError, ChunkError, StoreError, MissingDependencyError, MemoryError)
 _MARGIN = 16
 _SAMPLE_BYTES = 1 << 16
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """The row of one epoch: a few numbers, and arrays by group and name."""
-
-    quality: dict[str, Any]
-    message: str = ""
-    checksum: str = ""
-    arrays: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
-
-    @property
-    def status(self) -> int:
-        """Bit planes of `STATUS_PLANES`; 0 is good."""
-        return int(self.quality["epoch_status"])
 
 
 def read_header(path: str) -> dict[str, Any]:
@@ -105,15 +57,9 @@ def read_header(path: str) -> dict[str, Any]:
         raise
     except Exception as error:
         status, message = _verdict(error)
-        return out | {name: unknown(name) for name in HEADER} | {"epoch_status": status, "message": message}
+        return out | {name: fill_value(name) for name in EXPOSURE} | {"epoch_status": status, "message": message}
     out["seeing_units"] = found["seeing"].attrs.get("units", "")
-    return out | {name: found[name].values[()] for name in HEADER}
-
-
-def unknown(name: str) -> Any:
-    """What stands for a value of the schema's `name` that is not known."""
-    kind = np.dtype(SPECS[name].dtype).kind
-    return {"f": np.nan, "M": np.datetime64("NaT", "ns"), "i": -1}.get(kind, "")
+    return out | {name: found[name].values[()] for name in EXPOSURE}
 
 
 def measure(path: str, job: Job, shared: Shared) -> Epoch:
@@ -213,7 +159,7 @@ def products(frame: xr.Dataset, job: Job, shared: Shared) -> dict[tuple[str, str
     """All that is stored of an epoch, by group and name; lazy where the frame is."""
     diff = difference(frame, shared.reference, **with_model_error(frame, _difference_options(job)))
     photometry = _photometry(diff, job, shared)
-    out = {("epochs", name): diff[name] for name in QUALITY}
+    out = {("epochs", name): diff[name] for name in EPOCH_QUALITY}
     out |= {("lightcurve", str(k)): v for k, v in photometry.data_vars.items() if v.dims == ("source",)}
     if job.kernels:
         out |= {("kernels", name): diff[name] for name in KERNELS}
@@ -225,7 +171,7 @@ def products(frame: xr.Dataset, job: Job, shared: Shared) -> dict[tuple[str, str
 
 def _measured(frame: xr.Dataset, job: Job, shared: Shared, checksum: str) -> Epoch:
     found = {key: array.values for key, array in products(frame, job, shared).items()}
-    quality = {name: found.pop(("epochs", name))[()] for name in QUALITY}
+    quality = {name: found.pop(("epochs", name))[()] for name in EPOCH_QUALITY}
     status = int(quality["epoch_status"])
     reason = "; ".join(p.meaning for p in STATUS_PLANES if status & p.value)
     return Epoch(quality, reason, checksum, found)

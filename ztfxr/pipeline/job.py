@@ -11,13 +11,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 from astropy.table import Table
 
 from ztfxr.dia.difference import difference
 from ztfxr.errors import InputError
 from ztfxr.io.remote import Address, file_name, matching, shown
 from ztfxr.ops.positions import Positions, position_columns
+from ztfxr.schema import plain
 
 __all__ = ["Job", "frame_name"]
 
@@ -94,16 +94,16 @@ class Job:
     kernels: bool = False
 
     def __post_init__(self) -> None:
-        plain: dict[str, Any] = {"frames": _frames(self.frames), "positions": _positions(self.positions)}
+        values: dict[str, Any] = {"frames": _frames(self.frames), "positions": _positions(self.positions)}
         for each in fields(self):
-            if each.name not in plain:
-                plain[each.name] = _plain(getattr(self, each.name), each.name)
+            if each.name not in values:
+                values[each.name] = plain(getattr(self, each.name), each.name)
         if self.reference == "build":
-            plain["reference"] = {"build": {}}
-        elif isinstance(plain["reference"], str):
-            plain["reference"] = Address(plain["reference"])
-        plain["photometry"] = {"method": "aperture"} | plain["photometry"]
-        for name, value in plain.items():
+            values["reference"] = {"build": {}}
+        elif isinstance(values["reference"], str):
+            values["reference"] = Address(values["reference"])
+        values["photometry"] = {"method": "aperture"} | values["photometry"]
+        for name, value in values.items():
             object.__setattr__(self, name, value)
         _check(self)
 
@@ -218,23 +218,6 @@ def _table(path: Path) -> Table:
         return Table.read(path, format="ascii.csv" if path.suffix == ".csv" else None)
     except Exception as error:
         raise InputError(f"{path}: no table of positions can be read ({type(error).__name__}: {error})") from error
-
-
-def _plain(value: Any, name: str) -> Any:
-    """`value` in JSON's types."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    if isinstance(value, PathLike):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v, name) for k, v in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(v, name) for v in value]
-    raise InputError(
-        f"{name} holds a {type(value).__name__}, which a job cannot write down; give plain numbers or text"
-    )
 
 
 def _check(job: Job) -> None:

@@ -21,11 +21,11 @@ from ztfxr.pipeline.results import Results
 from ztfxr.pipeline.runner import run
 from ztfxr.pipeline.worker import read_headers, run_epoch
 
-__all__ = ["calibrate", "plan", "plan_lines"]
+__all__ = ["measure_run_time", "plan", "plan_lines"]
 
 _START_S = 3.0
 _SCHEDULER_S = 0.005
-_PROGRAM = "import sys; from ztfxr.pipeline.planning import calibrate; print(calibrate(*sys.argv[1:]))"
+_PROGRAM = "import sys; from ztfxr.pipeline.planning import measure_run_time; print(measure_run_time(*sys.argv[1:]))"
 
 
 def plan(job: Job, *, workers: int | Sequence[int] = 1, sample: int = 3) -> xr.Dataset:
@@ -67,7 +67,7 @@ def plan(job: Job, *, workers: int | Sequence[int] = 1, sample: int = 3) -> xr.D
 
 
 def _measured(job: Job) -> dict[str, Any]:
-    """`calibrate` in a new process, whose peak of memory is that of the job alone."""
+    """`measure_run_time` in a new process, whose peak of memory is that of the job alone."""
     with TemporaryDirectory(prefix="ztfxr-plan-") as folder:
         path = Path(folder) / "job.json"
         job.to_json(path)
@@ -112,7 +112,7 @@ def plan_lines(found: xr.Dataset) -> list[str]:
     return lines
 
 
-def calibrate(job: str, store: str) -> str:
+def measure_run_time(job: str, store: str) -> str:
     """What the frames of a job take, measured in this process, as JSON. Computes; `plan` runs it in one of its own."""
     given = Job.from_json(Path(job))
     first, *rest = given.paths()

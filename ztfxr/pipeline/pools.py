@@ -35,7 +35,7 @@ class Pool(Protocol):
         ...
 
 
-class Here:
+class SerialPool:
     """One item after the other, in this process."""
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R | WorkersDiedError]]:
@@ -44,7 +44,7 @@ class Here:
             yield item, function(item)
 
 
-class Cluster:
+class DaskPool:
     """The workers of a `distributed.Client`; a few tasks per worker are in flight.
 
     A task takes one item, and more once they turn out to be short: the scheduler needs some 5 ms for each task.
@@ -126,11 +126,11 @@ def open_pool(client: Any, workers: int | None, n_items: int) -> Iterator[Pool]:
     if client is not None:
         if workers is not None:
             raise InputError("give workers= or client=: the client's cluster has its own number of workers")
-        yield Cluster(client)
+        yield DaskPool(client)
         return
     count = _count(workers)
     if min(count, n_items) <= 1:
-        yield Here()
+        yield SerialPool()
         return
     import dask
     from distributed import Client, LocalCluster
@@ -147,7 +147,7 @@ def open_pool(client: Any, workers: int | None, n_items: int) -> Iterator[Pool]:
         ) as cluster,
         Client(cluster) as own,  # type: ignore[no-untyped-call]
     ):
-        yield Cluster(own)
+        yield DaskPool(own)
 
 
 def _count(workers: int | None) -> int:

@@ -23,6 +23,7 @@ from ztfxr.ops.stack import stack
 from ztfxr.ops.stamps import stamp
 from ztfxr.photometry.psf import build_psf
 from ztfxr.pipeline.job import Job
+from ztfxr.schema import kept
 from ztfxr.store.zarr import open_zarr
 
 __all__ = ["FRAME_SHAPE", "Shared", "prepare"]
@@ -62,13 +63,13 @@ def _reference(job: Job, headers: Sequence[Mapping[str, Any]]) -> xr.Dataset:
         whole = _built(job, dict(job.reference["build"]), headers)
     shape = [whole.sizes["y"], whole.sizes["x"]]
     cut = _cut(whole, job).load()
-    kept = xr.Dataset({"sci": cut["sci"].astype(np.float32), "mask": get_mask(cut, None)}, cut.coords)
+    image = xr.Dataset({"sci": cut["sci"].astype(np.float32), "mask": get_mask(cut, None)}, cut.coords)
     found = cut["variance"] if "variance" in cut else _photon(cut)
     if found is not None:
-        kept["variance"] = found.astype(np.float32)
-    kept = kept.drop_vars([c for c in kept.coords if "frame" in kept.coords[c].dims], errors="ignore")
-    kept.attrs = {k: v for k, v in cut.attrs.items() if k == "wcs_header"}
-    return kept.assign_attrs({FRAME_SHAPE: whole.attrs.get(FRAME_SHAPE, shape)})
+        image["variance"] = found.astype(np.float32)
+    image = image.drop_vars([c for c in image.coords if "frame" in image.coords[c].dims], errors="ignore")
+    image.attrs = kept(cut.attrs, "grid")
+    return image.assign_attrs({FRAME_SHAPE: whole.attrs.get(FRAME_SHAPE, shape)})
 
 
 def _photon(image: xr.Dataset) -> xr.DataArray | None:

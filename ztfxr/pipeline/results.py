@@ -1,7 +1,8 @@
 """The store of a run: laid out before it, filled epoch by epoch, whole at every moment.
 
-Arrays on (time, source) and larger have one chunk, or shard, per epoch and are written by whoever measured the epoch;
-no two epochs share a file. The tables on `time` are written by the run alone, a flag `done` after everything else.
+Arrays on (time, source) and larger have one chunk, or shard, per epoch and are written by whoever measured the epoch,
+through `EpochWriter`; no two epochs share a file. The tables on `time` are written by the run alone, through `Results`.
+Each writes last what says that the rest is there: the status of the sources, and the flag `done`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -21,13 +22,14 @@ from numpy.typing import NDArray
 
 from ztfxr.errors import StoreError
 from ztfxr.io.remote import shown
-from ztfxr.pipeline.epoch import HEADER, QUALITY, Epoch, products, unknown
-from ztfxr.pipeline.job import Job
-from ztfxr.pipeline.prepare import Shared
-from ztfxr.schema import SPECS, STATUS_PLANES, annotate, planes_to_bits
-from ztfxr.store.zarr import DTYPE_ATTR, VERSION_ATTR, to_zarr, tree_attrs
+from ztfxr.schema import EPOCH_QUALITY, EXPOSURE, SPECS, STATUS_PLANES, annotate, fill_value, plain, planes_to_bits
+from ztfxr.store.encoding import DTYPE_ATTR, VERSION_ATTR
+from ztfxr.store.zarr import to_zarr, tree_attrs
 
-__all__ = ["DONE", "ROOT", "Results", "create", "growing", "storage_errors"]
+__all__ = ["DONE", "ROOT", "Epoch", "EpochWriter", "Results", "Template", "create", "storage_errors"]
+
+Template: TypeAlias = Mapping[tuple[str, str], xr.DataArray]
+"""What is stored of one epoch, by group and name: arrays whose shapes, dtypes and labels count, not their values."""
 
 FORMAT = 1
 ROOT = {
@@ -42,10 +44,24 @@ ROOT = {
 DONE = "done"
 
 _ROWS = 1024
-_TEXT = ("path", "message", "checksum")
+_MEASURED = (*EPOCH_QUALITY, "message", "checksum")
 _NANOSECONDS = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
 _NOT_RUN = planes_to_bits(["not_run"], STATUS_PLANES)
-_SHARED_COORDS = ("time", "frame")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The row of one epoch: a few numbers, and arrays by group and name."""
+
+    quality: dict[str, Any]
+    message: str = ""
+    checksum: str = ""
+    arrays: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def status(self) -> int:
+        """Bit planes of `STATUS_PLANES`; 0 is good."""
+        return int(self.quality["epoch_status"])
 
 
 @dataclass(frozen=True)
@@ -54,7 +70,7 @@ class Column:
 
     group: str
     name: str
-    dtype: Any
+    dtype: np.dtype[Any] | str
     fill: Any
     attrs: Mapping[str, Any]
     dims: tuple[str, ...] = ()
@@ -80,13 +96,31 @@ def storage_errors(store: Path | str) -> Iterator[None]:
 
 
 def create(
-    store: Path, job: Job, shared: Shared, headers: Sequence[Mapping[str, Any]], attrs: Mapping[str, Any]
+    store: Path,
+    template: Template,
+    static: Mapping[str, xr.Dataset],
+    headers: Sequence[Mapping[str, Any]],
+    attrs: Mapping[str, Any],
 ) -> None:
-    """Write the store of a new run, without any epoch yet; it appears whole or not at all."""
+    """Write the store of a new run, without any epoch yet; it appears whole or not at all.
+
+    Parameters
+    ----------
+    store
+        Where the store will be.
+    template
+        What will be stored of each epoch, with the labels that do not change with time.
+    static
+        Datasets that do not change with time, by node.
+    headers
+        What is known of each epoch before it is measured, row by row.
+    attrs
+        Attributes of the root.
+    """
     partial = store.with_name(f".{store.name}.partial-{uuid.uuid4().hex}")
     try:
         with storage_errors(store):
-            _lay_out(partial, job, shared, attrs)
+            _lay_out(partial, template, static, attrs)
             results = Results(partial)
             results.append(headers)
             partial.rename(store)
@@ -95,89 +129,67 @@ def create(
         raise
 
 
-def _lay_out(path: Path, job: Job, shared: Shared, attrs: Mapping[str, Any]) -> None:
+def _lay_out(path: Path, template: Template, static: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> None:
     import zarr
 
-    template = _template(job, shared)
     groups = list(dict.fromkeys(group for group, _ in template))
-    nodes = [*groups, "reference", *(["psf"] if shared.psf is not None else [])]
-    about = tree_attrs(nodes)
+    about = tree_attrs([*groups, *static])
     about |= {ROOT["format"]: FORMAT, ROOT["epochs"]: 0, ROOT["layout"]: uuid.uuid4().hex, **attrs}
     root = zarr.create_group(str(path), zarr_format=3, attributes=about)
     for name in groups:
-        columns = _columns(name, template)
-        static = _static(name, template, shared)
-        coords = [c.name for c in columns if _is_coord(c)] + [k for k in static if k not in ("ky", "kx", "dy", "dx")]
+        arrays = {key: array for (owner, key), array in template.items() if owner == name}
+        columns, labels = _columns(name, arrays), _labels(arrays)
+        coords = [c.name for c in columns if _is_coord(c)] + [k for k, v in labels.items() if v.dims != (k,)]
         group = root.create_group(name, attributes={"coordinates": " ".join(c for c in coords if c != "time")})
         for column in columns:
             _create(group, column)
-        for key, variable in static.items():
+        for key, variable in labels.items():
             _write_static(group, key, variable)
-    to_zarr(shared.reference, path / "reference")
-    if shared.psf is not None:
-        to_zarr(shared.psf, path / "psf")
+    for name, dataset in static.items():
+        to_zarr(dataset, path / name)
 
 
-def _template(job: Job, shared: Shared) -> dict[tuple[str, str], xr.DataArray]:
-    """What an epoch will give, lazy, with the reference for a frame: names, shapes and dtypes; checks options too."""
-    coords = {name: unknown(name) for name in HEADER if name not in shared.reference.coords}
-    return products(shared.reference.assign_coords(coords).chunk(), job, shared)
-
-
-def _columns(group: str, template: Mapping[tuple[str, str], xr.DataArray]) -> list[Column]:
-    header = HEADER if group in ("epochs", "lightcurve") else ("time",)
-    out = [_scalar(group, name) for name in header]
-    out.append(Column(group, "frame", "str", "", {"long_name": "name of the frame"}))
+def _columns(group: str, arrays: Mapping[str, xr.DataArray]) -> list[Column]:
+    header = EXPOSURE if group in ("epochs", "lightcurve") else ("time",)
+    out = [_scalar(group, name) for name in (*header, "frame")]
     if group == "epochs":
-        out += [_text(name) for name in _TEXT]
-        out += [_scalar(group, name) for name in QUALITY]
-        out.append(Column(group, DONE, "bool", False, {"long_name": "True where the epoch is whole"}))
-        return out
-    for (owner, name), array in template.items():
-        if owner == group:
-            attrs = annotate(xr.DataArray(0), name).attrs if name in SPECS else array.attrs
-            dims = tuple(str(d) for d in array.dims)
-            out.append(Column(group, name, array.dtype, _fill(name, array.dtype), attrs, dims, array.shape, 1))
+        return out + [_scalar(group, name) for name in ("path", *_MEASURED, DONE)]
+    for name, array in arrays.items():
+        attrs = annotate(xr.DataArray(0), name).attrs if name in SPECS else array.attrs
+        dims = tuple(str(d) for d in array.dims)
+        out.append(Column(group, name, array.dtype, _fill(name, array.dtype), attrs, dims, array.shape, 1))
     return out
 
 
 def _scalar(group: str, name: str) -> Column:
-    dtype: Any = np.dtype(SPECS[name].dtype)
+    dtype = np.dtype(SPECS[name].dtype)
     attrs = annotate(xr.DataArray(0), name).attrs
     if dtype.kind == "M":
         return Column(group, name, "int64", np.iinfo(np.int64).min, {**attrs, **_NANOSECONDS})
     if dtype.kind == "U":
         return Column(group, name, "str", "", attrs)
-    return Column(group, name, dtype, _fill(name, dtype) if name in QUALITY else unknown(name), attrs)
-
-
-def _text(name: str) -> Column:
-    meaning = {
-        "path": "path of the frame, or its URL without credentials",
-        "message": "what is wrong with the epoch",
-        "checksum": "hash of the file's size, first and last 64 KiB",
-    }
-    return Column("epochs", name, "str", "", {"long_name": meaning[name]})
+    return Column(group, name, dtype, _fill(name, dtype) if name in EPOCH_QUALITY else fill_value(name), attrs)
 
 
 def _fill(name: str, dtype: np.dtype[Any]) -> Any:
+    """What stands where an epoch was not measured."""
     if name in ("status", "epoch_status"):
         return _NOT_RUN
     return np.nan if dtype.kind == "f" else dtype.type(0)
 
 
 def _is_coord(column: Column) -> bool:
-    return not column.dims and column.name not in (*QUALITY, DONE)
+    return not column.dims and column.name not in (*EPOCH_QUALITY, DONE)
 
 
-def _static(group: str, template: Mapping[tuple[str, str], xr.DataArray], shared: Shared) -> dict[str, xr.Variable]:
-    """Coordinates of a group that do not change with time."""
-    arrays = [array for (owner, _), array in template.items() if owner == group]
-    dims = {str(d) for array in arrays for d in array.dims}
-    out = {d: array.coords[d].variable for array in arrays for d in map(str, array.dims) if d in array.coords}
-    if "source" in dims:
-        out |= {str(k): v.variable for k, v in shared.positions.coords.items()}
-    return out
+def _labels(arrays: Mapping[str, xr.DataArray]) -> dict[str, xr.Variable]:
+    """Coordinates along the dimensions of one epoch's arrays: those of sources, of kernels, of stamps."""
+    return {
+        str(k): c.variable
+        for array in arrays.values()
+        for k, c in array.coords.items()
+        if set(c.dims) & set(array.dims)
+    }
 
 
 def _create(group: Any, column: Column) -> None:
@@ -192,7 +204,7 @@ def _create(group: Any, column: Column) -> None:
         dtype=column.dtype,
         fill_value=column.fill,
         dimension_names=("time", *column.dims),
-        attributes=_plain(column.attrs) | ({DTYPE_ATTR: "<U1"} if column.dtype == "str" else {}),
+        attributes=_json(column.name, column.attrs) | ({DTYPE_ATTR: "<U1"} if column.dtype == "str" else {}),
         **options,
     )
 
@@ -200,19 +212,40 @@ def _create(group: Any, column: Column) -> None:
 def _write_static(group: Any, name: str, variable: xr.Variable) -> None:
     values = variable.values
     text = values.dtype.kind in "USO"
-    attrs = _plain(variable.attrs) | ({DTYPE_ATTR: values.dtype.str} if text else {})
     array = group.create_array(
         name,
         shape=values.shape,
         dtype="str" if text else values.dtype,
         dimension_names=tuple(map(str, variable.dims)),
-        attributes=attrs,
+        attributes=_json(name, variable.attrs) | ({DTYPE_ATTR: values.dtype.str} if text else {}),
     )
     array[...] = values.astype(object) if text else values
 
 
-def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(k): v.tolist() if isinstance(v, np.ndarray | np.generic) else v for k, v in attrs.items()}
+def _json(name: str, attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    return dict(plain(attrs, f"the attributes of {name}", StoreError))
+
+
+# ---- what a worker writes -------------------------------------------------------------------------------------------
+
+
+class EpochWriter:
+    """The arrays of which every epoch has files of its own; their order is the one in which they are written."""
+
+    def __init__(self, root: Any) -> None:
+        own = {key: array for key, array in _growing(root).items() if array.chunks[:1] == (1,)}
+        # The status of the sources says that the rest of an epoch is there.
+        self._arrays = dict(sorted(own.items(), key=lambda item: item[0][1] == "status"))
+
+    def write(self, row: int, epoch: Epoch) -> None:
+        """Write the arrays of an epoch, file by file whole or not at all; a second try replaces what a first left."""
+        for key, array in self._arrays.items():
+            lost = epoch.status if key[1] == "status" else array.fill_value
+            self._put(array, row, epoch.arrays.get(key, lost))
+
+    @staticmethod
+    def _put(array: Any, row: int, values: Any) -> None:
+        array[row] = values
 
 
 # ---- what the run itself writes -------------------------------------------------------------------------------------
@@ -224,7 +257,7 @@ class Results:
     def __init__(self, store: Path) -> None:
         self.store = store
         self._root = _open(store)
-        self._arrays = growing(self._root)
+        self._arrays = _growing(self._root)
         self.n_epochs = int(self._root.attrs[ROOT["epochs"]])
         self._repair()
         self._columns = {
@@ -245,8 +278,10 @@ class Results:
         return f"{self._root.attrs[ROOT['layout']]}-{self.n_epochs}"
 
     def column(self, name: str) -> NDArray[Any]:
-        """A column of `/epochs`, for reading."""
-        return self._columns["epochs", name]
+        """A column of `/epochs`, for reading only."""
+        values = self._columns["epochs", name].view()
+        values.flags.writeable = False
+        return values
 
     def add_run(self, about: Mapping[str, Any]) -> None:
         """Note the provenance of one more run."""
@@ -266,7 +301,7 @@ class Results:
                 self._columns[key] = np.concatenate([old, new])
             self._set_units(headers)
             self._dirty |= set(range(first // _ROWS, -(-n // _ROWS)))
-            self._flush(tuple(self._columns))
+            self._write(tuple(self._columns))
             self._root.attrs[ROOT["epochs"]] = n
         self.n_epochs = n
 
@@ -277,34 +312,34 @@ class Results:
                 array.attrs["units"] = units
 
     def record(self, row: int, epoch: Epoch) -> None:
-        """Take down a finished epoch, whose arrays are in the store; visible after the next `flush`."""
-        values = epoch.quality | {"message": epoch.message, "checksum": epoch.checksum, DONE: True}
-        for name, value in values.items():
-            self._columns["epochs", name][row] = value
-        self._dirty.add(row // _ROWS)
+        """Take a finished epoch into the tables, its arrays being in the store; visible after the next `flush`."""
+        self._set(row, epoch.quality | {"message": epoch.message, "checksum": epoch.checksum, DONE: True})
 
-    def forget(self, rows: NDArray[Any]) -> None:
+    def forget(self, rows: NDArray[np.integer[Any]]) -> None:
         """Mark rows as not done, before they are measured again."""
-        self.column(DONE)[rows] = False
-        self._dirty |= {int(row) // _ROWS for row in rows}
-        with storage_errors(self.store):
-            self._flush((("epochs", DONE),))
-        for name in (*QUALITY, "message", "checksum"):
-            self.column(name)[rows] = self._arrays["epochs", name].fill_value
+        self._set(rows, {DONE: False})
+        self._write((("epochs", DONE),))
+        self._set(rows, {name: self._arrays["epochs", name].fill_value for name in _MEASURED})
 
     def flush(self) -> None:
         """Write what was recorded; `done` last, so that a row that says so is whole."""
-        with storage_errors(self.store):
-            own = [("epochs", name) for name in (*QUALITY, "message", "checksum")]
-            self._flush((*own, ("epochs", DONE)))
+        self._write(tuple(("epochs", name) for name in (*_MEASURED, DONE)))
 
-    def _flush(self, keys: Sequence[tuple[str, str]]) -> None:
-        for key in keys:
-            self._widen(key)
-            for chunk in sorted(self._dirty):
-                rows = slice(chunk * _ROWS, min((chunk + 1) * _ROWS, len(self._columns[key])))
-                self._arrays[key][rows] = self._columns[key][rows]
-        self._dirty.clear()
+    def _set(self, rows: int | NDArray[np.integer[Any]], values: Mapping[str, Any]) -> None:
+        """Change rows in memory, and note the chunks in which they lie."""
+        for name, value in values.items():
+            self._columns["epochs", name][rows] = value
+        self._dirty |= {int(row) // _ROWS for row in np.atleast_1d(rows)}
+
+    def _write(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Write the chunks that changed; nothing else puts a table into the store."""
+        with storage_errors(self.store):
+            for key in keys:
+                self._widen(key)
+                for chunk in sorted(self._dirty):
+                    rows = slice(chunk * _ROWS, min((chunk + 1) * _ROWS, len(self._columns[key])))
+                    self._arrays[key][rows] = self._columns[key][rows]
+            self._dirty.clear()
 
     def _widen(self, key: tuple[str, str]) -> None:
         """Note the longest text of a column, which readers turn into a dtype of fixed length."""
@@ -351,7 +386,7 @@ def _open(store: Path) -> Any:
     return root
 
 
-def growing(root: Any) -> dict[tuple[str, str], Any]:
+def _growing(root: Any) -> dict[tuple[str, str], Any]:
     """Arrays with `time` in front, by group and name."""
     out = {}
     for group, members in root.groups():

@@ -8,7 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -21,16 +21,16 @@ import xarray as xr
 
 from ztfxr.errors import FrameError, InputError, StoreError
 from ztfxr.io.remote import shown
-from ztfxr.pipeline.epoch import Epoch, file_checksum
+from ztfxr.pipeline.epoch import file_checksum, products
 from ztfxr.pipeline.job import Job, frame_name
 from ztfxr.pipeline.lock import locked
 from ztfxr.pipeline.pools import Pool, WorkersDiedError, open_pool
-from ztfxr.pipeline.prepare import prepare
+from ztfxr.pipeline.prepare import Shared, prepare
 from ztfxr.pipeline.progress import Progress
-from ztfxr.pipeline.results import DONE, ROOT, Results, create
+from ztfxr.pipeline.results import DONE, ROOT, Epoch, Results, Template, create
 from ztfxr.pipeline.summary import summary, summary_lines
 from ztfxr.pipeline.worker import read_headers, run_epoch
-from ztfxr.schema import STATUS_PLANES, planes_to_bits
+from ztfxr.schema import EXPOSURE, STATUS_PLANES, fill_value, planes_to_bits
 
 __all__ = ["run"]
 
@@ -110,11 +110,11 @@ def run(
     path, start = _local(store), time.monotonic()
     frames = job.paths()
     with locked(path), open_pool(client, workers, len(frames)) as pool:
-        results = _ready(job, frames, path, pool, resume, accept_version)
+        results = _open_results(job, frames, path, pool, resume, accept_version)
         if retry_skipped:
             results.forget(np.flatnonzero((results.column("epoch_status") != 0) & results.column(DONE)))
         pending = _pending(results, frames)
-        _fill(results, pending, pool, errors, progress=progress)
+        _measure_pending(results, pending, pool, errors, progress=progress)
     found = summary(path)
     found.attrs |= {"store": str(path), "run": len(pending), "seconds": time.monotonic() - start}
     if progress:
@@ -132,7 +132,9 @@ def _local(store: str | PathLike[str]) -> Path:
 # ---- the store ------------------------------------------------------------------------------------------------------
 
 
-def _ready(job: Job, frames: Sequence[str], store: Path, pool: Pool, resume: bool, accept_version: bool) -> Results:
+def _open_results(
+    job: Job, frames: Sequence[str], store: Path, pool: Pool, resume: bool, accept_version: bool
+) -> Results:
     """The store, with a row for every frame."""
     about: dict[str, Any] = {
         "versions": {name: version(name) for name in _PACKAGES},
@@ -144,7 +146,9 @@ def _ready(job: Job, frames: Sequence[str], store: Path, pool: Pool, resume: boo
         headers = _headers(frames, pool)
         kept = job.with_frames(frames[:1]).without_secrets()
         attrs = {ROOT["job"]: kept.to_json(), ROOT["options"]: options, ROOT["runs"]: [about]}
-        create(store, job, prepare(job, headers), headers, attrs)
+        shared = prepare(job, headers)
+        static = {"reference": shared.reference} | ({} if shared.psf is None else {"psf": shared.psf})
+        create(store, _template(job, shared), static, headers, attrs)
         return Results(store)
     if not resume:
         raise StoreError(f"{store} exists already; continue it with resume=True, or choose another path")
@@ -155,6 +159,19 @@ def _ready(job: Job, frames: Sequence[str], store: Path, pool: Pool, resume: boo
         results.append(_headers(new, pool))
     results.add_run(about)
     return results
+
+
+def _template(job: Job, shared: Shared) -> Template:
+    """What an epoch will give, lazy, with the reference for a frame; checks options too."""
+    known = shared.reference.coords
+    frame = shared.reference.assign_coords({name: fill_value(name) for name in EXPOSURE if name not in known}).chunk()
+    return {key: _labeled(array, shared.positions) for key, array in products(frame, job, shared).items()}
+
+
+def _labeled(array: xr.DataArray, positions: xr.Dataset) -> xr.DataArray:
+    """The array with the labels of its dimensions and those of the positions, and no others."""
+    array = array.drop_vars([name for name in array.coords if name not in array.dims])
+    return array.assign_coords(positions.coords) if "source" in array.dims else array
 
 
 def _options(job: Job) -> dict[str, Any]:
@@ -220,31 +237,25 @@ def _pending(results: Results, frames: Sequence[str]) -> list[tuple[int, str]]:
     return [(int(row), where[str(names[row])]) for row in rows if str(names[row]) in where]
 
 
-def _fill(results: Results, pending: Sequence[tuple[int, str]], pool: Pool, errors: Errors, *, progress: bool) -> None:
+def _measure_pending(
+    results: Results, pending: Sequence[tuple[int, str]], pool: Pool, errors: Errors, *, progress: bool
+) -> None:
     """Measure the pending epochs; what is finished is kept, whatever ends the loop."""
     function = cast(
         "Callable[[tuple[int, str]], Epoch]", partial(run_epoch, store=str(results.store), token=results.token)
     )
-    with _flushing(results) as flush, _said(Progress(len(pending), enabled=progress)) as said:
+    with _flushing(results) as flush, closing(Progress(len(pending), enabled=progress)) as counter:
         for (row, path), found in pool.map(function, pending):
-            epoch = _lost(found) if isinstance(found, WorkersDiedError) else found
+            epoch = _epoch_of_dead_worker(found) if isinstance(found, WorkersDiedError) else found
             results.record(row, epoch)
-            said.step(skipped=epoch.status != 0)
+            counter.step(skipped=epoch.status != 0)
             flush()
             if epoch.status and errors == "raise":
                 raise FrameError(f"{shown(path)}: {epoch.message}")
 
 
-def _lost(error: WorkersDiedError) -> Epoch:
+def _epoch_of_dead_worker(error: WorkersDiedError) -> Epoch:
     return Epoch({"epoch_status": _UNREADABLE}, str(error))
-
-
-@contextmanager
-def _said(progress: Progress) -> Iterator[Progress]:
-    try:
-        yield progress
-    finally:
-        progress.close()
 
 
 @contextmanager

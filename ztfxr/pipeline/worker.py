@@ -10,10 +10,10 @@ from typing import Any
 import xarray as xr
 
 from ztfxr.errors import StoreError
-from ztfxr.pipeline.epoch import Epoch, measure, read_header
+from ztfxr.pipeline.epoch import measure, read_header
 from ztfxr.pipeline.job import Job
 from ztfxr.pipeline.prepare import Shared
-from ztfxr.pipeline.results import ROOT, growing, storage_errors
+from ztfxr.pipeline.results import ROOT, Epoch, EpochWriter, storage_errors
 from ztfxr.store.zarr import open_zarr
 
 __all__ = ["read_headers", "run_epoch"]
@@ -30,19 +30,19 @@ def read_headers(paths: tuple[str, ...]) -> list[dict[str, Any]]:
 def run_epoch(item: tuple[int, str], *, store: str, token: str) -> Epoch:
     """Measure the frame ``item = (row, path)`` and write its arrays; the rest of its row is returned.
 
-    Writing is idempotent, file by file whole or not at all: a worker that dies leaves nothing that a second try does
-    not replace. The status of the sources, which says `not_run` until then, comes last.
+    A worker that dies leaves nothing that a second try does not replace; the status of the sources says `not_run` until
+    all else is there.
     """
     row, path = item
-    bench = _bench(store, token)
-    epoch = measure(path, bench.job, bench.shared)
+    state = _state(store, token)
+    epoch = measure(path, state.job, state.shared)
     with storage_errors(store):
-        bench.write(row, epoch)
+        state.writer.write(row, epoch)
     return replace(epoch, arrays={})
 
 
-class _Bench:
-    """What a process keeps between epochs: the job, what its epochs share, and the arrays to write to."""
+class WorkerState:
+    """What a process keeps between epochs: the job, what its epochs share, and where it writes them."""
 
     def __init__(self, store: str) -> None:
         import zarr
@@ -50,25 +50,13 @@ class _Bench:
         root = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
         self.job = Job.from_json(str(root.attrs[ROOT["job"]]))
         self.shared = _shared(Path(store), self.job)
-        self.arrays = {key: array for key, array in growing(root).items() if array.chunks[:1] == (1,)}
-
-    def write(self, row: int, epoch: Epoch) -> None:
-        status = ("lightcurve", "status")
-        for key, array in self.arrays.items():
-            if key != status:
-                self._write(array, row, epoch.arrays.get(key))
-        found = epoch.arrays.get(status)
-        self.arrays[status][row] = epoch.status if found is None else found
-
-    @staticmethod
-    def _write(array: Any, row: int, values: Any) -> None:
-        array[row] = array.fill_value if values is None else values
+        self.writer = EpochWriter(root)
 
 
 @lru_cache(maxsize=2)
-def _bench(store: str, token: str) -> _Bench:  # noqa: ARG001
-    """The bench of one state of a store; the token names it, so that a store that grew is opened anew."""
-    return _Bench(store)
+def _state(store: str, token: str) -> WorkerState:  # noqa: ARG001
+    """The state for one layout of a store; the token names it, so that a store that grew is opened anew."""
+    return WorkerState(store)
 
 
 def _shared(store: Path, job: Job) -> Shared:

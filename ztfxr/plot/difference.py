@@ -18,7 +18,7 @@ from ztfxr.errors import InputError
 from ztfxr.ops.mosaic import rebin
 from ztfxr.plot._common import date_of, moments, units_of
 from ztfxr.plot.images import Style, draw_colorbar, draw_image, edges, to_image
-from ztfxr.schema import SPECS, STATUS_PLANES
+from ztfxr.schema import EPOCH_QUALITY, SPECS, STATUS_PLANES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,12 +29,7 @@ __all__ = ["plot_difference"]
 _NEEDED = ("difference", "difference_variance", "kernel_coeff", "kernel_sum", "kernel_sum_err", "noise_ratio")
 _MAX_DRAWN = 700
 _PULL_LIMIT = 6.0
-_MEASURES = {
-    "noise_ratio": "noise ratio",
-    "chi2": "χ² of the solution",
-    "kernel_sum": "kernel sum",
-    "lost_fraction": "lost pixels (%)",
-}
+_MEASURES = {name: SPECS[name].short for name in EPOCH_QUALITY if SPECS[name].short}
 _CORNERS = {(0, 0): (1.0, -1.0), (0, 2): (1.0, 1.0), (1, 1): (0.0, 0.0), (2, 0): (-1.0, -1.0), (2, 2): (-1.0, 1.0)}
 """Where the kernels are drawn, by row and column of the grid: v, u on the image."""
 _MARK, _BAD = "crimson", "0.72"
@@ -270,7 +265,7 @@ def _draw_stack(figure: SubFigure, diff: xr.Dataset, chosen: int) -> None:
     for ax, (name, title) in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown.items(), strict=True):
         factor = 100.0 if name == "lost_fraction" else 1.0
         values = factor * diff[name].values.astype(float)
-        error = diff["kernel_sum_err"].values if name == "kernel_sum" else np.zeros_like(values)
+        error = diff[f"{name}_err"].values if f"{name}_err" in diff else np.zeros_like(values)
         ax.errorbar(when, values, error, fmt="o", ms=4, lw=1.0, color="0.3")
         ax.plot(when[chosen], values[chosen], "o", ms=7, color=_MARK, zorder=3)
         if name in ("noise_ratio", "chi2"):

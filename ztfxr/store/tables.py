@@ -15,6 +15,7 @@ from astropy.time import Time
 
 from ztfxr.errors import InputError, MissingDependencyError
 from ztfxr.io.tables import ATTRS_KEY, Catalog, as_catalog
+from ztfxr.schema import plain
 from ztfxr.store._files import new_file
 
 __all__ = ["to_dataframe", "to_parquet", "to_table"]
@@ -76,17 +77,10 @@ def to_dataframe(obj: Catalog) -> pd.DataFrame:
     """
     columns = _rows(obj)
     frame = pd.DataFrame({name: column.values for name, column in columns.items()})
-    frame.attrs[ATTRS_KEY] = {name: _plain(column.attrs) for name, column in columns.items() if column.attrs}
+    frame.attrs[ATTRS_KEY] = {
+        name: plain(column.attrs, f"the attributes of {name}") for name, column in columns.items() if column.attrs
+    }
     return frame
-
-
-def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """Attributes in JSON's types, as Parquet keeps them."""
-    out: dict[str, Any] = {}
-    for key, value in attrs.items():
-        simple = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-        out[str(key)] = simple if isinstance(simple, bool | int | float | str | list) else str(simple)
-    return out
 
 
 def to_parquet(obj: Catalog, path: str | PathLike[str], *, overwrite: bool = False) -> None:

@@ -1,0 +1,48 @@
+"""What each variable, coordinate, attribute and bit plane is: one registry that annotates, checks and documents."""
+
+from ztfxr.schema.annotate import annotate, annotate_all, fill_value
+from ztfxr.schema.attributes import ATTRS, Attribute, kept, plain
+from ztfxr.schema.planes import (
+    CUT_PLANES,
+    EXTRACTION_PLANES,
+    FIT_PLANES,
+    FLAG_PLANES,
+    MASK_PLANES,
+    RECOMMENDED_PLANES,
+    SOURCE_PLANES,
+    STATUS_PLANES,
+    Plane,
+    flag_attrs,
+    planes_to_bits,
+)
+from ztfxr.schema.specs import CORE_DIMS, Spec
+from ztfxr.schema.variables import EFFECTIVE_WAVELENGTHS, EPOCH_QUALITY, EXPOSURE, FILTERS, SECTIONS, SPECS
+
+__all__ = [
+    "ATTRS",
+    "CORE_DIMS",
+    "CUT_PLANES",
+    "EFFECTIVE_WAVELENGTHS",
+    "EPOCH_QUALITY",
+    "EXPOSURE",
+    "EXTRACTION_PLANES",
+    "FILTERS",
+    "FIT_PLANES",
+    "FLAG_PLANES",
+    "MASK_PLANES",
+    "RECOMMENDED_PLANES",
+    "SECTIONS",
+    "SOURCE_PLANES",
+    "SPECS",
+    "STATUS_PLANES",
+    "Attribute",
+    "Plane",
+    "Spec",
+    "annotate",
+    "annotate_all",
+    "fill_value",
+    "flag_attrs",
+    "kept",
+    "plain",
+    "planes_to_bits",
+]
