@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.matching.decorrelate import decorrelated, effective_psf, noise_ratio, whitening_kernel
+from ztfxr.arrays.matching.decorrelate import decorrelated, effective_psf, variance_ratio, whitening_kernel
 from ztfxr.arrays.no_solution import NoSolutionError
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.dia.kernel_frame import local_coefficients
@@ -151,7 +151,7 @@ def _whitened(
     if science_convolved:
         convolved, other = other, None if convolved is None else convolved / scale**2
     if convolved is None and other is None:
-        ratio = noise_ratio(difference, bad, kernels[0])
+        ratio = variance_ratio(difference, variance, bad, kernels[0])
     else:
         ratio = _ratio(convolved, other, float(np.median(variance[~bad])), float((kernels[0] ** 2).sum()))
     if not np.isfinite(ratio):

@@ -37,6 +37,31 @@ class Resampled(NamedTuple):
     flags: Flags
 
 
+class _Source(NamedTuple):
+    """The image that is resampled; zero where it is `bad`. `variance` and `flags` may be empty.
+
+    `touched` is where a bad pixel may be among the taps around a position whose nearest pixel it is; `spread` are the
+    planes that bad pixels pass on, `outside` those of what lies off the image.
+    """
+
+    image: Images
+    variance: Images
+    bad: Bools
+    flags: Flags
+    touched: Bools
+    spread: int
+    outside: int
+
+
+class _Places(NamedTuple):
+    """Where the pixels of some rows of the target lie on the source, their area there, and the first of the rows."""
+
+    x: Floats
+    y: Floats
+    area: Floats
+    start: int
+
+
 def _lanczos(d: Floats, a: int) -> Floats:
     return np.where(np.abs(d) < a, np.sinc(d) * np.sinc(d / a), 0.0)
 
@@ -79,20 +104,10 @@ def kernel_table(interpolation: Interpolation) -> Images:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _around_bad(
-    image: Images,
-    variance: Images,
-    flags: Flags,
-    bad: Bools,
-    spread: int,
-    beyond: int,
-    significant: float,
-    wx: Images,
-    wy: Images,
-    x0: int,
-    y0: int,
-    found: Any,
-) -> Any:
+    source: _Source, wx: Images, wy: Images, x0: int, y0: int, found: np.uint16
+) -> tuple[bool, np.float32, np.float32, np.uint16]:
     """One pixel from the good ones among its taps: whether too much is missing, its value, variance and flags."""
+    image, variance, flags = source.image, source.variance, source.flags
     total, noise, norm = np.float32(0.0), np.float32(0.0), np.float32(0.0)
     spoilt = False
     for b in range(wy.size):
@@ -100,17 +115,17 @@ def _around_bad(
             w = wx[a] * wy[b]
             y, x = y0 + b, x0 + a
             outside = y < 0 or x < 0 or y >= image.shape[0] or x >= image.shape[1]
-            if not outside and not bad[y, x]:
+            if not outside and not source.bad[y, x]:
                 norm += w
                 total += w * image[y, x]
                 if variance.size > 0:
                     noise += w * w * variance[y, x]
-            elif abs(w) > significant:
+            elif abs(w) > SIGNIFICANT:
                 spoilt = True
                 if outside:
-                    found |= np.uint16(beyond)
+                    found |= np.uint16(source.outside)
                 elif flags.size > 0:
-                    found |= flags[y, x] & np.uint16(spread)
+                    found |= flags[y, x] & np.uint16(source.spread)
     return spoilt, total / norm, noise / (norm * norm), found
 
 
@@ -120,25 +135,9 @@ def _loop(taps: int) -> Callable[..., None]:
     left = taps // 2 - 1
 
     @njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp"})
-    def rows(
-        image: Images,
-        variance: Images,
-        flags: Flags,
-        bad: Bools,
-        touched: Bools,
-        spread: int,
-        beyond: int,
-        significant: float,
-        table: Images,
-        xs: Floats,
-        ys: Floats,
-        area: Floats,
-        start: int,
-        out_image: Images,
-        out_variance: Images,
-        out_bad: Bools,
-        out_flags: Flags,
-    ) -> None:
+    def rows(source: _Source, table: Images, places: _Places, out: Resampled) -> None:
+        image, variance, flags = source.image, source.variance, source.flags
+        xs, ys, start = places.x, places.y, places.start
         ny, nx = image.shape
         steps = table.shape[0] - 1
         with_variance, with_flags = variance.size > 0, flags.size > 0
@@ -155,12 +154,12 @@ def _loop(taps: int) -> Callable[..., None]:
                 for t in range(taps):
                     wx[t] = table[tx, t] + ax * (table[tx + 1, t] - table[tx, t])
                     wy[t] = table[ty, t] + ay * (table[ty + 1, t] - table[ty, t])
-                jacobian = np.float32(area[r, c])
+                jacobian = np.float32(places.area[r, c])
                 x0, y0 = ix - left, iy - left
                 nearest_x, nearest_y = min(int(x + 0.5), nx - 1), min(int(y + 0.5), ny - 1)
                 found = flags[nearest_y, nearest_x] if with_flags else np.uint16(0)
                 inside = x0 >= 0 and y0 >= 0 and x0 + taps <= nx and y0 + taps <= ny
-                if inside and not touched[nearest_y, nearest_x]:
+                if inside and not source.touched[nearest_y, nearest_x]:
                     total, noise = np.float32(0.0), np.float32(0.0)
                     for b in range(taps):
                         line = image[y0 + b, x0 : x0 + taps]
@@ -175,21 +174,19 @@ def _loop(taps: int) -> Callable[..., None]:
                             for a in range(taps):
                                 part += wx[a] * wx[a] * line[a]
                             noise += wy[b] * wy[b] * part
-                        out_variance[start + r, c] = noise * jacobian * jacobian
-                    out_image[start + r, c] = total * jacobian
-                    out_bad[start + r, c] = False
-                    out_flags[start + r, c] = found
+                        out.variance[start + r, c] = noise * jacobian * jacobian
+                    out.image[start + r, c] = total * jacobian
+                    out.bad[start + r, c] = False
+                    out.flags[start + r, c] = found
                     continue
-                spoilt, value, noise, found = _around_bad(
-                    image, variance, flags, bad, spread, beyond, significant, wx, wy, x0, y0, found
-                )
-                out_flags[start + r, c] = found
+                spoilt, value, noise, found = _around_bad(source, wx, wy, x0, y0, found)
+                out.flags[start + r, c] = found
                 if spoilt:
                     continue
-                out_image[start + r, c] = value * jacobian
+                out.image[start + r, c] = value * jacobian
                 if with_variance:
-                    out_variance[start + r, c] = noise * jacobian * jacobian
-                out_bad[start + r, c] = False
+                    out.variance[start + r, c] = noise * jacobian * jacobian
+                out.bad[start + r, c] = False
 
     return rows
 
@@ -251,7 +248,9 @@ def resample(
     table = kernel_table(interpolation)
     unusable, pixels, noise = _prepared(image, variance, bad)
     planes = np.empty((0, 0), np.uint16) if flags is None else np.ascontiguousarray(flags, dtype=np.uint16)
-    touched = _touched(unusable, table.shape[1])
+    # Nothing within half the taps, and one pixel more, of a bad pixel is interpolated without looking at the mask.
+    touched = footprint_mask(unusable, table.shape[1] + 1)
+    source = _Source(pixels, noise, unusable, planes, touched, spread, outside)
     out = Resampled(
         np.full(shape, np.nan, np.float32),
         np.full(shape if variance is not None else (0, 0), np.nan, np.float32),
@@ -265,7 +264,7 @@ def resample(
         y = np.arange(start, min(start + _STRIPE, shape[0]), dtype=float) + target_origin[0]
         xs, ys, area = transform.on_grid(x, y)
         xs, ys = xs - origin[1], ys - origin[0]
-        loop(pixels, noise, planes, unusable, touched, spread, outside, SIGNIFICANT, table, xs, ys, area, start, *out)
+        loop(source, table, _Places(xs, ys, area, start), out)
 
     in_parallel(stripe, range(0, shape[0], _STRIPE))
     return out
@@ -283,8 +282,3 @@ def _prepared(image: NDArray[Any], variance: NDArray[Any] | None, bad: Bools | N
         pixels = np.where(unusable, np.float32(0.0), pixels)
         noise = np.where(unusable, np.float32(0.0), noise) if variance is not None else noise
     return unusable, pixels, noise
-
-
-def _touched(bad: Bools, taps: int) -> Bools:
-    """Where a bad pixel may be among the taps around a position whose nearest pixel this is."""
-    return footprint_mask(bad, taps + 1)

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from ztfxr.arrays.images.convolve import background_image, footprint_mask, varying_convolution
+from ztfxr.arrays.images.correlation import autocorrelation, convolved_share
 from ztfxr.arrays.polynomials import order_of, polynomial_terms
-from ztfxr.arrays.statistics import SAMPLE, median_and_scatter
 from ztfxr.arrays.types import Bools, Floats
 
-__all__ = ["Decorrelated", "decorrelated", "effective_psf", "noise_ratio", "whitening_kernel"]
+__all__ = ["Decorrelated", "decorrelated", "effective_psf", "variance_ratio", "whitening_kernel"]
 
 Images = NDArray[np.float32]
 
 _SIGNIFICANT = 0.02
-_LAGS = 4
+_LAGS, _LEAST_PIXELS, _CLIP = 4, 100, 4.0
 _NODES, _ORDER = 9, 3
 _LEAST_SHARE = 0.01
 
@@ -72,51 +72,18 @@ def effective_psf(psf: NDArray[Any], *kernels: NDArray[Any]) -> Floats:
     return out
 
 
-def noise_ratio(difference: NDArray[Any], bad: Bools, kernel: NDArray[Any]) -> float:
+def variance_ratio(difference: NDArray[Any], variance: NDArray[Any], bad: Bools, kernel: NDArray[Any]) -> float:
     """``t² / s²`` of `whitening_kernel`, from the correlation that the difference image's own noise has.
 
-    Pixels l apart have the covariance ``t² Σ K(u) K(u + l)``; t² is its least-squares fit over lags of up to 4 pixels
-    and s² what is left of the variance. Pixels beyond 4 robust standard deviations are left out. Residual correlation
-    of the images themselves (resampling) is taken for that of the kernel. NaN without good pixels.
+    t² is that of `convolved_share` over lags of up to 4 pixels, s² what is left of the variance. NaN with fewer than a
+    hundred good pixels.
     """
-    values = np.where(bad, 0.0, difference).astype(np.float64)
-    good = values[~bad]
-    if good.size < 100:
+    if np.count_nonzero(~bad) < _LEAST_PIXELS:
         return np.nan
-    middle, spread = median_and_scatter(good)
-    used = ~bad & (np.abs(values - middle) <= 4 * spread)
-    values = np.where(used, values - values[used].mean(), 0.0)
-    covariance, total = _covariances(values, used)
-    shape = _autocorrelation(kernel)
-    later = np.ones(covariance.shape, dtype=bool)
-    later[0, : _LAGS + 1] = False
-    strength = float((shape[later] ** 2).sum())
-    own = float(shape[0, _LAGS])
-    t2 = float((covariance * shape)[later].sum()) / strength if strength > 1e-6 * own**2 else 0.0
-    t2 = float(np.clip(t2, 0.0, (1 - _LEAST_SHARE) * total / own))
-    return t2 / (total - t2 * own)
-
-
-def _covariances(values: Floats, used: Bools) -> tuple[Floats, float]:
-    """Mean products of pixels (0 … 4, -4 … 4) apart, on some rows, and the variance."""
-    lags, step = _LAGS, max(values.size // SAMPLE, 1)
-    rows, columns = values.shape
-    a, w = values[: rows - lags : step, lags : columns - lags], used[: rows - lags : step, lags : columns - lags]
-    out = np.zeros((lags + 1, 2 * lags + 1))
-    for dy in range(lags + 1):
-        for dx in range(-lags, lags + 1):
-            part = np.s_[dy : rows - lags + dy : step, lags + dx : columns - lags + dx]
-            out[dy, dx + lags] = float((a * values[part]).sum()) / max(int((w & used[part]).sum()), 1)
-    return out, float(out[0, lags])
-
-
-def _autocorrelation(kernel: NDArray[Any]) -> Floats:
-    """``Σ K(u) K(u + l)`` at the lags of `_covariances`."""
-    from scipy import signal
-
-    padded = np.pad(kernel, _LAGS)
-    full = signal.correlate(padded, kernel, mode="valid")
-    return np.asarray(full[_LAGS:])
+    correlation = autocorrelation(difference, variance, bad, reach=_LAGS, clip=_CLIP, grown=0.0, least=_LEAST_PIXELS)
+    square = float((np.asarray(kernel, dtype=np.float64) ** 2).sum())
+    share = min(convolved_share(correlation, kernel) * square, 1 - _LEAST_SHARE)
+    return share / square / (1 - share)
 
 
 def decorrelated(
