@@ -50,7 +50,7 @@ from ztfxr.io.saved import open_fits
 from ztfxr.io.tables import as_catalog
 from ztfxr.io.zfps import read_zfps
 from ztfxr.ops.align import align
-from ztfxr.ops.background import background, clean, noise, variance
+from ztfxr.ops.background import SkyOptions, background, clean, noise, variance
 from ztfxr.ops.catalogs import in_footprint, isolated, match, query_catalog, unmatched, with_catalogs
 from ztfxr.ops.ccddata import from_ccddata, to_ccddata
 from ztfxr.ops.coadd import build_reference, coadd
@@ -80,7 +80,7 @@ from ztfxr.ops.sky import (
     tangent_to_pixel,
     tangent_to_sky,
 )
-from ztfxr.ops.sources import source_flags, sources
+from ztfxr.ops.sources import Detection, source_flags, sources
 from ztfxr.ops.stack import stack
 from ztfxr.ops.stamps import stamp, stamps
 from ztfxr.ops.zeropoint import zero_point
@@ -116,6 +116,7 @@ __all__ = [
     "AlignmentError",
     "CatalogError",
     "ChunkError",
+    "Detection",
     "FrameError",
     "HeaderError",
     "InputError",
@@ -128,6 +129,7 @@ __all__ = [
     "PSFError",
     "RemoteFileError",
     "ShapeError",
+    "SkyOptions",
     "StoreError",
     "TruncatedFileError",
     "ZtfxrError",

@@ -100,7 +100,7 @@ def large_boxes(path: str) -> Run:
     """ztfxr with dask and the boxes of ztfimg."""
     import ztfxr
 
-    return lambda: ztfxr.open_quadrant(path).ztf.clean(box_size=192).compute().values
+    return lambda: ztfxr.open_quadrant(path).ztf.clean(background=ztfxr.SkyOptions(box_size=192)).compute().values
 
 
 def like_ztfimg(path: str) -> Run:

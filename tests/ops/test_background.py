@@ -18,7 +18,8 @@ from tests.conftest import make_flags, make_sky
 from ztfxr.arrays.statistics import mad_std
 from ztfxr.errors import ChunkError, InputError
 from ztfxr.io.backend import open_quadrant
-from ztfxr.ops.background import background, clean, get_image, get_mask, noise, variance
+from ztfxr.ops.background import SkyOptions, background, clean, noise, variance
+from ztfxr.ops.exposure import gather
 from ztfxr.ops.masks import mask, source_mask
 
 SHAPE = (130, 110)
@@ -205,7 +206,7 @@ def test_clean_choices(frame: xr.Dataset) -> None:
     level = xr.full_like(frame["sci"], 100)
     np.testing.assert_array_equal(clean(frame, background=level, mask=False).values, frame["sci"].values - 100)
     fine = frame["sci"] - background(frame, mask=False, box_size=32)["background"]
-    np.testing.assert_array_equal(clean(frame, mask=False, box_size=32).values, fine.values)
+    np.testing.assert_array_equal(clean(frame, mask=False, background=SkyOptions(box_size=32)).values, fine.values)
 
 
 def test_clean_takes_a_level_of_its_own(frame: xr.Dataset) -> None:
@@ -216,7 +217,9 @@ def test_clean_takes_a_level_of_its_own(frame: xr.Dataset) -> None:
         found = clean(frame, background=level)
         np.testing.assert_array_equal(np.isnan(found.values), bad)
         np.testing.assert_array_equal(found.values[~bad], (frame["sci"].values - np.asarray(values, "f4"))[~bad])
-    np.testing.assert_array_equal(clean(frame, box_size=32).values, clean(frame, background=maps).values)
+    np.testing.assert_array_equal(
+        clean(frame, background=SkyOptions(box_size=32)).values, clean(frame, background=maps).values
+    )
 
 
 @pytest.mark.parametrize("background", [None, False, 3.0])
@@ -258,9 +261,10 @@ def test_elementwise_work_needs_no_whole_images(frame: xr.Dataset) -> None:
 def test_methods_agree_with_each_other(stack: xr.Dataset, method: Any) -> None:
     """`clean` subtracts what `background` says, in memory and lazily, one epoch at a time."""
     level = background(stack, method=method)["background"]
-    found = clean(stack, method=method)
+    found = clean(stack, background=SkyOptions(method))
     xr.testing.assert_identical(found, clean(stack, background=level))
-    for lazy in (clean(stack.chunk(time=1), method=method), clean(stack.chunk(time=2), method=method)):
+    for size in (1, 2):
+        lazy = clean(stack.chunk(time=size), background=SkyOptions(method))
         xr.testing.assert_identical(lazy.compute(scheduler="synchronous"), found)
 
 
@@ -274,7 +278,7 @@ def test_median_and_none_by_hand(frame: xr.Dataset) -> None:
         assert {v.dtype for v in maps.data_vars.values()} == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize("function", [background, clean, noise])
+@pytest.mark.parametrize("function", [background, lambda frame, method: clean(frame, background=SkyOptions(method))])
 def test_unknown_method(frame: xr.Dataset, function: Any) -> None:
     with pytest.raises(InputError, match="the sky is measured by method 'sep', 'median', 'none'; got 'mean'"):
         function(frame, method="mean")
@@ -376,7 +380,7 @@ def test_noise_of_an_image_alone(frame: xr.Dataset) -> None:
 @pytest.mark.parametrize("statistic", ["mad", "std", "rms"])
 @pytest.mark.parametrize("method", ["sep", "median"])
 def test_noise_of_a_stack(stack: xr.Dataset, statistic: Any, method: Any) -> None:
-    options = {"statistic": statistic, "method": method}
+    options = {"statistic": statistic, "background": SkyOptions(method)}
     found = noise(stack, **options)
     assert found.dims == ("time",)
     for i in range(3):
@@ -469,10 +473,10 @@ def test_one_epoch_without_gain_is_nan(stack: xr.Dataset) -> None:
 # inputs
 
 
-def test_get_image_names_what_there_is(frame: xr.Dataset) -> None:
+def test_gather_names_what_there_is(frame: xr.Dataset) -> None:
     with pytest.raises(InputError, match="no variable 'difference'; it has sci, flags"):
-        get_image(frame, "difference")
+        gather(frame, name="difference")
     with pytest.raises(InputError, match="no variable 'sci'; it has none"):
         background(xr.Dataset())
-    assert get_image(frame).identical(frame["sci"])
-    assert not get_mask(frame["sci"], None).any()
+    assert gather(frame).image.identical(frame["sci"])
+    assert not gather(frame["sci"]).bad.any()

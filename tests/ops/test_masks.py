@@ -71,7 +71,7 @@ def test_equals_integer_arithmetic(values: NDArray[np.uint16], names: set[str], 
     assert found.dtype == bool
     assert found.name == "mask"
     np.testing.assert_array_equal(found.values, expected)
-    assert resolve_planes(names, keywords) == sum(VALUE[n] for n in chosen)
+    assert resolve_planes(EVERY, names, keywords) == sum(VALUE[n] for n in chosen)
 
 
 @given(IMAGES, st.integers(0, 2**16 - 1))

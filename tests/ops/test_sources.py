@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 import ztfxr
 from tests.conftest import WriteFrame, make_sky
-from ztfxr.arrays.photometry.extraction import COLUMNS
+from ztfxr.arrays.photometry.extraction import COLUMNS, Detection
 from ztfxr.errors import AlignmentError, ChunkError, InputError
+from ztfxr.ops.background import SkyOptions
 from ztfxr.ops.masks import source_mask
 from ztfxr.ops.sources import source_flags, sources
 from ztfxr.schema import EXTRACTION_PLANES, SOURCE_PLANES, SPECS, planes_to_bits
@@ -87,7 +88,7 @@ def assert_same(found: xr.Dataset, expected: xr.Dataset) -> None:
 @pytest.mark.parametrize("clean", [None, 1.0])
 def test_equals_sep_by_hand(quadrant: xr.Dataset, clean: float | None) -> None:
     expected, *_ = by_hand(quadrant, clean=clean is not None)
-    found = sources(quadrant, clean=clean)
+    found = sources(quadrant, detection=Detection(clean=clean))
     assert found.sizes["source"] == len(expected) > 300
     for name, column, origin in (("x_centroid", "x", 700.0), ("y_centroid", "y", 1000.0)):
         np.testing.assert_array_equal(found[name], expected[column] + origin)
@@ -276,7 +277,7 @@ def test_photons_of_the_source_need_a_gain(frame: xr.Dataset) -> None:
 def test_options_of_the_sky_reach_it(frame: xr.Dataset) -> None:
     for options in ({"box_size": 32}, {"method": "median"}, {"filter_size": 1}):
         sky = ztfxr.background(frame, **options)
-        assert_same(sources(frame, **options), sources(frame, background=sky))
+        assert_same(sources(frame, background=SkyOptions(**options)), sources(frame, background=sky))
 
 
 def test_a_difference_image_has_no_sky() -> None:
@@ -465,20 +466,36 @@ def test_chunked_images_are_refused(frame: xr.Dataset, number: int | None) -> No
         ({"n_sigma": 0.0}, "a threshold is positive; got 0.0"),
         ({"threshold": -3.0}, "a threshold is positive; got -3.0"),
         ({"threshold": np.nan}, "a threshold is positive"),
-        ({"n_pixels": 0}, "n_pixels and n_levels are at least 1; got 0 and 32"),
-        ({"contrast": 1.5}, "contrast is a fraction from 0 to 1; got 1.5"),
-        ({"clean": 0.0}, "clean is positive, or None"),
-        ({"kron_params": (2.5, 1.4)}, "kron_params are three numbers"),
-        ({"filter_kernel": "gauss"}, "filter_kernel is an array, 'default' or None; got 'gauss'"),
-        ({"filter_kernel": [1.0, 2.0]}, r"filter_kernel is a 2-D array .*; got shape \(2,\)"),
-        ({"filter_kernel": np.zeros((3, 3))}, "not all 0"),
         ({"max_sources": 0}, "max_sources is at least 1; got 0"),
-        ({"method": "mode"}, "the sky is measured by method"),
     ],
 )
 def test_options_are_checked(frame: xr.Dataset, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         sources(frame, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_pixels": 0}, "n_pixels and n_levels are at least 1; got 0 and 32"),
+        ({"contrast": 1.5}, "contrast is a fraction from 0 to 1; got 1.5"),
+        ({"clean": 0.0}, "clean is positive, or None"),
+        ({"kron_params": (2.5, 1.4)}, "kron_params are three numbers"),
+        ({"kernel": "gauss"}, r"kernel is None or a 2-D array .*; got shape \(\)"),
+        ({"kernel": [1.0, 2.0]}, r"kernel is None or a 2-D array .*; got shape \(2,\)"),
+        ({"kernel": np.zeros((3, 3))}, "not all 0"),
+    ],
+)
+def test_options_of_the_detection_check_themselves(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Detection(**options)
+
+
+def test_options_of_the_sky_check_themselves() -> None:
+    with pytest.raises(InputError, match="the sky is measured by method 'sep', 'median', 'none'; got 'mode'"):
+        SkyOptions("mode")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="box_size must be at least 1 pixel; got 0"):
+        SkyOptions(box_size=0)
 
 
 @pytest.mark.parametrize("name", ["mask", "background", "variance"])
@@ -492,7 +509,7 @@ def test_what_is_given_covers_the_image(frame: xr.Dataset, name: str) -> None:
             with pytest.raises(AlignmentError, match=message):
                 sources(frame, max_sources=number, **{name: wrong})
     if name == "variance":
-        with pytest.raises(InputError, match="variance is a DataArray with the dimensions of the image; got float"):
+        with pytest.raises(InputError, match="variance is a DataArray on y and x; got float"):
             sources(frame, variance=3.0)  # type: ignore[arg-type]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,18 +11,18 @@ from numpy.typing import NDArray
 from ztfxr.arrays.geometry.registration import not_registered
 from ztfxr.arrays.geometry.transform import Kind, Transform
 from ztfxr.arrays.images.resample import Interpolation, Resampled, kernel_table, resample
+from ztfxr.arrays.types import Bools
 from ztfxr.errors import FrameError, InputError, ShapeError
-from ztfxr.ops._apply import IMAGE, apply_images, require_whole
-from ztfxr.ops.background import MaskChoice, get_image, get_mask
+from ztfxr.ops.exposure import MaskChoice, gather
+from ztfxr.ops.mapping import IMAGE, bare, map_images
+from ztfxr.ops.masks import ResampledPlanes, get_flags, resampled_planes, with_planes
 from ztfxr.ops.positions import Positions, pixel_origin
-from ztfxr.ops.register import Fit, Method, Settings, fit_of, solve, solve_many, transform_of
+from ztfxr.ops.register import Fit, Method, Settings, fit_of, sharpest, solve, solve_many, transform_of
 from ztfxr.ops.stack import stack
-from ztfxr.schema import RECOMMENDED_PLANES, annotate, fill_value, planes_to_bits
+from ztfxr.schema import annotate
 from ztfxr.wcs import WCSIndex, assign_wcs, has_wcs
 
 __all__ = ["align"]
-
-_SOURCE = ("source_y", "source_x")
 
 
 def align(
@@ -50,7 +49,8 @@ def align(
         An image (..., y, x), a Dataset with `sci` and, where they exist, `variance` and `flags` or `mask`; or a
         DataTree of frames, as `ztfxr.open_epochs` or `ztfxr.open_frames` gives it.
     to
-        The image with the grid; of a tree also the name of a frame.
+        The image with the grid. For a tree also the name of a frame, or ``"best"``: the sharpest frame, by its
+        coordinate `seeing`, else by the stars that it holds.
     transform
         What `ztfxr.register` gave; by default it is found here.
     method, kind, order, max_rms, catalogs
@@ -115,9 +115,10 @@ def _align_tree(
     if not nodes:
         raise InputError("the tree holds no frames; open some with ztfxr.open_epochs or ztfxr.open_frames")
     if isinstance(to, str):
-        if to not in nodes:
-            raise InputError(f"the tree has no frame {to!r}; it has {', '.join(list(nodes)[:5])}, ...")
-        to = nodes[to]
+        name = to if to != "best" or to in nodes else sharpest(_usable_frames(nodes), mask=mask)
+        if name not in nodes:
+            raise InputError(f"the tree has no frame {name!r}; it has {', '.join(list(nodes)[:5])}, ..., and 'best'")
+        to = nodes[name]
     fits = _fits(nodes, to, settings, mask)
     aligned = {name: _epoch(nodes[name], to, fits[name], interpolation, mask) for name in nodes}
     return stack(xr.DataTree.from_dict(aligned))
@@ -146,8 +147,16 @@ def _fits(
     return fits
 
 
+def _usable_frames(nodes: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    found = {k: f for k, f in nodes.items() if set(IMAGE) <= set(f.dims) and not f.attrs.get("status")}
+    if not found:
+        name, frame = next(iter(nodes.items()))
+        raise FrameError(f"none of the {len(nodes)} frames can be used; {name}: {frame.attrs.get('message', '')}")
+    return found
+
+
 def _usable(frame: xr.Dataset) -> None:
-    if not {"y", "x"} <= set(frame.dims) and not frame.attrs.get("status"):
+    if not set(IMAGE) <= set(frame.dims) and not frame.attrs.get("status"):
         raise ShapeError(f"the frame holds no image (y, x); it has the dimensions {tuple(map(str, frame.dims))}")
 
 
@@ -185,52 +194,46 @@ def _resampled(
     mask: MaskChoice,
 ) -> xr.Dataset:
     """`obj` on the grid of `to`, one image a task; lazy where it is."""
-    image, grid = get_image(obj), _grid(to)
-    inputs = {"sci": image, "mask": get_mask(obj, mask)}
-    inputs |= {n: obj[n] for n in ("variance", "flags") if isinstance(obj, xr.Dataset) and n in obj}
-    names = ["sci", *(["variance"] if "variance" in inputs else []), "flags" if "flags" in inputs else "mask"]
-    for array in inputs.values():
-        require_whole(array, IMAGE)
+    exposure, grid = gather(obj, name="sci", mask=mask), _grid(to)
+    image, owner = exposure.image, obj if isinstance(obj, xr.Dataset) else xr.Dataset()
+    flags = with_planes(get_flags(owner), "outside", "nan") if "flags" in owner else None
+    inputs = {"sci": image, "mask": exposure.bad, "variance": owner.get("variance"), "flags": flags}
+    names = ["sci", *(["variance"] if "variance" in owner else []), "mask" if flags is None else "flags"]
     origins = (pixel_origin(obj), pixel_origin(to))
-    arguments: dict[str, Any] = {
-        "names": list(inputs),
-        "transform": transform,
-        "shape": (grid.sizes["y"], grid.sizes["x"]),
-        "origin": (origins[0]["y"], origins[0]["x"]),
-        "target_origin": (origins[1]["y"], origins[1]["x"]),
-        "interpolation": interpolation,
-    }
-    out = apply_images(
-        partial(_resample, **arguments),
-        *(a.drop_vars(list(a.coords)).rename(dict(zip(IMAGE, _SOURCE, strict=True))) for a in inputs.values()),
-        inputs=[_SOURCE] * len(inputs),
-        outputs=dict.fromkeys(names, IMAGE),
+    out = map_images(
+        _resample,
+        {k: None if a is None else bare(a) for k, a in inputs.items()},
+        names,
         sizes={d: grid.sizes[d] for d in IMAGE},
+        options={
+            "planes": resampled_planes(flags),
+            "transform": transform,
+            "shape": (grid.sizes["y"], grid.sizes["x"]),
+            "origin": (origins[0]["y"], origins[0]["x"]),
+            "target_origin": (origins[1]["y"], origins[1]["x"]),
+            "interpolation": interpolation,
+        },
     )
     kept = {k: v.variable for k, v in image.coords.items() if not {*IMAGE, "ra", "dec"} & {k, *v.dims}}
-    found = grid.assign({k: annotate(v, k) for k, v in out.items()}).assign_coords({**kept, **_quality(transform)})
+    described = {k: annotate(v, k, unit=exposure.unit) for k, v in out.items()}
+    if flags is not None:
+        described["flags"].attrs |= flags.attrs
+    found = grid.assign(described).assign_coords({**kept, **_quality(transform)})
     found.attrs = {**{k: v for k, v in obj.attrs.items() if k != "wcs_header"}, **grid.attrs}
     return found
 
 
-def _explained(out: Resampled) -> NDArray[np.uint16]:
-    """The flags, with the plane `nan` where a pixel is NaN for a reason that no recommended plane gives."""
-    unexplained = out.bad & ((out.flags & planes_to_bits(RECOMMENDED_PLANES)) == 0)
-    return np.where(unexplained, out.flags | np.uint16(planes_to_bits(["nan"])), out.flags)
-
-
-def _resample(*arrays: NDArray[Any], names: list[str], **options: Any) -> tuple[NDArray[Any], ...]:
-    """Image, variance where there is one, and flags, or the mask where there are none."""
-    given = dict(zip(names, arrays, strict=True))
-    flags = given.get("flags")
+def _resample(
+    sci: NDArray[Any],
+    mask: Bools,
+    variance: NDArray[Any] | None,
+    flags: NDArray[Any] | None,
+    *,
+    planes: ResampledPlanes,
+    **options: Any,
+) -> dict[str, NDArray[Any]]:
     out: Resampled = resample(
-        given["sci"],
-        variance=given.get("variance"),
-        bad=given["mask"],
-        flags=flags,
-        spread=planes_to_bits(RECOMMENDED_PLANES),
-        outside=int(fill_value("flags", np.dtype("u2"))),
-        **options,
+        sci, variance=variance, bad=mask, flags=flags, spread=planes.spread, outside=planes.outside, **options
     )
-    last = out.bad if flags is None else _explained(out)
-    return (out.image, out.variance, last) if "variance" in given else (out.image, last)
+    explained = planes.explained(out.flags, out.bad)
+    return {"sci": out.image, "variance": out.variance, "mask": out.bad, "flags": explained}

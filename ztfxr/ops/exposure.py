@@ -20,7 +20,7 @@ from ztfxr.ops.masks import mask as decode_mask
 from ztfxr.ops.positions import pixel_origin
 from ztfxr.schema import annotate
 
-__all__ = ["Exposure", "Labeled", "MaskChoice", "gather"]
+__all__ = ["Exposure", "Labeled", "MaskChoice", "find_image", "gather"]
 
 Labeled: TypeAlias = xr.Dataset | xr.DataArray
 MaskChoice: TypeAlias = xr.DataArray | Literal[False] | None
@@ -28,6 +28,8 @@ MaskChoice: TypeAlias = xr.DataArray | Literal[False] | None
 _VARIANCES = {"sci": "variance", "difference": "difference_variance", "reference": "reference_variance"}
 _MASKS = {"sci": ("flags", "mask"), "difference": ("mask",)}
 _IMAGES = ("difference", "sci")
+_COUNTS = frozenset({"DN", "adu", "ADU", "count", "ct"})
+_ELECTRONS = frozenset({"electron", "electrons", "e-"})
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class Exposure:
     (`variance_or_sky`), or refuses (`variance`); its documentation says which.
 
     *Gain*, *read noise*, *saturation* and *zero point* are the coordinates of these names. A gain that is not finite
-    and positive is unknown, and so is a read noise that is not finite or negative.
+    and positive is unknown, and so is a read noise that is not finite or negative. The coordinate `gain` is in
+    electron/DN: it counts for an image in DN. The gain of an image in electrons is 1, that of one in another unit is
+    unknown.
     """
 
     image: xr.DataArray
@@ -115,9 +119,13 @@ class Exposure:
     def variance(self) -> xr.DataArray:
         """The variance per pixel; `InputError` where neither it nor the gain is known."""
         if self.own_variance is None and self.gain is None:
+            own = "give variance=, put a variable 'variance' into the Dataset"
+            if self.unit not in _COUNTS:
+                raise InputError(
+                    f"the noise of an image in {self.unit!r} does not follow from a gain in electron/DN: {own}"
+                )
             raise InputError(
-                "no gain is known, so neither is the noise: give variance=, put a variable 'variance' into the "
-                "Dataset, or give the image a coordinate 'gain' in electron/DN"
+                f"no gain is known, so neither is the noise: {own}, or a coordinate 'gain' (electron/DN) into the image"
             )
         return self.own_variance if self.own_variance is not None else self.modeled_variance()
 
@@ -132,7 +140,7 @@ class Exposure:
         return self.variance if self.own_variance is not None else self.modeled_variance(sky_alone=True)
 
     def modeled_variance(
-        self, *, gain: xr.DataArray | None = None, box_size: tuple[int, int] = (64, 64), sky_alone: bool = False
+        self, *, gain: xr.DataArray | None = None, sky: SkyOptions | None = None, sky_alone: bool = False
     ) -> xr.DataArray:
         """The measured variance of the sky plus the photon noise of the light above it.
 
@@ -142,7 +150,7 @@ class Exposure:
             _variance_above_sky,
             {"image": self.image, "bad": self.bad_or_flags, "gain": self.gain if gain is None else gain},
             ["variance"],
-            options={"sky": SkyOptions("sep", box_size, (3, 3), self.bad_bits), "sky_alone": sky_alone},
+            options={"sky": sky or SkyOptions(), "planes": self.bad_bits, "sky_alone": sky_alone},
             fresh=True,
         )["variance"]
         return annotate(found.transpose(..., *self.image.dims), "variance", unit=self.unit)
@@ -151,8 +159,10 @@ class Exposure:
 
     @cached_property
     def gain(self) -> xr.DataArray | None:
-        """Electrons per count, NaN where an epoch's is unknown; None where nothing is known."""
-        return self._known("gain", lambda values: values > 0)
+        """Electrons per unit of the image, NaN where an epoch's is unknown; None where nothing is known."""
+        if self.unit in _ELECTRONS:
+            return xr.DataArray(1.0)
+        return self._known("gain", lambda values: values > 0) if self.unit in _COUNTS else None
 
     @cached_property
     def readnoise(self) -> xr.DataArray | None:
@@ -241,7 +251,7 @@ def gather(
         `obj` is no labeled image (y, x), holds none, or its pixels are complex or text; the mask is not boolean, or
         neither an array, False nor None.
     """
-    image, variable = _image(obj, name)
+    image, variable = find_image(obj, name)
     missing = [d for d in IMAGE if d not in image.dims]
     if missing:
         raise InputError(
@@ -259,8 +269,8 @@ def gather(
     return Exposure(image, variable, obj, mask, variance)
 
 
-def _image(obj: Any, name: str | None) -> tuple[xr.DataArray, str]:
-    """The image of `obj` and its name there."""
+def find_image(obj: Any, name: str | None = None) -> tuple[xr.DataArray, str]:
+    """The image of `obj`, whatever its dimensions, and its name there; by default the difference, else `sci`."""
     if isinstance(obj, xr.DataArray):
         return obj, "sci" if name is None else name
     if not isinstance(obj, xr.Dataset):
@@ -290,10 +300,16 @@ def _kind(value: Any) -> str:
 
 
 def _variance_above_sky(
-    image: NDArray[Any], bad: NDArray[Any], gain: NDArray[Any] | None, *, sky: SkyOptions, sky_alone: bool
+    image: NDArray[Any],
+    bad: NDArray[Any],
+    gain: NDArray[Any] | None,
+    *,
+    sky: SkyOptions,
+    planes: int,
+    sky_alone: bool,
 ) -> NDArray[np.float32]:
     """`sky_variance` of one image; an unknown gain gives NaN, or the sky's own variance."""
     factor = np.nan if gain is None else float(gain)
     if sky_alone and np.isnan(factor):
         factor = np.inf
-    return sky_variance(image, *sky_maps(image, bad, options=sky), factor)
+    return sky_variance(image, *sky_maps(image, bad, options=sky, planes=planes), factor)

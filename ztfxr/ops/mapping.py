@@ -140,7 +140,8 @@ def map_images(
 
 def labeled_like(like: xr.DataArray, data: Any, dims: Sequence[str], name: str | None = None) -> xr.DataArray:
     """`data` on `dims` with those coordinates of `like` that lie on them."""
-    return xr.DataArray(data, _coordinates_on(like, dims), dims, name=name)
+    # Not in one call: that would copy scalars, and xarray merges without a question only what is one object.
+    return xr.DataArray(data, dims=dims, name=name).assign_coords(_coordinates_on(like, dims))
 
 
 def _coordinates_on(like: xr.DataArray, dims: Sequence[str]) -> xr.Coordinates:

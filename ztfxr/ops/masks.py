@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -14,22 +15,29 @@ from numpy.typing import ArrayLike, NDArray
 from ztfxr.arrays.images import bits
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
+from ztfxr.ops.mapping import IMAGE, map_images
 from ztfxr.ops.positions import pixel_origin
-from ztfxr.schema import MASK_PLANES, RECOMMENDED_PLANES, Plane, annotate, annotate_all, planes_to_bits
+from ztfxr.schema import MASK_PLANES, RECOMMENDED_PLANES, Plane, annotate, annotate_all, flag_attrs, planes_to_bits
 from ztfxr.wcs import drop_wcs, sky_to_pixel
 
 __all__ = [
+    "ResampledPlanes",
     "explain",
     "get_flags",
     "mask",
     "mask_fractions",
     "mask_planes",
+    "own_planes",
     "recommended_bits",
+    "resampled_planes",
     "resolve_planes",
     "source_mask",
+    "with_planes",
 ]
 
+F = TypeVar("F", xr.DataArray, xr.Variable)
+
+_BITS = 16
 _KNOWN = frozenset(p.name for p in MASK_PLANES)
 _ELLIPSE = ("x_centroid", "y_centroid", "semimajor_axis", "semiminor_axis", "orientation")
 
@@ -47,14 +55,22 @@ def get_flags(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
     return obj["flags"]
 
 
-def resolve_planes(planes: Iterable[str] | int | None, keywords: dict[str, bool]) -> int:
-    """Bits of a choice of planes: names or an integer (by default the recommended), keywords that add or remove."""
+def resolve_planes(
+    flags: xr.DataArray, planes: Iterable[str] | int | None, keywords: Mapping[str, bool] | None = None
+) -> int:
+    """Bits of a choice among the flags' own planes: names or an integer, and keywords that add or remove.
+
+    By default the choice is `recommended_bits`.
+    """
+    own = own_planes(flags)
     if isinstance(planes, bool | str):
         planes = [str(planes)]
-    start = RECOMMENDED_PLANES if planes is None else planes
-    chosen = int(start) if isinstance(start, int | np.integer) else planes_to_bits(start)
-    for name, wanted in keywords.items():
-        value = planes_to_bits([name])
+    if planes is None:
+        chosen = recommended_bits(flags)
+    else:
+        chosen = int(planes) if isinstance(planes, int | np.integer) else planes_to_bits(planes, own)
+    for name, wanted in (keywords or {}).items():
+        value = planes_to_bits([name], own)
         chosen = chosen | value if wanted else chosen & ~value
     return chosen
 
@@ -77,7 +93,7 @@ def recommended_bits(flags: xr.DataArray) -> int:
     return planes_to_bits([p.name for p in own if p.name in RECOMMENDED_PLANES], own)
 
 
-def own_planes(flags: xr.DataArray) -> tuple[Plane, ...]:
+def own_planes(flags: xr.DataArray | xr.Variable) -> tuple[Plane, ...]:
     """The planes of `flags` by their CF attributes `flag_masks` and `flag_meanings`; IPAC's where they carry none."""
     if not {"flag_masks", "flag_meanings"} <= set(flags.attrs):
         return MASK_PLANES
@@ -88,6 +104,53 @@ def own_planes(flags: xr.DataArray) -> tuple[Plane, ...]:
     known = {p.name: p for p in MASK_PLANES}
     planes = [Plane(n, v.bit_length() - 1, n) for n, v in zip(names, values, strict=True)]
     return tuple(known[p.name] if p.name in known and known[p.name].bit == p.bit else p for p in planes)
+
+
+def with_planes(flags: F, *names: str) -> F:
+    """`flags` whose meanings have the named planes of ztfxr too: at ztfxr's own bit, or at the highest free one.
+
+    Padding sets `outside` and resampling `nan`, in flags of any survey. Raises `InputError` where no bit is free.
+    """
+    own = list(own_planes(flags))
+    free = sorted(set(range(_BITS)) - {p.bit for p in own})
+    added = [p for p in MASK_PLANES if p.name in set(names) - {p.name for p in own}]
+    for plane in added:
+        if not free:
+            raise InputError(
+                f"the flags use all of bits 0 to {_BITS - 1}, so none is left to mark {plane.name!r}: drop planes first"
+            )
+        bit = plane.bit if plane.bit in free else free[-1]
+        free.remove(bit)
+        own.append(Plane(plane.name, bit, plane.meaning))
+    out = flags.copy(deep=False)
+    if added:
+        bad = {"bad_planes": " ".join([str(flags.attrs["bad_planes"]), *(p.name for p in added)])}
+        out.attrs = {**flags.attrs, **flag_attrs(own), **(bad if "bad_planes" in flags.attrs else {})}
+    return out
+
+
+@dataclass(frozen=True)
+class ResampledPlanes:
+    """The bits that resampling asks of flags: those that bad pixels spread, and those for no pixel and for no value."""
+
+    spread: int
+    outside: int
+    nan: int
+
+    def explained(self, flags: NDArray[np.integer], bad: Bools) -> NDArray[np.uint16]:
+        """The flags, with the plane `nan` where a pixel is bad for a reason that no spread plane gives."""
+        unexplained = bad & ((flags & self.spread) == 0)
+        return np.where(unexplained, flags | np.uint16(self.nan), flags).astype(np.uint16)
+
+
+def resampled_planes(flags: xr.DataArray | None) -> ResampledPlanes:
+    """The bits of flags that `with_planes` gave `outside` and `nan`; IPAC's where there are no flags."""
+    given = xr.DataArray(np.uint16(0)) if flags is None else flags
+    own = own_planes(given)
+    if max(p.bit for p in own) >= _BITS:
+        raise InputError(f"flags are resampled as {_BITS} bits, but have planes beyond; drop them and give mask=")
+    outside, nan = (planes_to_bits([name], own) for name in ("outside", "nan"))
+    return ResampledPlanes(recommended_bits(given), outside, nan)
 
 
 def mask(
@@ -106,8 +169,9 @@ def mask(
     obj
         The bit planes (``ds.flags``, (..., y, x) integers), or a Dataset with them.
     planes
-        Plane names, or their bits as an integer. By default IPAC's recommended set: every plane but `sexsources` and
-        `psfsources`, which mark detected sources (6141), and ztfxr's own `outside`.
+        Names of planes, as the flags' own attribute ``flag_meanings`` lists them, or their bits as an integer. By
+        default those that the attribute ``bad_planes`` names; without it IPAC's recommended set: every plane but
+        `sexsources` and `psfsources`, which mark detected sources (6141), and ztfxr's own `outside`.
     grow
         Dilate the mask by a disk of this radius in pixels.
     by_epoch
@@ -125,43 +189,33 @@ def mask(
     Raises
     ------
     InputError
-        An unknown plane, flags that are not integers, or `by_epoch` without a time.
+        An unknown plane, flags that are not integers, `by_epoch` without a time, or flags of another survey of which
+        nothing says which planes are bad.
     """
     flags = get_flags(obj)
-    chosen = resolve_planes(planes, keywords)
-    names = [p.name for p in MASK_PLANES if p.value & chosen]
-    decode, arrays = (_decoded, [flags, _in_use(flags, chosen)]) if by_epoch else (_decoder(chosen), [flags])
+    chosen = resolve_planes(flags, planes, keywords)
+    names = [p.name for p in own_planes(flags) if p.value & chosen]
+    wanted = _in_use(flags, chosen) if by_epoch else np.int64(chosen)
     if grow > 0:
-        found = apply_images(
-            partial(_grown, decode=decode, radius=grow),
-            *arrays,
-            inputs=[IMAGE, ()][: len(arrays)],
-            outputs={"mask": IMAGE},
-            fresh=True,
-        )
-        out = found["mask"].transpose(*flags.dims)
+        # A stack of numbers is an input like the flags; one number is the same for every image.
+        inputs = {"flags": flags} | ({"wanted": wanted} if isinstance(wanted, xr.DataArray) else {})
+        options = {"radius": grow} | ({} if isinstance(wanted, xr.DataArray) else {"wanted": wanted})
+        out = map_images(_grown, inputs, ["mask"], options=options, fresh=True)["mask"].transpose(*flags.dims)
     else:
-        out = xr.apply_ufunc(decode, *arrays, dask="parallelized", output_dtypes=[bool])
+        out = xr.apply_ufunc(_decoded, flags, wanted, dask="parallelized", output_dtypes=[bool])
     return annotate(out, "mask", planes=" ".join(names))
 
 
-Decoder = Callable[..., Bools]
-
-
-def _decoder(value: int) -> Decoder:
-    return partial(_decoded, wanted=np.int64(value))
-
-
-def _decoded(image: NDArray[np.integer], wanted: NDArray[np.int64] | np.int64) -> Bools:
+def _decoded(flags: NDArray[np.integer], wanted: NDArray[np.int64] | np.int64) -> Bools:
     """Where any of the wanted planes is set, which may be others at each epoch."""
     if np.ndim(wanted) == 0:
-        return bits.any_bit(image, int(wanted))
-    held = (wanted & np.iinfo(image.dtype).max).astype(image.dtype)
-    return np.asarray(np.bitwise_and(image, held) != 0)
+        return bits.any_bit(flags, int(wanted))
+    held = (wanted & np.iinfo(flags.dtype).max).astype(flags.dtype)
+    return np.asarray(np.bitwise_and(flags, held) != 0)
 
 
-def _grown(*arrays: NDArray[np.integer], decode: Decoder, radius: float) -> Bools:
-    return bits.grow(decode(*arrays), radius)
+def _grown(flags: NDArray[np.integer], wanted: NDArray[np.int64] | np.int64, radius: float) -> Bools:
+    return bits.grow(_decoded(flags, wanted), radius)
 
 
 def _in_use(flags: xr.DataArray, chosen: int) -> xr.DataArray:
@@ -171,7 +225,7 @@ def _in_use(flags: xr.DataArray, chosen: int) -> xr.DataArray:
         raise InputError("by_epoch=True needs the time of every exposure: give a coordinate 'mjd' (MJD, UTC)")
     times = mjd.reset_coords(drop=True)
     wanted: xr.DataArray = xr.full_like(times, chosen, dtype=np.int64)
-    for plane in (p for p in MASK_PLANES if np.isfinite(p.until_mjd)):
+    for plane in (p for p in own_planes(flags) if np.isfinite(p.until_mjd)):
         wanted = wanted.where(times <= plane.until_mjd, wanted & ~plane.value)
     return wanted
 
@@ -184,7 +238,8 @@ def mask_planes(obj: xr.Dataset | xr.DataArray, /, planes: Iterable[str] | int |
     obj
         The bit planes (``ds.flags``, (..., y, x) integers), or a Dataset with them.
     planes
-        Plane names, or their bits as an integer; by default all.
+        Names of planes, as the flags' own attribute ``flag_meanings`` lists them, or their bits as an integer; by
+        default all.
 
     Returns
     -------
@@ -200,16 +255,17 @@ def mask_planes(obj: xr.Dataset | xr.DataArray, /, planes: Iterable[str] | int |
     """
     flags = get_flags(obj)
     out = {}
-    for plane in _chosen(planes):
-        found = xr.apply_ufunc(_decoder(plane.value), flags, dask="parallelized", output_dtypes=[bool])
+    for plane in _chosen(flags, planes):
+        found = xr.apply_ufunc(_decoded, flags, np.int64(plane.value), dask="parallelized", output_dtypes=[bool])
         out[plane.name] = found.variable.copy(deep=False)
         out[plane.name].attrs = _plane_attrs(plane)
     return xr.Dataset(out, flags.coords)
 
 
-def _chosen(planes: Iterable[str] | int | None) -> list[Plane]:
-    wanted = resolve_planes([p.name for p in MASK_PLANES] if planes is None else planes, {})
-    return [p for p in MASK_PLANES if p.value & wanted]
+def _chosen(flags: xr.DataArray, planes: Iterable[str] | int | None) -> list[Plane]:
+    own = own_planes(flags)
+    wanted = -1 if planes is None else resolve_planes(flags, planes)
+    return [p for p in own if p.value & wanted]
 
 
 def _plane_attrs(plane: Plane) -> dict[str, Any]:
@@ -225,7 +281,8 @@ def mask_fractions(obj: xr.Dataset | xr.DataArray, /, planes: Iterable[str] | in
     obj
         The bit planes (``ds.flags``, (..., y, x) integers), or a Dataset with them.
     planes
-        Plane names, or their bits as an integer; by default all.
+        Names of planes, as the flags' own attribute ``flag_meanings`` lists them, or their bits as an integer; by
+        default all.
 
     Returns
     -------
@@ -239,13 +296,13 @@ def mask_fractions(obj: xr.Dataset | xr.DataArray, /, planes: Iterable[str] | in
         An unknown plane, or flags that are not integers.
     """
     flags = get_flags(obj)
-    chosen = _chosen(planes)
-    found = apply_images(
+    chosen = _chosen(flags, planes)
+    found = map_images(
         bits.fractions,
-        flags,
-        outputs={"mask_fraction": ("plane",)},
+        {"flags": flags},
+        ["mask_fraction"],
         sizes={"plane": len(chosen)},
-        kwargs={"values": tuple(p.value for p in chosen)},
+        options={"values": tuple(p.value for p in chosen)},
     )["mask_fraction"]
     labels = {"plane": [p.name for p in chosen], "meaning": ("plane", [p.meaning for p in chosen])}
     return annotate(found.assign_coords(labels), "mask_fraction")
@@ -285,7 +342,7 @@ def explain(
         A sky position on an image without a celestial WCS.
     """
     if isinstance(obj, int | np.integer):
-        return annotate(xr.DataArray(_names(obj)), "planes")
+        return annotate(xr.DataArray(_names(obj, MASK_PLANES)), "planes")
     flags = get_flags(obj)
     if x is None and y is None and ra is not None and dec is not None:
         x, y = sky_to_pixel(obj, ra=ra, dec=dec)
@@ -294,19 +351,20 @@ def explain(
     px, py = np.broadcast_arrays(np.asarray(x, dtype=float), np.asarray(y, dtype=float))
     if px.ndim > 1:
         raise InputError(f"positions are numbers or 1-D; got shape {px.shape}")
-    values = _at(flags, px, py)
-    text = np.vectorize(_names, otypes=[str])(values.values)
-    return annotate_all(annotate(values.copy(data=text), "planes").to_dataset())["planes"]
+    values, inside = _at(flags, px, py)
+    names = np.vectorize(partial(_names, planes=own_planes(flags)), otypes=[str])(values.values)
+    text = values.copy(data=names).where(inside, "outside")
+    return annotate_all(annotate(text, "planes").to_dataset())["planes"]
 
 
-def _names(value: int) -> str:
+def _names(value: int, planes: Iterable[Plane]) -> str:
     """The planes that are set in an integer, separated by spaces; bits that no plane has by their number."""
-    known = {p.bit: p.name for p in MASK_PLANES}
+    known = {p.bit: p.name for p in planes}
     return " ".join(known.get(bit, f"bit{bit}") for bit in range(int(value).bit_length()) if int(value) >> bit & 1)
 
 
-def _at(flags: xr.DataArray, x: Floats, y: Floats) -> xr.DataArray:
-    """The flags of the pixels that contain positions, in memory; `outside` where there is no pixel."""
+def _at(flags: xr.DataArray, x: Floats, y: Floats) -> tuple[xr.DataArray, xr.DataArray]:
+    """The flags at positions, or of the nearest pixels, in memory; and where the position is on a pixel."""
     if 0 in (flags.sizes["y"], flags.sizes["x"]):
         raise InputError("the image has no pixel to look at: y or x is empty")
     origin, dims = pixel_origin(flags), ("source",) * x.ndim
@@ -314,10 +372,9 @@ def _at(flags: xr.DataArray, x: Floats, y: Floats) -> xr.DataArray:
     pixels = {d: np.floor(np.where(known, p, -1.0) + 0.5).astype(np.int64) for d, p in (("y", y), ("x", x))}
     nearest = {d: np.clip(p - origin[d], 0, flags.sizes[d] - 1) for d, p in pixels.items()}
     inside = known & (nearest["y"] + origin["y"] == pixels["y"]) & (nearest["x"] + origin["x"] == pixels["x"])
-    bare = drop_wcs(flags).drop_vars(IMAGE, errors="ignore")
-    found = bare.isel({d: xr.DataArray(i, dims=dims) for d, i in nearest.items()}).compute().astype(np.int64)
-    found = found.where(xr.DataArray(inside, dims=dims), planes_to_bits(["outside"]))
-    return found.assign_coords({d: (dims, p) for d, p in pixels.items()})
+    unlabeled = drop_wcs(flags).drop_vars(IMAGE, errors="ignore")
+    found = unlabeled.isel({d: xr.DataArray(i, dims=dims) for d, i in nearest.items()}).compute().astype(np.int64)
+    return found.assign_coords({d: (dims, p) for d, p in pixels.items()}), xr.DataArray(inside, dims=dims)
 
 
 def source_mask(obj: xr.Dataset | xr.DataArray, sources: xr.Dataset, *, scale: float = 5.0) -> xr.DataArray:
@@ -353,27 +410,26 @@ def source_mask(obj: xr.Dataset | xr.DataArray, sources: xr.Dataset, *, scale: f
         raise InputError(f"scale is positive; got {scale}")
     columns, origin, sizes = _ellipse_columns(sources), pixel_origin(obj), {d: obj.sizes[d] for d in IMAGE}
     if is_dask_collection(obj):
-        columns = [c.chunk(dict.fromkeys(c.dims, 1) | {"source": -1}) for c in columns]
-    out = apply_images(
+        columns = {k: c.chunk(dict.fromkeys(c.dims, 1) | {"source": -1}) for k, c in columns.items()}
+    out = map_images(
         _ellipses,
-        *columns,
-        inputs=[("source",)] * len(columns),
-        outputs={"source_mask": IMAGE},
+        columns,
+        ["source_mask"],
         sizes=sizes,
-        kwargs={"origin": (origin["y"], origin["x"]), "scale": scale, "shape": (sizes["y"], sizes["x"])},
+        options={"origin": (origin["y"], origin["x"]), "scale": scale, "shape": (sizes["y"], sizes["x"])},
         fresh=True,
     )["source_mask"]
     return annotate(out.assign_coords(_grid(obj)), "source_mask")
 
 
-def _ellipse_columns(sources: xr.Dataset) -> list[xr.DataArray]:
-    """The columns of a catalog that make ellipses, by position."""
+def _ellipse_columns(sources: xr.Dataset) -> dict[str, xr.DataArray]:
+    """The columns of a catalog that make ellipses, with the labels of the other dimensions."""
     missing = [name for name in _ELLIPSE if name not in sources or "source" not in sources[name].dims]
     if missing:
         raise InputError(
             f"an ellipse needs {', '.join(_ELLIPSE)} on 'source'; the catalog has no such {', '.join(missing)}"
         )
-    return [sources[name].reset_coords(drop=True).drop_vars("source", errors="ignore") for name in _ELLIPSE]
+    return {name: sources[name].reset_coords(drop=True).drop_vars("source", errors="ignore") for name in _ELLIPSE}
 
 
 def _grid(obj: xr.Dataset | xr.DataArray) -> xr.Coordinates:
@@ -382,6 +438,16 @@ def _grid(obj: xr.Dataset | xr.DataArray) -> xr.Coordinates:
     return obj.coords.to_dataset().drop_vars(others).coords
 
 
-def _ellipses(*columns: Floats, origin: tuple[int, int], scale: float, shape: tuple[int, int]) -> Bools:
-    x, y, a, b, angle = columns
-    return bits.ellipses(x - origin[1], y - origin[0], scale * a, scale * b, angle, shape=shape)
+def _ellipses(
+    x_centroid: Floats,
+    y_centroid: Floats,
+    semimajor_axis: Floats,
+    semiminor_axis: Floats,
+    orientation: Floats,
+    *,
+    origin: tuple[int, int],
+    scale: float,
+    shape: tuple[int, int],
+) -> Bools:
+    axes = scale * semimajor_axis, scale * semiminor_axis
+    return bits.ellipses(x_centroid - origin[1], y_centroid - origin[0], *axes, orientation, shape=shape)

@@ -29,8 +29,8 @@ from numpy.typing import ArrayLike, NDArray
 from ztfxr.arrays.images.blocks import block_mean, block_range, combine_means
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError, MissingWCSError, ShapeError
-from ztfxr.ops._apply import apply_images
-from ztfxr.ops.background import MaskChoice, get_image, get_mask
+from ztfxr.ops.exposure import MaskChoice, gather
+from ztfxr.ops.mapping import map_images
 from ztfxr.ops.positions import pixel_origin
 from ztfxr.schema import SPECS
 from ztfxr.wcs import has_wcs, pixel_to_sky, sky_to_pixel
@@ -87,15 +87,15 @@ def rebin(obj: xr.Dataset | xr.DataArray, factor: int, *, mask: MaskChoice = Non
         The image is chunked along y or x.
     """
     factor = _check_factor(factor)
-    image, bad = get_image(obj), get_mask(obj, mask)
+    exposure = gather(obj, name="sci", mask=mask)
+    image = exposure.image
     blocks = {d: block_range(0, image.sizes[d], factor)[1] for d in ("y", "x")}
-    out = apply_images(
+    out = map_images(
         _means,
-        image,
-        bad,
-        outputs={"sci": ("row", "column")},
+        {"image": image, "bad": exposure.bad},
+        {"sci": ("row", "column")},
         sizes={"row": blocks["y"], "column": blocks["x"]},
-        kwargs={"factor": factor},
+        options={"factor": factor},
     )["sci"]
     out = out.rename(row="y", column="x").transpose(*image.dims).rename(image.name)
     coords = {d: xr.Variable(d, *_coarse_labels(image, d, n, factor)) for d, n in blocks.items()}
@@ -334,7 +334,7 @@ def _tile(frame: xr.Dataset, variable: str, layout: _Layout, place: Place, mask:
     image = frame[variable]
     if set(image.dims) != {"y", "x"}:
         raise InputError(f"a mosaic is of single images (y, x); {variable!r} has {image.dims}: select one with .isel()")
-    bad = get_mask(frame.assign(sci=image), mask)
+    bad = gather(frame.assign(sci=image), name="sci", mask=mask).bad
     origin, corner = pixel_origin(frame), layout.corner(place)
     start = (corner[0] + origin["y"], corner[1] + origin["x"])
     return _Tile(image.transpose("y", "x").data, bad.transpose("y", "x").data, start)

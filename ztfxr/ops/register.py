@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -13,16 +13,18 @@ from scipy.spatial import cKDTree
 
 from ztfxr.arrays.geometry.registration import Stars, find_stars, fit_pairs, not_registered, register_stars
 from ztfxr.arrays.geometry.transform import Kind, Transform, fit_transform, n_coefficients
+from ztfxr.arrays.matching.match import Image, psf_width
 from ztfxr.arrays.polynomials import exponents
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import AlignmentError, FrameError, InputError, MissingWCSError
-from ztfxr.ops.background import MaskChoice, get_image, get_mask
+from ztfxr.ops.exposure import Labeled, MaskChoice, gather
 from ztfxr.ops.masks import mask as decode_mask
+from ztfxr.ops.masks import own_planes
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
 from ztfxr.wcs import WCSIndex, has_wcs, pixel_to_sky, sky_to_pixel
 
-__all__ = ["Fit", "Method", "Settings", "fit_of", "register", "solve", "solve_many", "transform_of"]
+__all__ = ["Fit", "Method", "Settings", "fit_of", "register", "sharpest", "solve", "solve_many", "transform_of"]
 
 Method = Literal["auto", "wcs", "catalogs", "stars"]
 
@@ -30,7 +32,7 @@ _WCS_TOLERANCE = 5e-4
 _WCS_ORDERS = range(1, 9)
 _NODES = 20
 _MARGIN = 4
-_UNRECOGNISABLE = ("saturated", "spikes", "brightstarhalo", "ghosts", "spillage")
+_UNRECOGNIZABLE = {"saturated", "spikes", "brightstarhalo", "ghosts", "spillage"}
 
 
 @dataclass(frozen=True)
@@ -324,23 +326,33 @@ class _Pixels:
     origin: tuple[int, int]
 
     @classmethod
-    def of(cls, obj: xr.Dataset | xr.DataArray, choice: MaskChoice) -> _Pixels:
-        image = get_image(obj)
+    def of(cls, obj: Labeled, mask: MaskChoice) -> _Pixels:
+        exposure = gather(obj, name="sci", mask=mask)
+        image, bad = exposure.image, exposure.bad_or_flags
         if image.ndim != 2:
             raise InputError(
                 f"stars are matched in one image (y, x); this one has the dimensions {image.dims}: "
                 "align a DataTree of frames, or one epoch at a time"
             )
-        flags = obj["flags"] if choice is None and isinstance(obj, xr.Dataset) and "flags" in obj else None
-        if flags is None:
-            bad, saturated = get_mask(obj, choice), xr.zeros_like(image, dtype=bool)
-        else:
-            bad = decode_mask(flags, **dict.fromkeys(_UNRECOGNISABLE, False))
-            saturated = decode_mask(flags, ["saturated"])
+        saturated = xr.zeros_like(image, dtype=bool)
+        if bad.dtype != bool:
+            flags, named = bad, {p.name for p in own_planes(bad)}
+            bad = decode_mask(flags, **dict.fromkeys(named & _UNRECOGNIZABLE, False))
+            saturated = decode_mask(flags, ["saturated"]) if "saturated" in named else saturated
         level = float(image.coords["saturate"]) if "saturate" in image.coords else np.nan
         arrays = tuple(a.transpose("y", "x").data for a in (image, bad, saturated))
-        origin = pixel_origin(obj)
+        origin = exposure.origin
         return cls(arrays, level if np.isfinite(level) else np.inf, (origin["y"], origin["x"]))
+
+    def width(self) -> float:
+        """The FWHM of the stars; NaN where there are none, or where the image cannot be read."""
+        from dask.base import compute
+
+        try:
+            pixels, bad, _ = compute(*self.arrays, scheduler="synchronous")
+        except FrameError:
+            return np.nan
+        return psf_width(Image.of(pixels, np.asarray(np.nan, np.float32), bad))
 
     def stars(self) -> Stars | FrameError:
         """The stars, or the error that says why there are none."""
@@ -362,6 +374,24 @@ class _Opaque:
 
 def _stars(opaque: _Opaque) -> Stars | FrameError:
     return opaque.pixels.stars()
+
+
+def _width(opaque: _Opaque) -> float:
+    return opaque.pixels.width()
+
+
+def sharpest(frames: Mapping[str, xr.Dataset], *, mask: MaskChoice = None) -> str:
+    """The name of the frame with the narrowest stars: by the coordinate `seeing` where all have it, else measured."""
+    from dask.base import compute
+    from dask.delayed import delayed
+
+    known = [float(f.coords["seeing"]) if "seeing" in f.coords else np.nan for f in frames.values()]
+    if not np.isfinite(known).all():
+        known = compute(*(delayed(_width, pure=False)(_Opaque(_Pixels.of(f, mask))) for f in frames.values()))
+    widths = np.asarray(known, dtype=float)
+    if not np.isfinite(widths).any():
+        raise not_registered("no frame has stars that tell which is the sharpest; name one with to=")
+    return list(frames)[int(np.nanargmin(widths))]
 
 
 def _fit(stars: Stars | FrameError, target: Stars | FrameError, settings: Settings) -> Fit:

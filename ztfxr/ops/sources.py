@@ -5,28 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from dask.base import compute
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ztfxr.arrays.images.bits import any_bit
-from ztfxr.arrays.photometry.extraction import COLUMNS, DEFAULT_KERNEL, EMPTY, Detection, Extraction, extract_sources
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.photometry.extraction import COLUMNS, EMPTY, Detection, Extraction, Threshold, extract_sources
+from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images, require_whole
-from ztfxr.ops.background import Level, MaskChoice, Method, get_image, get_mask
-from ztfxr.ops.background import background as measure_background
+from ztfxr.ops.background import Level, SkyOptions, sky_of
+from ztfxr.ops.exposure import Exposure, Labeled, MaskChoice, gather
+from ztfxr.ops.mapping import IMAGE, core_dims, map_images, require_whole
 from ztfxr.ops.photcal import counts_to_mag
 from ztfxr.ops.positions import pixel_origin
 from ztfxr.schema import SOURCE_PLANES, SPECS, annotate_all
 from ztfxr.wcs import WCSIndex, WCSTransform, same_grid
 
-__all__ = ["source_flags", "sources"]
-
-Kernel: TypeAlias = ArrayLike | Literal["default"] | None
+__all__ = ["Detection", "source_flags", "sources"]
 
 _POSITIONS = ("x_centroid", "y_centroid", "x_centroid_win", "y_centroid_win")
 _PER_IMAGE = ("n_sources", "extraction_status", "threshold_factor")
@@ -34,38 +32,28 @@ _PER_IMAGE = ("n_sources", "extraction_status", "threshold_factor")
 
 @dataclass(frozen=True)
 class _Input:
-    """An image without its sky, what is bad in it, and its noise."""
+    """An image without its sky, with all that `extract_sources` needs."""
 
-    image: xr.DataArray
-    bad: xr.DataArray
-    variance: xr.DataArray
-    gain: xr.DataArray
-
-    core = (IMAGE, IMAGE, IMAGE, ())
+    exposure: Exposure
+    arrays: Mapping[str, xr.DataArray | None]
+    threshold: Threshold
+    detection: Detection
 
     @property
-    def arrays(self) -> tuple[xr.DataArray, ...]:
-        """The inputs of `extract_sources`."""
-        return (self.image, self.bad, self.variance, self.gain)
+    def options(self) -> dict[str, Any]:
+        """How sources are detected and measured."""
+        return {"threshold": self.threshold, "detection": self.detection}
 
 
 def sources(
-    obj: xr.Dataset | xr.DataArray,
+    obj: Labeled,
     *,
     n_sigma: float = 5.0,
     threshold: float | None = None,
     mask: MaskChoice = None,
     background: Level = None,
     variance: xr.DataArray | None = None,
-    method: Method = "sep",
-    box_size: int | tuple[int, int] = 64,
-    filter_size: int | tuple[int, int] = 3,
-    n_pixels: int = 5,
-    n_levels: int = 32,
-    contrast: float = 0.005,
-    filter_kernel: Kernel = "default",
-    clean: float | None = None,
-    kron_params: tuple[float, float, float] = (2.5, 1.4, 1.75),
+    detection: Detection | None = None,
     max_sources: int | None = None,
     segmentation: bool = False,
 ) -> xr.Dataset:
@@ -76,38 +64,25 @@ def sources(
     obj
         An image (y, x), or a Dataset with `sci` and `flags`, or with `difference`; with `max_sources` a stack too.
     n_sigma
-        Detection threshold in units of the noise of each pixel; or
+        Detection threshold in units of the noise of each pixel.
     threshold
-        the same over the frame, in the unit of the image.
+        Detection threshold in the unit of the image, the same over the frame; it is used in place of `n_sigma`.
     mask
         Boolean, True where bad: as in `ztfxr.background`. Pixels that are not finite are bad in any case.
     background
-        As in `ztfxr.clean`: a map, a number, the Dataset of `ztfxr.background`, or False for an image that has no sky
-        left, as `ztfxr.clean` gives it. By default it is measured, but not for a difference image.
+        The sky to subtract, as in `ztfxr.clean`: a map, a number, the Dataset of `ztfxr.background`, or False for an
+        image that has no sky left. By default it is measured, but not for a difference image;
+        ``ztfxr.SkyOptions(box_size=32)`` says how.
     variance
-        Of the noise per pixel, that of the sources included. By default `variance` or `difference_variance` of the
-        Dataset; without it the noise that sources are detected against is the measured rms of the sky, and that of the
-        fluxes has the photons of the source too, by the coordinate `gain`.
-    method, box_size, filter_size
-        How the sky is measured, as in `ztfxr.background`.
-    n_pixels
-        Connected pixels above the threshold that make a source.
-    n_levels, contrast
-        Of the deblending: thresholds between that of the detection and the peak, and the fraction of the flux that a
-        branch needs to be a source of its own. ``n_levels=1`` deblends nothing.
-    filter_kernel
-        2-D kernel to convolve with for the detection (as matched filter where the noise varies); None for none. By
-        default sep's 3 × 3 pyramid.
-    clean
-        Take away detections that the wings of a brighter one could have made, wings being as wide as this number says
-        (SExtractor's ``CLEAN_PARAM``; sep's own default is 1). By default nothing is taken away: after the matched
-        filter, cleaning also removes faint stars far from anything bright, as soon as one long artifact lies at the
-        edge of the frame (a third of the sources of a ZTF quadrant), and a stamp and its frame then disagree.
-    kron_params
-        Kron radii that the aperture measures, the smallest Kron radius, and the smallest radius of the aperture in
-        pixels, below which it is a circle.
+        Variance of the noise per pixel, that of the sources included. By default `variance` or `difference_variance` of
+        the Dataset; without it the noise that sources are detected against is the measured rms of the sky, and that of
+        the fluxes has the photons of the source too, where the gain is known.
+    detection
+        How sources are told apart and measured: `ztfxr.Detection`, with the deblending, the detection kernel and the
+        Kron aperture.
     max_sources
-        Keep the brightest ones, fill up with NaN where there are fewer, and stay lazy.
+        Number of sources to keep, the brightest; rows are filled up with NaN where there are fewer, and the catalog is
+        lazy.
     segmentation
         Add `segmentation`, (..., y, x): 1 + the row of the source that a pixel belongs to, 0 for none.
 
@@ -144,20 +119,20 @@ def sources(
     make up for bad pixels with the mean of the good ones (`sep_flags` says so), and hold what neighbors add. sep keeps
     the GIL: parallelism is by processes. Columns are named as in photutils where it has them.
     """
-    detection = _detection(n_sigma, threshold, n_pixels, n_levels, contrast, filter_kernel, clean, kron_params)
-    sky = {"method": method, "box_size": box_size, "filter_size": filter_size}
-    target = _input(obj, mask, background, variance, sky)
+    level = Threshold(float(n_sigma if threshold is None else threshold), threshold is not None)
+    exposure = gather(obj, variance=variance, mask=mask)
+    target = _Input(exposure, _inputs(exposure, background), level, detection or Detection())
     if max_sources is None:
-        found = _all_sources(target, detection)
+        found = _all_sources(target)
     elif max_sources >= 1:
-        found = _brightest(target, detection, int(max_sources), segmentation)
+        found = _brightest(target, int(max_sources), segmentation)
     else:
         raise InputError(f"max_sources is at least 1; got {max_sources}")
     if not segmentation:
         found.pop("segmentation", None)
-    out = _catalog(found, target.image)
-    unit = "the image" if detection.absolute else "sigma"
-    return annotate_all(out.assign_attrs(threshold=detection.threshold, threshold_unit=unit))
+    out = _catalog(found, exposure.image)
+    unit = "the image" if level.absolute else "sigma"
+    return annotate_all(out.assign_attrs(threshold=level.level, threshold_unit=unit), unit=exposure.unit)
 
 
 def source_flags(catalog: xr.Dataset | xr.DataArray) -> xr.Dataset:
@@ -192,143 +167,77 @@ def source_flags(catalog: xr.Dataset | xr.DataArray) -> xr.Dataset:
 # ---- input ----------------------------------------------------------------------------------------------------------
 
 
-def _detection(
-    n_sigma: float,
-    threshold: float | None,
-    n_pixels: int,
-    n_levels: int,
-    contrast: float,
-    filter_kernel: Kernel,
-    clean: float | None,
-    kron_params: tuple[float, float, float],
-) -> Detection:
-    """The options, checked."""
-    level = n_sigma if threshold is None else threshold
-    if not (np.isfinite(level) and level > 0):
-        raise InputError(f"a threshold is positive; got {level}")
-    if min(n_pixels, n_levels) < 1:
-        raise InputError(f"n_pixels and n_levels are at least 1; got {n_pixels} and {n_levels}")
-    if not 0 <= contrast <= 1:
-        raise InputError(f"contrast is a fraction from 0 to 1; got {contrast}")
-    if clean is not None and not clean > 0:
-        raise InputError(f"clean is positive, or None for no cleaning; got {clean}")
-    params = tuple(float(p) for p in kron_params)
-    if len(params) != 3 or not all(p >= 0 for p in params):
-        raise InputError(f"kron_params are three numbers that are not negative; got {kron_params}")
-    kernel = _kernel(filter_kernel)
-    return Detection(
-        float(level), threshold is not None, int(n_pixels), int(n_levels), float(contrast), kernel, clean, params
-    )
-
-
-def _kernel(given: Kernel) -> tuple[tuple[float, ...], ...] | None:
-    if given is None or isinstance(given, str):
-        if given not in (None, "default"):
-            raise InputError(f"filter_kernel is an array, 'default' or None; got {given!r}")
-        return None if given is None else DEFAULT_KERNEL
-    kernel = np.asarray(given, dtype=np.float64)
-    if kernel.ndim != 2 or kernel.size == 0 or not np.isfinite(kernel).all() or not kernel.any():
-        raise InputError(f"filter_kernel is a 2-D array of finite numbers, not all 0; got shape {kernel.shape}")
-    return tuple(tuple(row) for row in kernel.tolist())
-
-
-def _input(
-    obj: xr.Dataset | xr.DataArray,
-    mask: MaskChoice,
-    background: Level,
-    variance: xr.DataArray | None,
-    sky: Mapping[str, Any],
-) -> _Input:
-    """What `extract_sources` needs; nothing is measured that was given."""
-    name = "difference" if isinstance(obj, xr.Dataset) and "difference" in obj else "sci"
-    image, bad = get_image(obj, name), _bad(obj, name, mask)
-    same_grid(image, bad)
-    if variance is None and isinstance(obj, xr.Dataset):
-        variance = obj.get("difference_variance" if name == "difference" else "variance")
-    if background is False or (background is None and name == "difference"):
+def _inputs(exposure: Exposure, background: Level) -> dict[str, xr.DataArray | None]:
+    """The arrays of `extract_sources`; nothing is measured that was given."""
+    image, bad, variance = exposure.image, exposure.bad, exposure.own_variance
+    for given in (bad, variance, background):
+        if isinstance(given, xr.DataArray):
+            same_grid(image, given)
+    if background is False or (background is None and exposure.name == "difference"):
         background = 0.0
     maps = dict(background) if isinstance(background, xr.Dataset) else {}
-    if background is None or (variance is None and "background_rms" not in maps):
-        maps = dict(measure_background(image, mask=bad, **sky)) | maps
-    level = maps["background"] if background is None or isinstance(background, xr.Dataset) else background
+    measured = background is None or isinstance(background, SkyOptions)
+    if measured or (variance is None and "background_rms" not in maps):
+        sky = background if isinstance(background, SkyOptions) else SkyOptions()
+        maps = dict(sky_of(exposure, sky)) | maps
+    level: Any = maps["background"] if measured or isinstance(background, xr.Dataset) else background
     if isinstance(level, xr.DataArray):
         same_grid(image, level)
-    if variance is None:
-        gain = image.coords.get("gain", xr.DataArray(np.nan)).reset_coords(drop=True)
-        return _Input(image - level, bad, maps["background_rms"] ** 2, gain)
-    if not isinstance(variance, xr.DataArray):
-        raise InputError(f"variance is a DataArray with the dimensions of the image; got {type(variance).__name__}")
-    same_grid(image, variance)
-    return _Input(image - level, bad, variance, xr.DataArray(np.nan))
-
-
-def _bad(obj: xr.Dataset | xr.DataArray, name: str, mask: MaskChoice) -> xr.DataArray:
-    if name == "sci" or not isinstance(obj, xr.Dataset):
-        return get_mask(obj, mask)
-    return get_mask(obj[name], obj.get("mask") if mask is None else mask)
+    gain = exposure.gain if variance is None else None
+    noise = maps["background_rms"] ** 2 if variance is None else variance
+    return {"image": image - level, "bad": bad, "variance": noise, "gain": gain}
 
 
 # ---- extraction -----------------------------------------------------------------------------------------------------
 
 
-def _all_sources(target: _Input, detection: Detection) -> dict[str, xr.Variable]:
+def _all_sources(target: _Input) -> dict[str, xr.Variable]:
     """All sources of one image, by name."""
-    extra = [d for d in target.image.dims if d not in IMAGE]
+    image = target.exposure.image
+    extra = [d for d in image.dims if d not in IMAGE]
     if extra:
         raise InputError(
             f"the images of a stack over {', '.join(map(str, extra))} have different numbers of sources: give "
             "max_sources=, or select one image"
         )
-    for array in target.arrays[:3]:
+    arrays = {k: a for k, a in target.arrays.items() if a is not None}
+    for array in arrays.values():
         require_whole(array, IMAGE)
-    ordered = [a.transpose(*dims) for a, dims in zip(target.arrays, _Input.core, strict=True)]
-    image, bad, variance, gain = (np.asarray(a) for a in compute(*(a.data for a in ordered)))
-    found = extract_sources(image, bad, variance, float(gain), detection=detection)
+    names, ordered = zip(*((k, a.transpose(*core_dims(a)).data) for k, a in arrays.items()), strict=True)
+    pixels = dict(zip(names, map(np.asarray, compute(*ordered)), strict=True))
+    found = extract_sources(**{"gain": None} | pixels, **target.options)
     columns = {name: xr.Variable("source", values) for name, values in found.columns.items()}
-    scalars = dict(zip(_PER_IMAGE, _scalars(found), strict=True))
-    single = {name: xr.Variable((), np.asarray(v, SPECS[name].dtype)) for name, v in scalars.items()}
+    single = {k: xr.Variable((), np.asarray(v, SPECS[k].dtype)) for k, v in _scalars(found).items()}
     return columns | single | {"segmentation": xr.Variable(IMAGE, found.segmentation)}
 
 
-def _scalars(found: Extraction) -> tuple[Any, ...]:
-    return (found.n_sources, found.status, found.threshold_factor)
+def _scalars(found: Extraction) -> dict[str, Any]:
+    return {
+        "n_sources": found.n_sources,
+        "extraction_status": found.status,
+        "threshold_factor": found.threshold_factor,
+    }
 
 
-def _brightest(target: _Input, detection: Detection, number: int, segmentation: bool) -> dict[str, xr.Variable]:
+def _brightest(target: _Input, number: int, segmentation: bool) -> dict[str, xr.Variable]:
     """The brightest sources of every image, filled up with NaN, by name."""
     outputs: dict[str, tuple[str, ...]] = dict.fromkeys((*COLUMNS, "sep_flags"), ("source",))
     outputs |= dict.fromkeys(_PER_IMAGE, ())
     if segmentation:
         outputs["segmentation"] = IMAGE
-    found = apply_images(
-        _padded,
-        *target.arrays,
-        inputs=_Input.core,
-        outputs=outputs,
-        sizes={"source": number},
-        kwargs={"detection": detection, "number": number, "segmentation": segmentation},
-    )
+    options = {**target.options, "limit": number}
+    found = map_images(_padded, target.arrays, outputs, sizes={"source": number}, options=options)
     return {name: array.variable for name, array in found.items()}
 
 
-def _padded(
-    image: NDArray[Any],
-    bad: Bools,
-    variance: NDArray[Any],
-    gain: NDArray[Any],
-    *,
-    detection: Detection,
-    number: int,
-    segmentation: bool,
-) -> tuple[Any, ...]:
-    found = extract_sources(image, bad, variance, float(gain), detection=detection, limit=number)
-    columns = []
+def _padded(*, limit: int, **arguments: Any) -> dict[str, Any]:
+    found = extract_sources(**arguments, limit=limit)
+    columns = {}
     for name in (*COLUMNS, "sep_flags"):
         values = found.columns[name]
-        full = np.full(number, EMPTY if name == "sep_flags" else np.nan, dtype=values.dtype)
-        full[: values.size] = values
-        columns.append(full)
-    return (*columns, *_scalars(found), *((found.segmentation,) if segmentation else ()))
+        columns[name] = np.full(limit, EMPTY if name == "sep_flags" else np.nan, dtype=values.dtype)
+        columns[name][: values.size] = values
+    return {**columns, **_scalars(found), "segmentation": found.segmentation}
 
 
 # ---- catalog ------------------------------------------------------------------------------------------------------

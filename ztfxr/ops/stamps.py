@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from functools import partial
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -11,12 +10,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.arrays.images.resample import Interpolation, kernel_table
-from ztfxr.arrays.images.windows import Windows, gather, gather_shifted
+from ztfxr.arrays.images.windows import Windows, gather_shifted
+from ztfxr.arrays.images.windows import gather as gather_windows
+from ztfxr.arrays.types import Bools
 from ztfxr.errors import InputError, OutsideFrameError
-from ztfxr.ops._apply import apply_images
-from ztfxr.ops.background import MaskChoice, get_mask
+from ztfxr.ops.exposure import MaskChoice, gather
+from ztfxr.ops.mapping import bare, map_images
+from ztfxr.ops.masks import ResampledPlanes, own_planes, resampled_planes, with_planes
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
-from ztfxr.schema import RECOMMENDED_PLANES, SPECS, STATUS_PLANES, fill_value, flag_attrs, planes_to_bits
+from ztfxr.schema import SPECS, STATUS_PLANES, fill_value, flag_attrs, planes_to_bits
 from ztfxr.wcs import WCSIndex, assign_wcs, drop_wcs, same_grid, sky_to_pixel
 
 __all__ = ["stamp", "stamps"]
@@ -148,11 +150,10 @@ def _pad(variable: xr.Variable, name: str, width: dict[str, tuple[int, int]]) ->
     dims = {d: w for d, w in width.items() if d in variable.dims}
     if not dims:
         return variable
-    if name == "flags":
-        variable = variable.astype(np.promote_types(variable.dtype, np.uint16))
+    variable, fill = _with_fill(name, variable)
     options: dict[str, Any] = {
         "pad_width": [dims.get(str(d), (0, 0)) for d in variable.dims],
-        "constant_values": fill_value(name, variable.dtype),
+        "constant_values": fill,
     }
     if variable.chunks is None:
         return xr.Variable(variable.dims, np.pad(variable.values, **options), variable.attrs)
@@ -160,6 +161,14 @@ def _pad(variable: xr.Variable, name: str, width: dict[str, tuple[int, int]]) ->
     chunks = tuple((c[0] + sum(w),) if sum(w) else c for c, w in zip(whole.chunks, options["pad_width"], strict=True))
     padded = whole.map_blocks(np.pad, **options, chunks=chunks, dtype=whole.dtype, meta=whole._meta)
     return xr.Variable(variable.dims, padded, variable.attrs)
+
+
+def _with_fill(name: str, variable: xr.Variable) -> tuple[xr.Variable, Any]:
+    """`variable`, able to say where there is no pixel, and the value that says it."""
+    if name != "flags":
+        return variable, fill_value(name, variable.dtype)
+    flags = with_planes(variable.astype(np.promote_types(variable.dtype, np.uint16)), "outside")
+    return flags, planes_to_bits(["outside"], own_planes(flags))
 
 
 def stamps(
@@ -259,7 +268,7 @@ def _same_place(mask: MaskChoice, obj: xr.Dataset | xr.DataArray) -> MaskChoice:
     if not isinstance(mask, xr.DataArray):
         return mask
     same_grid(mask, obj)
-    return mask.drop_vars(list(mask.coords))
+    return bare(mask)
 
 
 def _labels(windows: Windows, centered: bool) -> dict[str, xr.Variable]:
@@ -309,20 +318,19 @@ def _gather(variable: xr.Variable, name: str, windows: Windows) -> xr.Variable:
     loop = [d for d in variable.dims if d not in core]
     dims = (*loop, "source", *(f"d{axis}" for axis in core))
     pixels = variable.transpose(*loop, *core)
-    if name == "flags":
-        pixels = pixels.astype(np.promote_types(pixels.dtype, np.uint16))
+    pixels, fill = _with_fill(name, pixels)
     sides, starts = (dict(zip(_AXES, pair, strict=True)) for pair in (windows.sides, windows.starts))
     options: dict[str, Any] = {
         "starts": [starts[axis] for axis in core],
         "sides": [sides[axis] for axis in core],
-        "fill": fill_value(name, pixels.dtype),
+        "fill": fill,
     }
     if pixels.chunks is None:
-        return xr.Variable(dims, gather(pixels.values, **options), variable.attrs)
+        return xr.Variable(dims, gather_windows(pixels.values, **options), pixels.attrs)
     import dask.array as da
 
     cut = da.blockwise(
-        gather,
+        gather_windows,
         dims,
         pixels.data,
         pixels.dims,
@@ -332,7 +340,7 @@ def _gather(variable: xr.Variable, name: str, windows: Windows) -> xr.Variable:
         meta=np.empty((0,) * len(dims), pixels.dtype),
         **options,
     )
-    return xr.Variable(dims, cut, variable.attrs)
+    return xr.Variable(dims, cut, pixels.attrs)
 
 
 def _shifted(
@@ -344,12 +352,14 @@ def _shifted(
         dataset = dataset.assign({"_mask": mask})
     part, near = _needed(dataset, windows, kernel_table(interpolation).shape[1] // 2)
     shared = {k: part[k] for k in ("flags", "mask") if k in part}
-    bad = get_mask(xr.Dataset({**shared, "sci": part[images[0]]}), part.get("_mask", mask))
+    if "flags" in shared:
+        part["flags"] = with_planes(part["flags"], "outside", "nan")
+    bad = gather(xr.Dataset({**shared, "sci": part[images[0]]}), name="sci", mask=part.get("_mask", mask)).bad
     cut: dict[Hashable, xr.Variable] = {}
     for image in images:
         variance = part.get(_variance_of(image))
         given = {"sci": part[image], "mask": bad, "variance": variance, "flags": part.get("flags")}
-        found = _centered({k: v for k, v in given.items() if v is not None}, near, interpolation)
+        found = _centered(given, near, interpolation)
         cut[image] = found["sci"]
         if variance is not None:
             cut[_variance_of(image)] = found["variance"]
@@ -380,33 +390,44 @@ def _images(dataset: xr.Dataset, name: str) -> list[Hashable]:
     return sorted(images, key=lambda k: k != "sci")
 
 
-def _centered(given: dict[str, xr.DataArray], windows: Windows, interpolation: Interpolation) -> dict[str, xr.Variable]:
+def _centered(
+    given: dict[str, xr.DataArray | None], windows: Windows, interpolation: Interpolation
+) -> dict[str, xr.Variable]:
     """Centered stamps of an image and what goes with it, by schema name; one image a task."""
-    sizes = dict(zip(_STAMP, (len(windows.known), *windows.sides), strict=True))
-    found = apply_images(
-        partial(_center, names=list(given), windows=windows, interpolation=interpolation),
-        *(a if a.chunks is None else a.chunk(dict.fromkeys(_AXES, -1)) for a in given.values()),
-        outputs=dict.fromkeys(given, _STAMP),
-        sizes=sizes,
+    whole = {k: a if a is None or a.chunks is None else a.chunk(dict.fromkeys(_AXES, -1)) for k, a in given.items()}
+    found = map_images(
+        _center,
+        whole,
+        {k: _STAMP for k, a in given.items() if a is not None},
+        sizes=dict(zip(_STAMP, (len(windows.known), *windows.sides), strict=True)),
+        options={
+            "windows": windows,
+            "interpolation": interpolation,
+            "planes": resampled_planes(given["flags"]),
+        },
     )
     return {k: v.variable for k, v in found.items()}
 
 
 def _center(
-    *arrays: NDArray[Any], names: list[str], windows: Windows, interpolation: Interpolation
-) -> tuple[NDArray[Any], ...]:
-    given = dict(zip(names, arrays, strict=True))
+    sci: NDArray[Any],
+    mask: Bools,
+    variance: NDArray[Any] | None,
+    flags: NDArray[Any] | None,
+    *,
+    windows: Windows,
+    interpolation: Interpolation,
+    planes: ResampledPlanes,
+) -> dict[str, NDArray[Any]]:
     found = gather_shifted(
-        given["sci"],
-        given.get("variance"),
-        given["mask"],
-        given.get("flags"),
+        sci,
+        variance,
+        mask,
+        flags,
         windows=windows,
         interpolation=interpolation,
-        spread=planes_to_bits(RECOMMENDED_PLANES),
-        outside=int(fill_value("flags", np.dtype("u2"))),
+        spread=planes.spread,
+        outside=planes.outside,
     )
-    unexplained = found.bad & ((found.flags & planes_to_bits(RECOMMENDED_PLANES)) == 0)
-    flags = np.where(unexplained, found.flags | np.uint16(planes_to_bits(["nan"])), found.flags)
-    results = {"sci": found.image, "mask": found.bad, "variance": found.variance, "flags": flags}
-    return tuple(results[name] for name in names)
+    explained = planes.explained(found.flags, found.bad)
+    return {"sci": found.image, "mask": found.bad, "variance": found.variance, "flags": explained}

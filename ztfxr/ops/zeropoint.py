@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ztfxr.arrays.photometry import magnitudes as photcal
 from ztfxr.errors import InputError
 from ztfxr.io.tables import Catalog, as_catalog
-from ztfxr.ops._apply import apply_images
 from ztfxr.ops.catalogs import Radius, match
+from ztfxr.ops.mapping import map_images
 from ztfxr.schema import annotate_all
 
 __all__ = ["zero_point"]
@@ -114,12 +114,10 @@ def _fitted(rows: xr.Dataset, flux: str, mag: str, colors: tuple[str, ...], opti
     shades = [_column(rows, name) for name in colors] or [xr.zeros_like(catalog)]
     shade = shades[0] - shades[1] if len(shades) == 2 else shades[0]
     row = str(next((d for d in ("match", "source") if d in catalog.dims), catalog.dims[-1]))
-    columns = [
-        c.reset_coords(drop=True).drop_vars(row, errors="ignore")
-        for c in (counts, counts_err, catalog, catalog_err, shade)
-    ]
-    found = apply_images(
-        _fit, *columns, inputs=[(row,)] * len(columns), outputs=dict.fromkeys(_FITTED, ()), kwargs=options
+    columns = {"counts": counts, "counts_err": counts_err, "mag": catalog, "mag_err": catalog_err, "color": shade}
+    plain = {k: c.reset_coords(drop=True).drop_vars(row, errors="ignore") for k, c in columns.items()}
+    found = map_images(
+        _fit, {k: c.rename({row: "source"}) for k, c in plain.items()}, dict.fromkeys(_FITTED, ()), options=options
     )
     kept = {k: v.variable for k, v in rows.coords.items() if row not in v.dims and k not in _FITTED}
     out = xr.Dataset({k: v.variable for k, v in found.items()}, kept)
@@ -139,7 +137,7 @@ def _fit(
     mag_err: NDArray[Any],
     color: NDArray[Any],
     **options: Any,
-) -> tuple[float, ...]:
+) -> dict[str, Any]:
     offset = mag - photcal.to_mag(counts, 0.0)
     error = np.hypot(photcal.mag_error(counts, counts_err), mag_err)
-    return astuple(photcal.fit_zero_point(offset, error, color, **options))
+    return asdict(photcal.fit_zero_point(offset, error, color, **options))

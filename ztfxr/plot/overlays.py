@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -18,9 +17,10 @@ from ztfxr.arrays.images.blocks import block_or, block_range
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
 from ztfxr.io.tables import Catalog, as_catalog
-from ztfxr.ops._apply import apply_images
+from ztfxr.ops.mapping import map_images
+from ztfxr.ops.masks import get_flags, mask_planes, own_planes, resolve_planes
 from ztfxr.plot._common import Image
-from ztfxr.schema import MASK_PLANES, RECOMMENDED_PLANES, planes_to_bits
+from ztfxr.schema import MASK_PLANES, SPECS
 from ztfxr.wcs import has_wcs, sky_to_pixel
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ _COLORS = (
     "crimson", "tab:blue", "tab:green", "gold", "tab:purple", "tab:cyan", "tab:brown",
     "tab:pink", "darkorange", "black", "limegreen", "navy", "magenta", "teal",
 )  # fmt: skip
-_PLANE_COLORS = dict(zip((p.name for p in MASK_PLANES), _COLORS, strict=True))
+_PLANE_COLORS = {p.name: _COLORS[i % len(_COLORS)] for i, p in enumerate(MASK_PLANES)}
 _CATALOG_COLORS = ("deepskyblue", "darkorange", "limegreen", "magenta", "gold", "red")
 _POSITIONS = ({"ra", "dec"}, {"x_centroid", "y_centroid"})
 _SHAPE = ("semimajor_axis", "semiminor_axis", "orientation")
@@ -90,18 +90,22 @@ def find_layers(obj: Image, mask: MaskLayers) -> Layers | None:
         if mask.dtype == bool:
             return Layers(mask.astype(np.uint16), {"": 1})
         if mask.dtype.kind in "iu":
-            return Layers(mask, _values(RECOMMENDED_PLANES))
+            return _planes_of(mask, None)
         raise InputError(f"a mask is boolean, or integer bit planes such as ds.flags; this one is {mask.dtype}")
     if not (isinstance(obj, xr.Dataset) and "flags" in obj):
         raise InputError(
             "mask=True and names of planes need a Dataset with 'flags'; else give mask= the planes themselves"
         )
-    names = RECOMMENDED_PLANES if mask is True else [mask] if isinstance(mask, str) else list(mask)
-    return Layers(obj["flags"], _values(names))
+    return _planes_of(get_flags(obj), None if mask is True else mask)
 
 
-def _values(names: Sequence[str]) -> dict[str, int]:
-    return {name: planes_to_bits([name]) for name in names}
+def _planes_of(flags: xr.DataArray, names: str | Sequence[str] | None) -> Layers:
+    """Some of the flags' own planes, by default those that mark bad pixels."""
+    chosen = resolve_planes(flags, names)
+    planes = {p.name: p.value for p in own_planes(flags) if p.value & chosen}
+    if max(planes.values(), default=0) > np.iinfo(SPECS["flags"].dtype).max:
+        return _stacked(mask_planes(flags, list(planes)))
+    return Layers(flags, planes)
 
 
 def _stacked(masks: xr.Dataset) -> Layers:
@@ -119,7 +123,8 @@ def rebin_bits(bits: xr.DataArray, factor: int) -> xr.DataArray:
     if factor == 1:
         return bits
     sizes = {new: block_range(0, bits.sizes[old], factor)[1] for new, old in (("row", "y"), ("column", "x"))}
-    out = apply_images(partial(block_or, factor=factor), bits, outputs={"flags": ("row", "column")}, sizes=sizes)
+    blocks = {"flags": ("row", "column")}
+    out = map_images(block_or, {"flags": bits}, blocks, sizes=sizes, options={"factor": factor})
     return out["flags"].rename(row="y", column="x")
 
 

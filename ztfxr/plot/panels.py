@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.errors import InputError
-from ztfxr.ops.background import get_image
+from ztfxr.ops.exposure import find_image
 from ztfxr.ops.mosaic import rebin
 from ztfxr.plot._common import Image, date_of, edges, evenly_spaced
 from ztfxr.plot.overlays import Catalogs, Layers, MaskLayers, find_layers, name_catalogs, rebin_bits
@@ -59,7 +59,7 @@ def find_panels(obj: Shown, compare: Compared, mask: MaskLayers, catalogs: Catal
         obj = obj[_FRAME_NODE].to_dataset()
     if compare is not None:
         return list(_compared_panels(obj, compare, mask, tables)), True
-    image = get_image(obj)
+    image, _ = find_image(obj, "sci")
     extra = _other_dims(image)
     if not extra:
         image = to_image(obj, "sci")
@@ -83,7 +83,7 @@ def to_image(obj: Image, *names: str) -> xr.DataArray:
     """The image of `obj` as (one more dimension,) y, x; of a Dataset the first variable of `names` that it has."""
     # `in` of a DataArray would compare, and compute, its pixels.
     known = names if isinstance(obj, xr.DataArray) else [n for n in names if n in obj]
-    image = get_image(obj, known[0] if known else names[-1])
+    image, _ = find_image(obj, known[0] if known else names[-1])
     extra = _other_dims(image)
     image = _canonical(image)
     if isinstance(obj, xr.Dataset):

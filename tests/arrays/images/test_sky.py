@@ -22,7 +22,7 @@ FLAGS = make_flags(SHAPE).astype(np.uint16)
 PLANES = 6141
 BAD = (FLAGS & PLANES) != 0
 NONE = np.zeros(SHAPE, bool)
-MESH = SkyOptions(box=(40, 50), filter_size=(3, 1))
+MESH = SkyOptions(box_size=(40, 50), filter_size=(3, 1))
 
 
 def mesh(image: NDArray[Any], bad: NDArray[np.bool_]) -> Any:
@@ -43,12 +43,12 @@ def test_mesh_is_seps_to_the_bit() -> None:
 @pytest.mark.parametrize("method", ["sep", "median", "none"])
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "int32", "uint8"])
 def test_bit_planes_equal_the_mask_they_make(method: str, dtype: str) -> None:
-    planes = SkyOptions(method=method, planes=PLANES | 1 << 15)
+    planes: dict[str, Any] = {"options": SkyOptions(method=method), "planes": PLANES | 1 << 15}
     flags = FLAGS.astype(dtype)
     bad = (flags & (PLANES & np.iinfo(dtype).max)) != 0
     for found, expected in zip(
-        (*sky_maps(IMAGE, flags, options=planes), without_sky(IMAGE, flags, options=planes)),
-        (*sky_maps(IMAGE, bad, options=planes), without_sky(IMAGE, bad, options=planes)),
+        (*sky_maps(IMAGE, flags, **planes), without_sky(IMAGE, flags, **planes)),
+        (*sky_maps(IMAGE, bad, **planes), without_sky(IMAGE, bad, **planes)),
         strict=True,
     ):
         np.testing.assert_array_equal(found, expected)

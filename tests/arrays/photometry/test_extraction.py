@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ztfxr.arrays.photometry import extraction
-from ztfxr.arrays.photometry.extraction import COLUMNS, Detection, Extraction, extract_sources
+from ztfxr.arrays.photometry.extraction import COLUMNS, Detection, Extraction, Threshold, extract_sources
 from ztfxr.schema import EXTRACTION_PLANES, SOURCE_PLANES, SPECS
 
 NOISE = 3.0
@@ -55,7 +55,8 @@ def extract(
 ) -> Extraction:
     bad = np.zeros(image.shape, dtype=bool) if bad is None else bad
     variance = np.full(image.shape, NOISE**2, dtype=np.float32)
-    return extract_sources(image, bad, variance, gain, detection=Detection(**options), limit=limit)
+    level = Threshold(options.pop("threshold", 5.0), options.pop("absolute", False))
+    return extract_sources(image, bad, variance, gain, threshold=level, detection=Detection(**options), limit=limit)
 
 
 def by_sep(image: NDArray[Any], threshold: float = 5.0, **options: Any) -> Any:
@@ -233,7 +234,7 @@ def test_all_ways_of_being_bad_are_one(how: str) -> None:
         pixels[holes] = float(how)
     else:
         variance[holes] = np.nan if how == "no variance" else 0.0
-    found = extract_sources(pixels, bad, variance, np.nan, detection=Detection())
+    found = extract_sources(pixels, bad, variance, np.nan, threshold=Threshold(), detection=Detection())
     for name, column in expected.columns.items():
         np.testing.assert_array_equal(found.columns[name], column)
 
@@ -241,7 +242,12 @@ def test_all_ways_of_being_bad_are_one(how: str) -> None:
 def test_an_absolute_threshold_needs_no_variance() -> None:
     image = field()
     found = extract_sources(
-        image, np.zeros(image.shape, bool), image * np.nan, 1.0, detection=Detection(20.0, absolute=True)
+        image,
+        np.zeros(image.shape, bool),
+        image * np.nan,
+        1.0,
+        threshold=Threshold(20.0, absolute=True),
+        detection=Detection(),
     )
     expected = extract(image, threshold=20.0, absolute=True)
     np.testing.assert_array_equal(found.columns["kron_flux"], expected.columns["kron_flux"])

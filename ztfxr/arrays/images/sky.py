@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import sep
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ztfxr.arrays.images.bits import any_bit
 from ztfxr.arrays.statistics import mad_std, some_rows
 from ztfxr.arrays.types import Bools
+from ztfxr.errors import InputError
 
 __all__ = [
     "METHODS",
@@ -38,22 +39,46 @@ _ROWS = 256
 # Pixels this far apart share neither light of a star nor noise of a resampling.
 _LAG = 5
 _STAR_LEVEL = 3.0
+# sep.Background passes over a box with fewer good pixels than this.
+_LEAST_GOOD = 0.5
 
 Image = NDArray[np.float32]
 Mask = Bools
+Method: TypeAlias = Literal["sep", "median", "none"]
 
 
 @dataclass(frozen=True)
 class SkyOptions:
-    """How the sky is measured: a mesh (`sep`), one level (`median`), or taken as zero (`none`); sizes are (y, x).
+    """How the sky of an image is measured.
 
-    `planes` are the bits that count as bad where the mask is given as bit planes, not as a boolean image.
+    Parameters
+    ----------
+    method
+        ``"sep"``: a mesh of boxes. ``"median"``: the median of all good pixels, with the standard deviation that their
+        median absolute deviation gives. ``"none"``: zero, with the same scatter, for an image that has no sky left.
+    box_size, filter_size
+        Boxes of the mesh and of its median filter, in pixels of the frame and in boxes: an integer or (y, x).
+
+    Raises
+    ------
+    InputError
+        An unknown method, or a size below 1.
     """
 
-    method: str = "sep"
-    box: tuple[int, int] = (64, 64)
-    filter_size: tuple[int, int] = (3, 3)
-    planes: int = 0
+    method: Method = "sep"
+    box_size: int | tuple[int, int] = 64
+    filter_size: int | tuple[int, int] = 3
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f"the sky is measured by method {', '.join(map(repr, METHODS))}; got {self.method!r}")
+        for name in ("box_size", "filter_size"):
+            if min(_pair(getattr(self, name))) < 1:
+                raise InputError(f"{name} must be at least 1 pixel; got {getattr(self, name)}")
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (int(size[0]), int(size[1])) if isinstance(size, tuple | list) else (int(size), int(size))
 
 
 class DeferredMap:
@@ -70,58 +95,75 @@ class DeferredMap:
         return DeferredMap, (self().copy,)
 
 
-def sky_maps(image: NDArray[Any], bad: NDArray[Any], *, options: SkyOptions) -> tuple[Image, Image]:
+class DeferredMaps(NamedTuple):
+    """Level and scatter of the sky."""
+
+    background: DeferredMap
+    background_rms: DeferredMap
+
+
+def sky_maps(image: NDArray[Any], bad: NDArray[Any], *, options: SkyOptions, planes: int = 0) -> tuple[Image, Image]:
     """Level and scatter of the sky at each pixel of a (y, x) image.
 
-    `bad` is boolean, or bit planes of which some count. Pixels that are not finite count as bad. An image without a
-    good pixel gives NaN.
+    `bad` is boolean, or integers of which the bits `planes` count. Pixels that are not finite count as bad. A mesh
+    without a box that is at least half good falls back to one median. An image without a good pixel gives NaN.
     """
-    level, rms = deferred_maps(image, bad, options=options)
+    level, rms = deferred_maps(image, bad, options=options, planes=planes)
     return level(), rms()
 
 
-def deferred_maps(image: NDArray[Any], bad: NDArray[Any], *, options: SkyOptions) -> tuple[DeferredMap, DeferredMap]:
+def deferred_maps(image: NDArray[Any], bad: NDArray[Any], *, options: SkyOptions, planes: int = 0) -> DeferredMaps:
     """`sky_maps`, measured but not yet spread over the pixels: a fifth of the time goes into each map."""
-    pixels, unusable = _prepared(image, bad, options.planes)
+    pixels, unusable = _prepared(image, bad, planes)
     shape = pixels.shape
     if unusable.all():
-        return _flat(shape, np.nan), _flat(shape, np.nan)
-    if options.method == "sep":
-        mesh = _mesh(pixels, unusable, options)
-        return DeferredMap(partial(mesh.back, dtype=np.float32)), DeferredMap(partial(mesh.rms, dtype=np.float32))
+        return DeferredMaps(_flat(shape, np.nan), _flat(shape, np.nan))
+    mesh = _mesh(pixels, unusable, options)
+    if mesh is not None:
+        maps = (DeferredMap(partial(call, dtype=np.float32)) for call in (mesh.back, mesh.rms))
+        return DeferredMaps(*maps)
     good = pixels[~unusable]
-    return _flat(shape, _level(good, options)), _flat(shape, mad_std(good))
+    return DeferredMaps(_flat(shape, _level(good, options)), _flat(shape, mad_std(good)))
 
 
 def _flat(shape: tuple[int, ...], value: float | np.float32) -> DeferredMap:
     return DeferredMap(partial(np.full, shape, value, dtype=np.float32))
 
 
-def without_sky(image: NDArray[Any], bad: NDArray[Any], *, options: SkyOptions) -> Image:
+def without_sky(image: NDArray[Any], bad: NDArray[Any], *, options: SkyOptions, planes: int = 0) -> Image:
     """A (y, x) image minus the level of its sky, NaN where it is bad or not finite."""
-    pixels, unusable = _prepared(image, bad, options.planes)
+    pixels, unusable = _prepared(image, bad, planes)
     if not unusable.all():
-        if options.method == "sep":
-            _mesh(pixels, unusable, options).subfrom(pixels)
+        mesh = _mesh(pixels, unusable, options)
+        if mesh is not None:
+            mesh.subfrom(pixels)
         elif options.method != "none":
             pixels -= _level(pixels[~unusable], options)
     np.copyto(pixels, np.nan, where=unusable)
     return pixels
 
 
-def sky_scatter(image: NDArray[Any], bad: NDArray[Any], sources: Mask, *, statistic: str, options: SkyOptions) -> float:
+def sky_scatter(
+    image: NDArray[Any],
+    bad: NDArray[Any],
+    sources: Mask | None = None,
+    *,
+    statistic: str,
+    options: SkyOptions,
+    planes: int = 0,
+) -> float:
     """One number for the noise of a (y, x) image; NaN without a good pixel.
 
     ``"rms"``: the median scatter of the boxes of the mesh, or the scatter of all good pixels where there is no mesh.
-    ``"mad"``, ``"std"``: of `without_sky` over the pixels that are not in `sources`.
+    ``"mad"``, ``"std"``: that of `without_sky` over the pixels that are not in `sources`.
     """
     if statistic == "rms":
-        pixels, unusable = _prepared(image, bad, options.planes)
-        if unusable.all() or options.method != "sep":
-            return mad_std(pixels[~unusable])
-        return float(_mesh(pixels, unusable, options).globalrms)
-    cleaned = without_sky(image, bad, options=options)
-    values = cleaned[~(sources | np.isnan(cleaned))]
+        pixels, unusable = _prepared(image, bad, planes)
+        mesh = None if unusable.all() else _mesh(pixels, unusable, options)
+        return mad_std(pixels[~unusable]) if mesh is None else float(mesh.globalrms)
+    cleaned = without_sky(image, bad, options=options, planes=planes)
+    hidden = np.isnan(cleaned) if sources is None else sources | np.isnan(cleaned)
+    values = cleaned[~hidden]
     if values.size == 0:
         return float(np.nan)
     return mad_std(values) if statistic == "mad" else float(np.std(values, dtype=np.float64))
@@ -164,10 +206,22 @@ def _prepared(image: NDArray[Any], bad: NDArray[Any], planes: int) -> tuple[Imag
 
 
 def _mesh(pixels: Image, unusable: Mask, options: SkyOptions) -> Any:
-    """The mesh of Barbary (2016), after Bertin & Arnouts (1996)."""
-    (bh, bw), (fh, fw) = options.box, options.filter_size
+    """The mesh of Barbary (2016), after Bertin & Arnouts (1996); None where one level stands for it."""
+    (bh, bw), (fh, fw) = _pair(options.box_size), _pair(options.filter_size)
+    if options.method != "sep" or not _has_good_box(unusable, bh, bw):
+        return None
     return sep.Background(pixels, mask=unusable, bh=bh, bw=bw, fh=fh, fw=fw)
 
 
+def _has_good_box(unusable: Mask, bh: int, bw: int) -> bool:
+    """Whether sep can measure a box at all: without one it states a level of 0 and a scatter of 1."""
+    if np.count_nonzero(unusable) < (1 - _LEAST_GOOD) * unusable.size:
+        return True
+    rows, columns = (np.arange(0, n, step) for n, step in zip(unusable.shape, (bh, bw), strict=True))
+    good = np.add.reduceat(np.add.reduceat(~unusable, rows, axis=0, dtype=np.int64), columns, axis=1)
+    sides = [np.diff(np.append(starts, n)) for starts, n in zip((rows, columns), unusable.shape, strict=True)]
+    return bool((good >= _LEAST_GOOD * np.outer(*sides)).any())
+
+
 def _level(good: Image, options: SkyOptions) -> np.float32:
-    return np.float32(np.median(good) if options.method == "median" else 0.0)
+    return np.float32(0.0 if options.method == "none" else np.median(good))

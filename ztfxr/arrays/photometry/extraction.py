@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import sep
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ztfxr.arrays.types import Bools, Floats
+from ztfxr.errors import InputError
 
-__all__ = ["COLUMNS", "DEFAULT_KERNEL", "Detection", "Extraction", "extract_sources"]
+__all__ = ["COLUMNS", "DEFAULT_KERNEL", "Detection", "Extraction", "Threshold", "extract_sources"]
 
 Image = NDArray[np.float32]
 Mask = Bools
@@ -55,20 +56,73 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Detection:
-    """How sources are detected and measured.
+    """How sources are told apart and measured once pixels stand above the threshold.
 
-    `threshold` is in units of the noise of each pixel, or in those of the image where it is `absolute`. `kron_params`
-    are the factor of the Kron radius, the smallest Kron radius, and the smallest circular radius in pixels.
+    Parameters
+    ----------
+    n_pixels
+        Connected pixels above the threshold that make a source.
+    n_levels
+        Thresholds of the deblending between that of the detection and the peak; 1 deblends nothing.
+    contrast
+        The fraction of the flux that a branch needs to be a source of its own, from 0 to 1.
+    kernel
+        2-D kernel to convolve with for the detection (as matched filter where the noise varies); None for none. By
+        default sep's 3 × 3 pyramid.
+    clean
+        Width of the wings of a bright source whose false detections are taken away (SExtractor's ``CLEAN_PARAM``; sep's
+        own default is 1). By default nothing is taken away: after the matched filter, cleaning also removes faint
+        stars far from anything bright, as soon as one long artifact lies at the edge of the frame (a third of the
+        sources of a ZTF quadrant), and a stamp and its frame then disagree.
+    kron_params
+        Kron radii that the aperture measures, the smallest Kron radius, and the smallest radius of the aperture in
+        pixels, below which it is a circle.
+
+    Raises
+    ------
+    InputError
+        A value that has no meaning.
     """
 
-    threshold: float = 5.0
-    absolute: bool = False
     n_pixels: int = 5
     n_levels: int = 32
     contrast: float = 0.005
-    kernel: tuple[tuple[float, ...], ...] | None = DEFAULT_KERNEL
+    kernel: ArrayLike | None = DEFAULT_KERNEL
     clean: float | None = None
     kron_params: tuple[float, float, float] = (2.5, 1.4, 1.75)
+
+    def __post_init__(self) -> None:
+        if min(self.n_pixels, self.n_levels) < 1:
+            raise InputError(f"n_pixels and n_levels are at least 1; got {self.n_pixels} and {self.n_levels}")
+        if not 0 <= self.contrast <= 1:
+            raise InputError(f"contrast is a fraction from 0 to 1; got {self.contrast}")
+        if self.clean is not None and not self.clean > 0:
+            raise InputError(f"clean is positive, or None for no cleaning; got {self.clean}")
+        if len(self.kron_params) != 3 or not all(p >= 0 for p in self.kron_params):
+            raise InputError(f"kron_params are three numbers that are not negative; got {self.kron_params}")
+        if self.kernel is not None:
+            # A tuple, since dask names tasks by their options and an array would be hashed anew each time.
+            object.__setattr__(self, "kernel", _checked_kernel(self.kernel))
+
+
+def _checked_kernel(given: ArrayLike) -> tuple[tuple[float, ...], ...]:
+    kernel = np.asarray(given)
+    numbers = kernel.dtype.kind in "fiu" and kernel.ndim == 2 and kernel.size > 0
+    if not (numbers and np.isfinite(kernel).all() and kernel.any()):
+        raise InputError(f"kernel is None or a 2-D array of finite numbers, not all 0; got shape {kernel.shape}")
+    return tuple(tuple(row) for row in kernel.astype(np.float64).tolist())
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """What a pixel must exceed: so many times its own noise, or a level in the unit of the image if `absolute`."""
+
+    level: float = 5.0
+    absolute: bool = False
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.level) and self.level > 0):
+            raise InputError(f"a threshold is positive; got {self.level}")
 
 
 @dataclass(frozen=True)
@@ -95,14 +149,16 @@ class _Frame:
     variance: Image
     sigma: Image
     gain: float | None
+    threshold: Threshold
 
 
 def extract_sources(
     image: NDArray[Any],
     bad: Mask,
     variance: NDArray[Any],
-    gain: float,
+    gain: float | None,
     *,
+    threshold: Threshold,
     detection: Detection,
     limit: int | None = None,
 ) -> Extraction:
@@ -118,10 +174,10 @@ def extract_sources(
     variance
         Of the noise per pixel.
     gain
-        electron/DN, which adds the photon noise of the sources to their errors; NaN where `variance` holds it, or where
-        it is not known.
-    detection
-        How they are detected and measured.
+        electron/DN, which adds the photon noise of the sources to their errors; None or NaN where `variance` holds it,
+        or where it is not known.
+    threshold, detection
+        How sources are detected and measured.
     limit
         Keep this many of the brightest sources.
 
@@ -131,7 +187,7 @@ def extract_sources(
     sep's pixel buffer or its limit of sub-objects these are raised for it, and restored; where that does not help the
     threshold is doubled until it does. A detection whose second moments overflow single precision is left out.
     """
-    frame = _prepared(image, bad, variance, gain, detection)
+    frame = _prepared(image, bad, variance, np.nan if gain is None else float(gain), threshold)
     if frame.bad.all():
         return _nothing(frame.bad.shape)
     found, labels, status, factor = _detected(frame, detection)
@@ -151,16 +207,16 @@ def _nothing(shape: tuple[int, ...]) -> Extraction:
     return Extraction(columns, 0, NO_GOOD_PIXELS, 1.0, np.zeros(shape, dtype=np.int32))
 
 
-def _prepared(image: NDArray[Any], bad: Mask, variance: NDArray[Any], gain: float, detection: Detection) -> _Frame:
+def _prepared(image: NDArray[Any], bad: Mask, variance: NDArray[Any], gain: float, threshold: Threshold) -> _Frame:
     unusable = np.ascontiguousarray(bad | ~np.isfinite(image))
-    if not detection.absolute:
+    if not threshold.absolute:
         unusable |= ~((variance > 0) & (variance < np.inf))
     pixels, noise = (np.array(a, dtype=np.float32, order="C") for a in (image, variance))
     for array in (pixels, noise):
         np.copyto(array, 0.0, where=unusable)
     np.maximum(noise, 0.0, out=noise)
     known = np.isfinite(gain) and gain > 0
-    return _Frame(pixels, unusable, noise, np.sqrt(noise), float(gain) if known else None)
+    return _Frame(pixels, unusable, noise, np.sqrt(noise), gain if known else None, threshold)
 
 
 def _detected(frame: _Frame, detection: Detection) -> tuple[NDArray[Any], NDArray[np.int32], int, float]:
@@ -200,8 +256,8 @@ def _extract(frame: _Frame, detection: Detection, factor: float) -> tuple[NDArra
     kernel = None if detection.kernel is None else np.array(detection.kernel, dtype=np.float32)
     found, labels = sep.extract(
         frame.pixels,
-        factor * detection.threshold,
-        err=None if detection.absolute else frame.sigma,
+        factor * frame.threshold.level,
+        err=None if frame.threshold.absolute else frame.sigma,
         mask=frame.bad,
         minarea=detection.n_pixels,
         filter_kernel=kernel,
