@@ -125,7 +125,7 @@ def test_accessor_follows_its_object(frame: xr.Dataset) -> None:
 CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "mask": ((), {"tracks": False}),
     "background": ((), {"box_size": 24, "filter_size": 1}),
-    "clean": ((), {"box_size": 24}),
+    "clean": ((), {"background": ztfxr.SkyOptions(box_size=24)}),
     "variance": ((), {"method": "photon"}),
     "stamp": ((), {"x": 3, "y": 20, "size": 9}),
     "aperture_photometry": (([(20.0, 21.5), (3.0, 4.0)],), {"radius": 3.0}),

@@ -14,6 +14,7 @@ from astropy.io import fits
 from distributed import Client, LocalCluster
 from numpy.typing import NDArray
 
+import ztfxr
 from tests.conftest import make_flags, make_sky
 from ztfxr.arrays.statistics import mad_std
 from ztfxr.errors import ChunkError, InputError
@@ -480,3 +481,21 @@ def test_gather_names_what_there_is(frame: xr.Dataset) -> None:
         background(xr.Dataset())
     assert gather(frame).image.identical(frame["sci"])
     assert not gather(frame["sci"]).bad.any()
+
+
+@pytest.mark.parametrize("size", [41, 63])
+def test_a_stamp_that_is_mostly_padding_has_its_sky(size: int) -> None:
+    """No box of the mesh is half good there: the level is the median's, and so are cleaned pixels and fluxes."""
+    shape = (200, 200)
+    y, x = np.indices(shape)
+    star = 5000 * np.exp(-((y - 4) ** 2 + (x - 4) ** 2) / (2 * 1.2**2)) / (2 * np.pi * 1.2**2)
+    image = xr.DataArray((200 + star + np.random.default_rng(3).normal(0, 1, shape)).astype("f4"), dims=("y", "x"))
+    stamp = ztfxr.stamp(image.assign_coords(gain=5.0), x=4, y=4, size=size)
+    assert stamp.isnull().mean() > 0.5
+    sky = background(stamp)
+    np.testing.assert_allclose(sky["background"], 200, atol=0.3)
+    np.testing.assert_allclose(sky["background_rms"], 1, rtol=0.3)
+    assert float(clean(stamp).median()) == pytest.approx(0, abs=0.2)
+    found = ztfxr.sources(stamp)
+    assert found.sizes["source"] == 1
+    assert float(found["kron_flux"][0]) == pytest.approx(5000, rel=0.05)

@@ -200,7 +200,7 @@ def test_catalogs_that_cannot_be_matched(sources: xr.Dataset) -> None:
 
 
 def test_a_radius_that_pairs_everything_is_refused(sources: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ztfxr.arrays.skymatch.MAX_PAIRS", 24)
+    monkeypatch.setattr("ztfxr.arrays.geometry.skymatch.MAX_PAIRS", 24)
     with pytest.raises(InputError, match=r"makes 25 pairs.*give a smaller one"):
         ztfxr.match(sources, sources, radius=1 * u.deg, mode="all")
 

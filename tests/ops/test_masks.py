@@ -17,6 +17,7 @@ from scipy import ndimage
 
 import ztfxr
 from tests.conftest import MakeHeader
+from ztfxr.arrays.geometry.transform import Transform
 from ztfxr.arrays.images.bits import disk, ellipses
 from ztfxr.errors import ChunkError, InputError, MissingWCSError
 from ztfxr.ops.masks import (
@@ -27,6 +28,7 @@ from ztfxr.ops.masks import (
     mask_planes,
     resolve_planes,
     source_mask,
+    with_planes,
 )
 from ztfxr.schema import MASK_PLANES
 from ztfxr.wcs import has_wcs
@@ -195,6 +197,75 @@ def test_by_epoch_needs_a_time(mjd: float | None) -> None:
     flags = EVERY if mjd is None else EVERY.assign_coords(mjd=mjd)
     with pytest.raises(InputError, match=r"by_epoch=True needs the time of every exposure: give a coordinate 'mjd'"):
         mask(flags, by_epoch=True)
+
+
+# planes of other surveys
+
+
+OTHER = flags_of(np.array([[0, 1, 2, 32, 35, 1 << 20]], np.int32)).assign_attrs(
+    flag_masks=[1, 2, 32, 1 << 20], flag_meanings="BPM SATURATE STAR LATE"
+)
+
+
+def test_planes_are_the_flags_own() -> None:
+    """Another survey's bits are never decoded as IPAC's."""
+    np.testing.assert_array_equal(mask(OTHER, ["SATURATE"]).values[0], [False, False, True, False, True, False])
+    assert mask(OTHER, ["BPM", "STAR"]).attrs["planes"] == "BPM STAR"
+    with pytest.raises(InputError, match="unknown plane 'saturated'; the planes are BPM, SATURATE, STAR, LATE"):
+        mask(OTHER, ["saturated"])
+    with pytest.raises(InputError, match="unknown plane 'tracks'"):
+        mask(OTHER, ["BPM"], tracks=True)
+    for call in (mask, lambda flags: mask(flags, STAR=False), lambda flags: mask(flags, grow=1)):
+        with pytest.raises(InputError, match="does not know to be good or bad: BPM, SATURATE, STAR, LATE; give a bool"):
+            call(OTHER)
+
+
+def test_flags_that_say_which_planes_are_bad() -> None:
+    named = OTHER.assign_attrs(bad_planes="BPM SATURATE")
+    np.testing.assert_array_equal(mask(named).values[0], [False, True, True, False, True, False])
+    np.testing.assert_array_equal(mask(named, BPM=False, STAR=True).values[0], [False, False, True, True, True, False])
+    assert mask(named.assign_coords(mjd=59000.0), by_epoch=True).attrs["planes"] == "BPM SATURATE"
+
+
+def test_planes_of_another_survey_as_variables_fractions_and_names() -> None:
+    found = mask_planes(OTHER)
+    assert {n: int(p.sum()) for n, p in found.items()} == {"BPM": 2, "SATURATE": 2, "STAR": 2, "LATE": 1}
+    assert found["LATE"].attrs["flag_mask"] == 1 << 20
+    fractions = mask_fractions(OTHER, ["STAR", "LATE"])
+    assert fractions["plane"].values.tolist() == ["STAR", "LATE"]
+    np.testing.assert_allclose(fractions, [2 / 6, 1 / 6])
+    assert explain(OTHER, [1, 4, 5, 9], [0, 0, 0, 0]).values.tolist() == ["BPM", "BPM SATURATE STAR", "LATE", "outside"]
+
+
+def test_padding_and_resampling_have_planes_of_their_own() -> None:
+    """At ztfxr's own bits where these are free, else at others; what the flags said stays."""
+    assert with_planes(EVERY, "outside", "nan").identical(EVERY)
+    padded = with_planes(OTHER.assign_attrs(bad_planes="BPM"), "outside", "nan")
+    names = dict(zip(padded.attrs["flag_meanings"].split(), padded.attrs["flag_masks"], strict=True))
+    assert names == {"BPM": 1, "SATURATE": 2, "STAR": 32, "LATE": 1 << 20, "nan": 1 << 10, "outside": 1 << 15}
+    assert padded.attrs["bad_planes"] == "BPM nan outside"
+    taken = OTHER.assign_attrs(flag_masks=[1, 1 << 15], flag_meanings="BPM COSMIC")
+    stamp = ztfxr.stamp(taken.assign_attrs(bad_planes="COSMIC"), x=0, y=0, size=(3, 3))
+    assert explain(stamp, x=-1, y=0).item() == "outside"
+    assert mask(stamp).values[1].tolist() == [True, False, False]
+    full = OTHER.assign_attrs(flag_masks=[1 << i for i in range(16)], flag_meanings=" ".join(map(str, range(16))))
+    with pytest.raises(InputError, match="use all of bits 0 to 15, so none is left to mark 'outside'"):
+        ztfxr.stamp(full, x=0, y=0, size=3)
+
+
+def test_aligned_flags_keep_their_meanings() -> None:
+    """Resampled flags of another survey are its own planes, spread where they are bad."""
+    values = np.zeros((40, 40), np.int16)
+    values[20, 20], values[30, 30] = 2, 32
+    attrs = {"flag_masks": [1, 2, 32], "flag_meanings": "BPM SATURATE STAR", "bad_planes": "BPM SATURATE"}
+    image = xr.Dataset({"sci": (("y", "x"), np.ones((40, 40), "f4")), "flags": (("y", "x"), values, attrs)})
+    aligned = ztfxr.align(image, image, transform=Transform.shift(3.4, 0.0))
+    found = mask_planes(aligned)
+    assert list(found) == ["BPM", "SATURATE", "STAR", "nan", "outside"]
+    assert found["SATURATE"].any()
+    assert not found["BPM"].any()
+    assert found["outside"].any()
+    assert (mask(aligned) == aligned["sci"].isnull()).all()
 
 
 # planes as variables, and fractions

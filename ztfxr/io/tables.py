@@ -17,23 +17,16 @@ from numpy.typing import NDArray
 
 from ztfxr.arrays.types import Bools
 from ztfxr.errors import InputError
-from ztfxr.schema import SPECS
+from ztfxr.schema import SPECS, find_columns
 
-__all__ = ["ATTRS_KEY", "Catalog", "as_catalog"]
+__all__ = ["ATTRS_KEY", "Catalog", "as_catalog", "degrees_in"]
 
 Catalog: TypeAlias = xr.Dataset | Table | pd.DataFrame | SkyCoord | Mapping[str, Any] | NDArray[np.void]
 
 ATTRS_KEY = "ztfxr"
 """Where a DataFrame's `attrs` keep the attributes of its columns."""
 
-_SKY_ALIASES = {
-    "ra": ("ra", "ra_icrs", "raj2000", "_raj2000", "ra_deg", "ramean", "alphawin_j2000", "alpha_j2000"),
-    "dec": ("dec", "de_icrs", "dej2000", "_dej2000", "dec_deg", "decmean", "deltawin_j2000", "delta_j2000"),
-}
-_PIXEL_ALIASES = {
-    "x_centroid": ("x_centroid", "xcentroid", "x_pixel", "x"),
-    "y_centroid": ("y_centroid", "ycentroid", "y_pixel", "y"),
-}
+_CANONICAL = {"ra": "ra", "dec": "dec", "x": "x_centroid", "y": "y_centroid"}
 
 
 def as_catalog(catalog: Catalog) -> xr.Dataset:
@@ -82,8 +75,8 @@ def _dimension(dataset: xr.Dataset) -> Hashable:
     """The dimension of the sources: `source`, else that of the sky position, else the only one."""
     if "source" in dataset.sizes:
         return "source"
-    names = {str(name).lower(): dataset[name].dims for name in dataset.variables}
-    dims = next((names[alias] for alias in _SKY_ALIASES["ra"] if alias in names), tuple(dataset.sizes))
+    sky = find_columns(dataset.variables).get("ra")
+    dims = tuple(dataset.sizes) if sky is None else dataset[sky].dims
     if len(dims) == 1:
         return dims[0]
     if set(dims) >= {"y", "x"}:
@@ -98,7 +91,7 @@ def _with_positions(catalog: xr.Dataset) -> xr.Dataset:
         if name in catalog.variables and catalog[name].dims == ("source",):
             updates[name] = _degrees(name, catalog[name].variable)
     out = catalog.assign_coords(updates)
-    for name in _PIXEL_ALIASES:
+    for name in ("x_centroid", "y_centroid"):
         if name in out.data_vars and not out[name].attrs:
             out[name] = out[name].assign_attrs(SPECS[name].attrs)
     return out
@@ -107,25 +100,27 @@ def _with_positions(catalog: xr.Dataset) -> xr.Dataset:
 def _degrees(name: str, column: xr.Variable) -> xr.Variable:
     if column.dtype.kind not in "iuf":
         raise InputError(f"{name} is {column.dtype}, but degrees are needed; parse text with astropy's SkyCoord first")
-    unit = u.Unit(column.attrs.get("units") or "deg", parse_strict="silent")
-    if not unit.is_equivalent(u.deg):
-        raise InputError(f"{name} is in {column.attrs['units']!r}, which is no angle; degrees are needed")
-    scale = unit.to(u.deg)
+    scale = degrees_in(column.attrs.get("units"), name)
     data = column.data if scale == 1.0 else column.data * scale
     return xr.Variable(column.dims, data, {**column.attrs, **SPECS[name].attrs})
+
+
+def degrees_in(unit: object, name: str) -> float:
+    """How many degrees one of `unit` is, the unit of the column `name`; 1 where it has none."""
+    text = str(unit or "deg")
+    if text.lower().startswith("deg"):
+        return 1.0
+    parsed = u.Unit(text, parse_strict="silent")
+    if not parsed.is_equivalent(u.deg):
+        raise InputError(f"{name} is in {text!r}, which is no angle; degrees are needed")
+    return float(parsed.to(u.deg))
 
 
 def _canonical(names: Iterable[str]) -> dict[str, str]:
     """Which columns to rename to `ra`, `dec` (their names in any case), `x_centroid` and `y_centroid`."""
     known = list(names)
-    lower = {name.lower(): name for name in reversed(known)}
-    out = {}
-    for aliases, found in ((_SKY_ALIASES, lower), (_PIXEL_ALIASES, dict(zip(known, known, strict=True)))):
-        for new, others in aliases.items():
-            old = next((found[alias] for alias in others if alias in found), None)
-            if old is not None and new not in known:
-                out[old] = new
-    return out
+    found = {new: old for key, old in find_columns(known).items() if (new := _CANONICAL.get(key)) is not None}
+    return {old: new for new, old in found.items() if new not in known}
 
 
 def _named(columns: dict[str, xr.Variable]) -> dict[str, xr.Variable]:

@@ -26,7 +26,7 @@ Mode = Literal["unique", "nearest", "all"]
 Image: TypeAlias = xr.Dataset | xr.DataArray
 
 _PAIRINGS = {"unique": unique_pairs, "nearest": nearest_pairs, "all": all_pairs}
-_SHORT = {"x": ("x_centroid", "x_pixel", "x"), "y": ("y_centroid", "y_pixel", "y")}
+_SHORT = {"x": "x_centroid", "y": "y_centroid"}
 _IMAGE_NODE = "image"
 _SAME_PLACE = 5e-6
 # A little more than the frame is asked for: the outline bends between its vertices, and since a catalog's epoch
@@ -328,8 +328,8 @@ def _arcsec(angle: Radius, name: str) -> float:
 
 
 def _column(catalog: xr.Dataset, name: str) -> xr.DataArray | None:
-    found = next((alias for alias in _SHORT.get(name, (name,)) if alias in catalog.variables), None)
-    if found is None or "source" not in catalog[found].dims:
+    found = _SHORT.get(name, name)
+    if found not in catalog.variables or "source" not in catalog[found].dims:
         return None
     if catalog[found].dims != ("source",):
         raise InputError(f"{name} has dimensions {catalog[found].dims}; select one epoch first, with isel(time=...)")

@@ -11,7 +11,7 @@ from astropy.wcs import WCS, FITSFixedWarning
 from ztfxr._quiet import quiet
 from ztfxr.errors import InputError
 from ztfxr.io.cards import as_unit, exposure_coords, exposure_header, unit_of, window_header, window_start
-from ztfxr.ops.background import MaskChoice, get_image, get_mask
+from ztfxr.ops.exposure import MaskChoice, gather
 from ztfxr.ops.positions import pixel_origin
 from ztfxr.schema import annotate, annotate_all
 from ztfxr.wcs import assign_wcs, has_wcs, sky_to_pixel, wcs_cards
@@ -44,7 +44,8 @@ def to_ccddata(obj: xr.Dataset | xr.DataArray, *, mask: MaskChoice = None) -> CC
     InputError
         More or other dimensions than (y, x), pixels that are not consecutive, or an unknown unit.
     """
-    image = get_image(obj)
+    exposure = gather(obj, name="sci", mask=mask)
+    image = exposure.image
     if set(image.dims) != {"y", "x"}:
         raise InputError(f"CCDData holds one image (y, x); this has {image.dims}: select one, with isel(time=...)")
     parts = {"data": image}
@@ -52,7 +53,7 @@ def to_ccddata(obj: xr.Dataset | xr.DataArray, *, mask: MaskChoice = None) -> CC
         if isinstance(obj, xr.Dataset) and name in obj:
             parts[name] = obj[name]
     if mask is not None or "flags" in parts or (isinstance(obj, xr.Dataset) and "mask" in obj):
-        parts["mask"] = get_mask(obj, mask)
+        parts["mask"] = exposure.bad
     loaded = xr.Dataset({k: v.variable for k, v in parts.items()}).transpose("y", "x").compute()
     pixels = {str(k): v.values for k, v in loaded.data_vars.items()}
     start = pixel_origin(obj)
@@ -130,7 +131,7 @@ def _variance(ccd: CCDData) -> np.ndarray | None:
 
 
 def _with_mask(image: xr.Dataset, mask: np.ndarray) -> xr.Dataset:
-    if "flags" in image and np.array_equal(get_mask(image, None).values, mask):
+    if "flags" in image and np.array_equal(gather(image).bad.values, mask):
         return image
     return image.assign(mask=annotate(xr.DataArray(mask, dims=("y", "x")), "mask"))
 

@@ -20,14 +20,14 @@ from ztfxr.arrays.images.coadd import (
     measure_epoch,
     median_stack,
 )
+from ztfxr.arrays.images.noise import sky_variance
+from ztfxr.arrays.images.sky import SkyOptions, sky_maps
 from ztfxr.arrays.threads import task
 from ztfxr.arrays.types import Bools
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
-from ztfxr.ops.background import background as sky_maps
-from ztfxr.ops.background import get_image
-from ztfxr.ops.background import variance as noise_model
-from ztfxr.ops.epochs import MEASURES, FluxScale, Measuring, bare, per_epoch, prepare, select_epochs, usable_epochs
+from ztfxr.ops.epochs import MEASURES, FluxScale, Measuring, per_epoch, prepare, select_epochs, usable_epochs
+from ztfxr.ops.exposure import Exposure, gather
+from ztfxr.ops.mapping import IMAGE, bare, map_images
 from ztfxr.schema import annotate_all, kept
 
 if TYPE_CHECKING:
@@ -112,15 +112,17 @@ def coadd(
     15 pixels, so they need stars, and epochs aligned to a pixel.
     """
     options = _Options(method, clip, *_check(method, weights, clip, background))
-    plan = prepare(stack, scale, anchor, mask)
-    found = _contributions(stack, plan, options, weights, background, variance)
+    exposure = gather(stack, name="sci", mask=mask, variance=variance)
+    plan = prepare(exposure, scale, anchor)
+    _require_one_filter(exposure.image)
+    found = _contributions(plan, options, weights, background)
     planes = found.pop("contribution").transpose("time", "plane", "y", "x")
     frames = xr.Dataset(found)
     images = _stream(planes) if method == "mean" else _by_blocks(planes, frames["weight"], method, clip)
     images["mask"] = images["n_frames"] == 0
     if options.background == "none":
         images["sci"] = (images["sci"] + _mean_sky(frames)).astype(np.float32)
-    return _labeled(stack, images, frames, plan.anchor, options)
+    return _labeled(exposure, images, frames, plan.anchor, options)
 
 
 @dataclass(frozen=True)
@@ -202,65 +204,82 @@ def _check(method: Method, weights: Weights, clip: float, background: Sky) -> tu
     return weighting, sky
 
 
-def _contributions(
-    stack: xr.Dataset | xr.DataArray,
-    plan: Measuring,
-    options: _Options,
-    weights: Weights,
-    background: Sky,
-    variance: xr.DataArray | None,
-) -> dict[str, xr.DataArray]:
+def _require_one_filter(image: xr.DataArray) -> None:
+    """Refuse epochs of several filters, where that can be told without computing."""
+    bands = image.coords.get("filter")
+    if bands is None or bands.chunks is not None or bands.ndim == 0:
+        return
+    names = sorted(set(map(str, bands.values)) - {""})
+    if len(names) > 1:
+        raise InputError(
+            f"the epochs are of several filters, {', '.join(names)}, whose sum is of none: select one, for example "
+            f"stack.isel(time=stack.filter.values == {names[0]!r})"
+        )
+
+
+def _contributions(plan: Measuring, options: _Options, weights: Weights, background: Sky) -> dict[str, xr.DataArray]:
     """What each epoch adds, and its measures.
 
     One task from pixels to contribution: with one task per step dask keeps all epochs of a step before it sums them.
     """
-    unknown = xr.DataArray(np.float32(np.nan))
-    if variance is None and isinstance(stack, xr.Dataset) and "variance" in stack:
-        variance = stack["variance"]
-    gain, n = _gain(get_image(stack)), stack.sizes["time"]
+    exposure, variance = plan.exposure, plan.exposure.own_variance
+    n = exposure.image.sizes["time"]
     given = per_epoch(weights, n, "weights") if isinstance(weights, xr.DataArray) else xr.DataArray(1.0)
-    extra = [
-        unknown if variance is None else bare(variance),
-        bare(background) if isinstance(background, xr.DataArray) else unknown,
-        unknown if gain is None else gain,
-        given * usable_epochs(stack),
-        plan.anchor_noise,
-        plan.anchor_width,
-    ]
-    core = [*plan.core, *(IMAGE if set(IMAGE) <= set(a.dims) else () for a in extra)]
-    outputs = {"contribution": ("plane", *IMAGE), **dict.fromkeys((*MEASURES, "weight"), ())}
-    return apply_images(
+    inputs = {
+        **plan.arguments,
+        "variance": None if variance is None else bare(variance),
+        "sky": bare(background) if isinstance(background, xr.DataArray) else None,
+        "gain": exposure.gain,
+        "given": given * usable_epochs(exposure),
+        "anchor_noise": plan.anchor_noise,
+        "anchor_width": plan.anchor_width,
+    }
+    return map_images(
         _one_epoch,
-        *plan.arguments,
-        *extra,
-        inputs=core,
-        outputs=outputs,
+        inputs,
+        {"contribution": ("plane", *IMAGE), **dict.fromkeys((*MEASURES, "weight"), ())},
         sizes={"plane": _PLANES[options.method]},
-        kwargs={"options": replace(options, by_stars=plan.by_stars)},
+        options={"options": replace(options, by_stars=plan.by_stars)},
     )
 
 
-def _gain(image: xr.DataArray) -> xr.DataArray | None:
-    """The gain per epoch, or None where it is not known."""
-    gain = image.coords.get("gain")
-    if gain is None or (gain.chunks is None and not np.isfinite(gain.values).any()):
-        return None
-    return bare(gain)
-
-
-def _one_epoch(*arrays: NDArray[Any], options: _Options) -> tuple[Any, ...]:
+def _one_epoch(
+    *,
+    variance: NDArray[Any] | None,
+    sky: NDArray[Any] | None,
+    gain: NDArray[Any] | None,
+    given: NDArray[Any],
+    anchor_noise: NDArray[Any],
+    anchor_width: NDArray[Any],
+    options: _Options,
+    **epoch: Any,
+) -> dict[str, Any]:
     """From the pixels of an epoch to what it adds to the coadd, and its measures."""
-    pixels, bad, stars, star_flux, star_error, known = arrays[:6]
-    variance, sky, gain, given, anchor_noise, anchor_width = arrays[6:]
-    measures = measure_epoch(pixels, bad, stars, star_flux, star_error, float(known), by_stars=options.by_stars)
-    level, noise, width, _, scale = measures
-    relative = width / float(anchor_width), noise / float(anchor_noise) if anchor_noise > 0 else np.nan
-    weight = _weight(options, scale, *relative) * float(given)
+    measures = measure_epoch(**epoch, by_stars=options.by_stars)
+    relative_noise = measures.sky_noise / float(anchor_noise) if anchor_noise > 0 else np.nan
+    weight = float(given) * _weight(options, measures.flux_scale, measures.fwhm / float(anchor_width), relative_noise)
+    scale = measures.flux_scale
     usable = np.isfinite(weight) and weight > 0 and np.isfinite(scale) and scale > 0
     weight, scale = (weight, scale) if usable else (0.0, 1.0)
-    light, var = _levels(pixels, bad, variance, sky, gain, level, options.background)
-    bad = bad | (weight == 0)
-    return epoch_planes(light / scale, var / scale**2, bad, weight, summed=options.method == "mean"), *measures, weight
+    pixels, bad = epoch["image"], epoch["bad"]
+    level, variance = _sky_and_variance(pixels, bad, variance, gain, with_level=options.background == "mesh")
+    shade = {"none": measures.sky, "median": measures.sky, "given": sky}.get(options.background, level)
+    light, noise = (pixels - shade) / scale, variance / scale**2
+    planes = epoch_planes(light, noise, bad | (weight == 0), weight, summed=options.method == "mean")
+    return {"contribution": planes, **measures._asdict(), "weight": weight}
+
+
+def _sky_and_variance(
+    pixels: NDArray[Any], bad: Bools, variance: NDArray[Any] | None, gain: NDArray[Any] | None, *, with_level: bool
+) -> tuple[NDArray[Any] | None, NDArray[Any]]:
+    """The level of an epoch's sky, where it is measured, and the variance: known, or of the sky and the light above."""
+    if variance is not None and not with_level:
+        return None, variance
+    level, rms = sky_maps(pixels, bad, options=SkyOptions())
+    if variance is not None:
+        return level, variance
+    factor = np.inf if gain is None or np.isnan(gain) else float(gain)
+    return level, sky_variance(pixels, level, rms, factor)
 
 
 def _weight(options: _Options, scale: float, width: float, noise: float) -> float:
@@ -270,26 +289,6 @@ def _weight(options: _Options, scale: float, width: float, noise: float) -> floa
     if options.weights == "variance" or not np.isfinite(width):
         width = 1.0
     return float((scale / (noise * width)) ** 2) if noise * width > 0 else np.nan
-
-
-def _levels(
-    pixels: NDArray[Any],
-    bad: Bools,
-    variance: NDArray[Any],
-    sky: NDArray[Any],
-    gain: NDArray[Any],
-    level: float,
-    background: str,
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """An epoch less its sky, and its variance."""
-    image, masked = xr.DataArray(pixels, dims=IMAGE), xr.DataArray(bad, dims=IMAGE)
-    maps = sky_maps(image, mask=masked) if background == "mesh" or variance.ndim == 0 else xr.Dataset()
-    if variance.ndim == 0:
-        known = bool(np.isfinite(gain))
-        model = noise_model(image, gain=float(gain), background=maps) if known else maps["background_rms"] ** 2
-        variance = model.values
-    shade: Any = {"none": level, "median": level, "given": sky}.get(background)
-    return np.asarray(pixels - (maps["background"].values if shade is None else shade)), variance
 
 
 def _stream(planes: xr.DataArray) -> dict[str, xr.DataArray]:
@@ -368,23 +367,23 @@ def _block(planes: NDArray[Any], weight: NDArray[Any], *, method: Method, clip: 
 
 
 def _labeled(
-    stack: xr.Dataset | xr.DataArray,
+    exposure: Exposure,
     images: dict[str, xr.DataArray],
     frames: xr.Dataset,
     anchor: int,
     options: _Options,
 ) -> xr.Dataset:
     """The images with the stack's pixel labels, the effective detector constants, and the table of frames."""
+    stack, image = exposure.owner, exposure.image
     obj = stack if isinstance(stack, xr.Dataset) else stack.rename("sci").to_dataset()
-    image = get_image(stack)
     out = obj.drop_vars([k for k, v in obj.variables.items() if k in obj.data_vars or not set(v.dims) <= set(IMAGE)])
     out = out.drop_vars([k for k in _OF_AN_EPOCH if k in out.coords])
-    scalars = {**_shared(image, frames, anchor), **_effective(image, frames, options)}
+    scalars = {**_shared(image, frames, anchor), **_effective(exposure.gain, frames, options)}
     total = frames["weight"].sum("time")
     frames["weight"] = frames["weight"] / total.where(total > 0)
     listed = frames.rename(time="frame").assign_coords(frame=("frame", _frame_names(stack)))
     out = out.assign({k: v.transpose("y", "x") for k, v in images.items()}).merge(listed, join="exact")
-    out = annotate_all(out.assign_coords(scalars))
+    out = annotate_all(out.assign_coords(scalars), unit=exposure.unit)
     out["sci"].attrs["long_name"] = "coadd of science images"
     return out.drop_attrs(deep=False).assign_attrs(
         **kept(stack.attrs, "grid", "object"), method=options.method, anchor=anchor
@@ -399,9 +398,8 @@ def _frame_names(stack: xr.Dataset | xr.DataArray) -> list[str]:
     return [str(v) for v in known.values]
 
 
-def _effective(image: xr.DataArray, frames: xr.Dataset, options: _Options) -> dict[str, xr.DataArray]:
+def _effective(gain: xr.DataArray | None, frames: xr.Dataset, options: _Options) -> dict[str, xr.DataArray]:
     """Gain and read noise that give the coadd's variance, where every epoch is good."""
-    gain = _gain(image)
     if gain is None:
         return {}
     columns = [frames[k] for k in ("weight", "flux_scale", "sky_noise", "sky")] + [gain + 0.0 * frames["weight"]]

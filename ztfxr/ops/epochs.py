@@ -9,17 +9,16 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import xarray as xr
 
-from ztfxr.arrays.images.coadd import MAX_STARS, measure_anchor, measure_epoch
+from ztfxr.arrays.images.coadd import MAX_STARS, EpochMeasures, measure_anchor, measure_epoch
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
-from ztfxr.ops.background import get_image, get_mask
+from ztfxr.ops.exposure import Exposure, gather
+from ztfxr.ops.mapping import bare, map_images
 from ztfxr.schema import annotate_all
 
 __all__ = [
     "MEASURES",
     "FluxScale",
     "Measuring",
-    "bare",
     "measure_epochs",
     "per_epoch",
     "prepare",
@@ -31,31 +30,28 @@ FluxScale: TypeAlias = Literal["auto", "stars", "magzp"] | xr.DataArray | None
 
 _STARS = ("star", "axis")
 _ANCHOR = {"star_position": _STARS, "star_flux": ("star",), "star_flux_err": ("star",), "sky_noise": (), "fwhm": ()}
-MEASURES = ("sky", "sky_noise", "fwhm", "coverage", "flux_scale")
+MEASURES = EpochMeasures._fields
 
 
 @dataclass(frozen=True)
 class Measuring:
-    """The arguments of `measure_epoch`, without coordinates, and what is known of the anchor."""
+    """A stack, the arguments of `measure_epoch` without coordinates, and what is known of the anchor.
 
-    arguments: tuple[xr.DataArray, ...]
+    Epochs are matched by position, since two may share a time, or have none.
+    """
+
+    exposure: Exposure
+    arguments: dict[str, xr.DataArray]
     anchor_noise: xr.DataArray
     anchor_width: xr.DataArray
     anchor: int
     by_stars: bool
 
-    core = (IMAGE, IMAGE, _STARS, ("star",), ("star",), ())
 
-
-def bare(array: xr.DataArray) -> xr.DataArray:
-    """Without coordinates: epochs are matched by position, since two may share a time, or have none."""
-    return array.drop_vars(list(array.coords))
-
-
-def usable_epochs(stack: xr.Dataset | xr.DataArray) -> xr.DataArray:
-    """True where `epoch_status` is 0, everywhere without one; as lazy as that is."""
-    every = xr.DataArray(np.ones(stack.sizes["time"], dtype=bool), dims="time")
-    return every & (bare(stack.coords["epoch_status"]) == 0) if "epoch_status" in stack.coords else every
+def usable_epochs(exposure: Exposure) -> xr.DataArray:
+    """True where the status of an epoch is 0, everywhere where no epoch has one; as lazy as that is."""
+    every = xr.DataArray(np.ones(exposure.image.sizes["time"], dtype=bool), dims="time")
+    return every if exposure.status is None else every & (exposure.status == 0)
 
 
 def measure_epochs(
@@ -95,27 +91,31 @@ def measure_epochs(
     ChunkError
         An image is chunked along y or x.
     """
-    plan = prepare(stack, scale, anchor, mask)
-    kwargs = {"by_stars": plan.by_stars}
+    plan = prepare(gather(stack, name="sci", mask=mask), scale, anchor)
     outputs: dict[str, tuple[str, ...]] = dict.fromkeys(MEASURES, ())
-    found = apply_images(measure_epoch, *plan.arguments, inputs=plan.core, outputs=outputs, kwargs=kwargs)
-    coords = {k: v.variable for k, v in get_image(stack).coords.items() if v.dims == ("time",)}
-    return annotate_all(xr.Dataset(found).assign_coords(coords).assign_attrs(anchor=plan.anchor))
+    found = map_images(measure_epoch, plan.arguments, outputs, options={"by_stars": plan.by_stars})
+    image = plan.exposure.image
+    coords = {k: v.variable for k, v in image.coords.items() if v.dims == ("time",)}
+    out = xr.Dataset(found).assign_coords(coords).assign_attrs(anchor=plan.anchor)
+    return annotate_all(out, unit=plan.exposure.unit)
 
 
-def prepare(
-    stack: xr.Dataset | xr.DataArray, scale: FluxScale, anchor: int | None, mask: xr.DataArray | None
-) -> Measuring:
+def prepare(exposure: Exposure, scale: FluxScale, anchor: int | None) -> Measuring:
     """Measure the anchor, lazily, and put together what measuring an epoch needs."""
-    image, bad = get_image(stack), get_mask(stack, mask)
+    image = exposure.image
     if "time" not in image.dims:
         raise InputError(f"a stack has the dimension time; got {image.dims}: see ztfxr.stack")
-    first, pixels, masked = _anchor(stack, anchor), bare(image), bare(bad)
-    one = [a.isel(time=first) if "time" in a.dims else a for a in (pixels, masked)]
-    found = apply_images(measure_anchor, *one, outputs=_ANCHOR, sizes={"star": MAX_STARS, "axis": 2})
-    stars = tuple(found[k] for k in ("star_position", "star_flux", "star_flux_err"))
-    known = _known_scale(image, scale, first)
-    return Measuring((pixels, masked, *stars, known), found["sky_noise"], found["fwhm"], first, scale_by_stars(scale))
+    first, pixels = _anchor(exposure, anchor), {"image": bare(image), "bad": bare(exposure.bad)}
+    one = {k: a.isel(time=first) if "time" in a.dims else a for k, a in pixels.items()}
+    found = map_images(measure_anchor, one, _ANCHOR, sizes={"star": MAX_STARS, "axis": 2})
+    arguments = {
+        **pixels,
+        "stars": found["star_position"],
+        "anchor_flux": found["star_flux"],
+        "anchor_error": found["star_flux_err"],
+        "known_scale": _known_scale(image, scale, first),
+    }
+    return Measuring(exposure, arguments, found["sky_noise"], found["fwhm"], first, scale_by_stars(scale))
 
 
 def scale_by_stars(scale: FluxScale) -> bool:
@@ -123,12 +123,12 @@ def scale_by_stars(scale: FluxScale) -> bool:
     return isinstance(scale, str) and scale in ("auto", "stars")
 
 
-def _anchor(stack: xr.Dataset | xr.DataArray, anchor: int | None) -> int:
-    n = stack.sizes["time"]
+def _anchor(exposure: Exposure, anchor: int | None) -> int:
+    n = exposure.image.sizes["time"]
     if n == 0:
         raise InputError("the stack has no epoch")
     if anchor is None:
-        usable = usable_epochs(stack)
+        usable = usable_epochs(exposure)
         return int(usable.values.argmax()) if usable.chunks is None else 0
     if not 0 <= anchor < n:
         raise InputError(f"no epoch {anchor} to anchor the flux scale: the stack has {n}, counted from 0")
@@ -218,7 +218,7 @@ def select_epochs(
 
 def _rows(stack: xr.Dataset | xr.DataArray, table: xr.Dataset) -> Iterator[dict[str, Any]]:
     """Each epoch's measures, whether it is usable, and the message of its status."""
-    usable = usable_epochs(stack).values
+    usable = usable_epochs(gather(stack, name="sci")).values
     known = {str(k): v.values for k, v in table.data_vars.items()}
     messages = stack.coords["message"].values if "message" in stack.coords else np.full(len(usable), "")
     for i in range(len(usable)):

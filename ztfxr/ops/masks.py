@@ -113,7 +113,8 @@ def with_planes(flags: F, *names: str) -> F:
     """
     own = list(own_planes(flags))
     free = sorted(set(range(_BITS)) - {p.bit for p in own})
-    added = [p for p in MASK_PLANES if p.name in set(names) - {p.name for p in own}]
+    missing = set(names) - {p.name for p in own}
+    added: list[Plane] = [p for p in MASK_PLANES if p.name in missing]
     for plane in added:
         if not free:
             raise InputError(

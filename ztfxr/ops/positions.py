@@ -8,19 +8,27 @@ from typing import Any, TypeAlias
 import numpy as np
 import xarray as xr
 from astropy import units as u
-from astropy.coordinates import SkyCoord
+from astropy.coordinates import Angle, SkyCoord, concatenate
 from astropy.table import Table
 from numpy.typing import NDArray
 
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
-from ztfxr.schema import SPECS
+from ztfxr.io.tables import degrees_in
+from ztfxr.schema import SPECS, find_columns
 from ztfxr.wcs import WCSIndex, has_wcs, pixel_to_sky, sky_to_pixel
 
 __all__ = ["Positions", "pixel_origin", "position_columns", "resolve_positions"]
 
 Positions: TypeAlias = (
-    xr.Dataset | SkyCoord | Table | Mapping[str, Any] | Sequence[tuple[float, float]] | NDArray[np.floating[Any]]
+    xr.Dataset
+    | SkyCoord
+    | Table
+    | Mapping[str, Any]
+    | str
+    | tuple[u.Quantity, u.Quantity]
+    | Sequence[tuple[float, float] | SkyCoord | str]
+    | NDArray[np.floating[Any]]
 )
 
 
@@ -33,8 +41,10 @@ def resolve_positions(obj: xr.Dataset | xr.DataArray, positions: Positions) -> x
         An image or Dataset with dimensions (..., y, x).
     positions
         A Dataset, Table, DataFrame, structured array or mapping with columns `ra`, `dec` (ICRS; in degrees, unless the
-        column carries a unit) or `x`, `y` (absolute 0-based FITS pixels); a `SkyCoord`; or a sequence of (x, y) pairs.
-        Sky columns win where both are there and the image has a WCS. A masked entry is NaN.
+        column carries a unit or is text such as "03:51:36") or `x`, `y` (absolute 0-based FITS pixels), or the names
+        that surveys give to them (`RA_ICRS`, `raMean`, `x_centroid`, ...); a `SkyCoord`, a list of them, or a pair of
+        angles (RA, Dec) as `astropy.units.Quantity`; text such as ``"03:51:36 +35:48:00"``, or a list of it; or a
+        sequence of (x, y) pairs. Sky columns win where both are there and the image has a WCS. A masked entry is NaN.
 
     Returns
     -------
@@ -98,21 +108,16 @@ def position_columns(positions: Positions) -> dict[str, NDArray[Any]]:
 
     1-D arrays of one length; masked entries are NaN. Raises `InputError` where there are no such columns.
     """
-    if isinstance(positions, SkyCoord):
-        icrs = positions.icrs
-        raw: dict[str, Any] = {"ra": icrs.ra.deg, "dec": icrs.dec.deg}
+    sky = _as_sky(positions)
+    if sky is not None:
+        raw: dict[str, Any] = {"ra": sky.icrs.ra.deg, "dec": sky.icrs.dec.deg}
     elif hasattr(positions, "keys") or hasattr(positions, "colnames"):
         raw = _named(positions)
     elif isinstance(positions, np.ndarray) and positions.dtype.names:
         record: Any = positions
         raw = _named({name: record[name] for name in record.dtype.names})
     else:
-        pairs = np.asarray(positions, dtype=float)
-        if pairs.ndim == 1 and pairs.size == 2:
-            pairs = pairs[None]
-        if pairs.ndim != 2 or pairs.shape[1] != 2:
-            raise InputError(f"positions are (x, y) pairs of shape (n, 2); got shape {pairs.shape}")
-        raw = {"x": pairs[:, 0], "y": pairs[:, 1]}
+        raw = _pairs(positions)
     out = {k: np.atleast_1d(_labels(v) if k == "id" else _numbers(k, v)) for k, v in raw.items()}
     lengths = {k: v.shape for k, v in out.items()}
     if len(set(lengths.values())) > 1 or any(v.ndim != 1 for v in out.values()):
@@ -120,24 +125,57 @@ def position_columns(positions: Positions) -> dict[str, NDArray[Any]]:
     return out
 
 
-_ALIASES = {
-    "ra": ("ra",),
-    "dec": ("dec",),
-    "x": ("x_pixel", "x_centroid", "x"),
-    "y": ("y_pixel", "y_centroid", "y"),
-    "id": ("source_id", "id", "name"),
-}
+def _as_sky(positions: Any) -> SkyCoord | None:
+    """Positions that say themselves that they are on the sky: coordinates, text, or a pair of angles."""
+    if isinstance(positions, SkyCoord):
+        return positions
+    if isinstance(positions, str):
+        return _parsed(positions)
+    if not isinstance(positions, list | tuple) or len(positions) == 0:
+        return None
+    if all(isinstance(p, SkyCoord) for p in positions):
+        return concatenate([p.icrs for p in positions])
+    if all(isinstance(p, str) for p in positions):
+        return concatenate([_parsed(p) for p in positions])
+    if len(positions) == 2 and all(isinstance(p, u.Quantity) for p in positions):
+        return SkyCoord(*positions, frame="icrs")
+    return None
+
+
+def _parsed(text: str) -> SkyCoord:
+    """The position (ICRS) that a text names: two numbers of degrees, or hours and degrees in parts."""
+    try:
+        ra, dec = map(float, text.replace(",", " ").split())
+        return SkyCoord(ra, dec, unit="deg", frame="icrs")
+    except ValueError:
+        pass
+    try:
+        return SkyCoord(text, unit=("hourangle", "deg"), frame="icrs")
+    except ValueError as error:
+        raise InputError(
+            f"{text!r} is no position; write '03:51:36 +35:48:00', '03h51m36s +35d48m00s' or '57.9 35.8' (degrees)"
+        ) from error
+
+
+def _pairs(positions: Any) -> dict[str, Floats]:
+    """The columns of (x, y) pairs."""
+    try:
+        pairs = np.asarray(positions, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "positions are (x, y) pairs, a SkyCoord, text such as '03:51:36 +35:48:00', or a table with columns ra and "
+            f"dec, or x and y; got {positions!r}"
+        ) from error
+    if pairs.ndim == 1 and pairs.size == 2:
+        pairs = pairs[None]
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise InputError(f"positions are (x, y) pairs of shape (n, 2); got shape {pairs.shape}")
+    return {"x": pairs[:, 0], "y": pairs[:, 1]}
 
 
 def _named(table: Any) -> dict[str, Any]:
-    keys = (
-        set(table.variables) if isinstance(table, xr.Dataset) else set(getattr(table, "colnames", None) or table.keys())
-    )
-    raw: dict[str, Any] = {}
-    for column, aliases in _ALIASES.items():
-        found = next((a for a in aliases if a in keys), None)
-        if found is not None:
-            raw[column] = getattr(table[found], "values", table[found])
+    keys = table.variables if isinstance(table, xr.Dataset) else getattr(table, "colnames", None) or table.keys()
+    raw = {column: table[name] for column, name in find_columns(keys).items()}
     pairs = [pair for pair in (("ra", "dec"), ("x", "y")) if raw.keys() >= set(pair)]
     if not pairs:
         raise InputError(
@@ -148,16 +186,49 @@ def _named(table: Any) -> dict[str, Any]:
 
 
 def _numbers(name: str, column: Any) -> Floats:
-    """A column as floats: sky columns with a unit in degrees, masked entries NaN."""
+    """A column as floats: those of the sky in degrees by their unit, or as text; masked entries NaN."""
     unit = getattr(column, "unit", None)
-    numbers = np.ma.asarray(getattr(column, "value", column) if unit is not None else column)
+    if isinstance(column, xr.DataArray):
+        unit = column.attrs.get("units")
+    values = getattr(column, "value", None) if hasattr(column, "unit") and unit is not None else None
+    numbers = np.ma.asarray(getattr(column, "values", column) if values is None else values)
+    if name not in ("ra", "dec"):
+        return np.asarray(np.ma.filled(_floats(name, numbers), np.nan), dtype=float)
+    if numbers.dtype.kind in "USO":
+        return _angles(name, np.atleast_1d(numbers))
+    scale = degrees_in(unit, name)
     filled = np.asarray(np.ma.filled(numbers.astype(float), np.nan), dtype=float)
-    if unit is None or name not in ("ra", "dec"):
-        return filled
-    return np.asarray(u.Quantity(filled, unit).to_value(u.deg), dtype=float)
+    return filled if scale == 1.0 else filled * scale
+
+
+def _floats(name: str, numbers: Any) -> Any:
+    try:
+        return numbers.astype(float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the column {name} holds {numbers.dtype}, but numbers are needed") from error
+
+
+def _angles(name: str, column: Any) -> Floats:
+    """Text as degrees: plain numbers are degrees, right ascensions in parts are hours; masked or empty entries NaN."""
+    out = np.full(column.shape, np.nan)
+    for i, text in enumerate(np.ma.filled(column.astype(object), None)):
+        if text is None or text == "" or text != text:
+            continue
+        try:
+            out[i] = float(text)
+        except ValueError:
+            out[i] = _angle(name, str(text))
+    return out
+
+
+def _angle(name: str, text: str) -> float:
+    try:
+        return float(Angle(text, unit="hourangle" if name == "ra" else "deg").deg)
+    except ValueError as error:
+        raise InputError(f"{name} {text!r} is no angle; write degrees, or parts such as '03:51:36'") from error
 
 
 def _labels(column: Any) -> NDArray[Any]:
     """Names or numbers of sources; Python objects as text, since objects cannot be stored without pickle."""
-    labels = np.asarray(column)
+    labels = np.asarray(getattr(column, "values", column))
     return labels.astype(str) if labels.dtype.kind == "O" else labels

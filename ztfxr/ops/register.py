@@ -13,14 +13,15 @@ from scipy.spatial import cKDTree
 
 from ztfxr.arrays.geometry.registration import Stars, find_stars, fit_pairs, not_registered, register_stars
 from ztfxr.arrays.geometry.transform import Kind, Transform, fit_transform, n_coefficients
-from ztfxr.arrays.matching.match import Image, psf_width
+from ztfxr.arrays.images.image import Image
+from ztfxr.arrays.images.stars import star_fwhm
 from ztfxr.arrays.polynomials import exponents
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import AlignmentError, FrameError, InputError, MissingWCSError
 from ztfxr.ops.exposure import Labeled, MaskChoice, gather
 from ztfxr.ops.masks import mask as decode_mask
 from ztfxr.ops.masks import own_planes
-from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
+from ztfxr.ops.positions import Positions, pixel_origin, position_columns
 from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
 from ztfxr.wcs import WCSIndex, has_wcs, pixel_to_sky, sky_to_pixel
 
@@ -273,18 +274,15 @@ class _Catalog:
     @classmethod
     def of(cls, positions: Positions) -> _Catalog:
         """The columns that registration uses; `InputError` without pixel positions."""
-        try:
-            found = resolve_positions(xr.Dataset(), positions)
-        except MissingWCSError as error:
-            raise InputError("a catalog to register by needs pixel positions: columns x and y") from error
-        columns = {k: _column(positions, k) for k in ("ra", "dec", "flux")}
+        columns = position_columns(positions)
+        if "x" not in columns:
+            raise InputError("a catalog to register by needs pixel positions: columns x and y")
         sky = None
-        if columns["ra"] is not None and columns["dec"] is not None:
+        if "ra" in columns:
             ra, dec = np.deg2rad(columns["ra"]), np.deg2rad(columns["dec"])
             sky = np.column_stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)])
-        xy = np.column_stack([found["x_pixel"].values, found["y_pixel"].values])
-        names = found["source_id"].values if "source_id" in found.coords else None
-        return cls(xy, names, sky, columns["flux"])
+        xy = np.column_stack([columns["x"], columns["y"]])
+        return cls(xy, columns.get("id"), sky, _flux(positions))
 
     @property
     def stars(self) -> Stars:
@@ -295,11 +293,11 @@ class _Catalog:
         return Stars(self.xy[order, 0], self.xy[order, 1], flux[order], np.ones(len(order), bool))
 
 
-def _column(table: Any, name: str) -> Floats | None:
-    """A column of a table, mapping or Dataset as floats; None where there is none."""
+def _flux(table: Any) -> Floats | None:
+    """The column `flux` of a table, mapping or Dataset as floats; None where there is none."""
     names = getattr(table, "colnames", None) or (table.keys() if hasattr(table, "keys") else ())
-    known = name in names or (isinstance(table, xr.Dataset) and name in table.variables)
-    return np.asarray(np.ma.filled(np.ma.asarray(table[name], dtype=float), np.nan)) if known else None
+    known = "flux" in names or (isinstance(table, xr.Dataset) and "flux" in table.variables)
+    return np.asarray(np.ma.filled(np.ma.asarray(table["flux"], dtype=float), np.nan)) if known else None
 
 
 def _pairs_on_sky(source: Floats, target: Floats, radius: float) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -352,7 +350,7 @@ class _Pixels:
             pixels, bad, _ = compute(*self.arrays, scheduler="synchronous")
         except FrameError:
             return np.nan
-        return psf_width(Image.of(pixels, np.asarray(np.nan, np.float32), bad))
+        return float(star_fwhm(Image.of(pixels, None, bad)))
 
     def stars(self) -> Stars | FrameError:
         """The stars, or the error that says why there are none."""

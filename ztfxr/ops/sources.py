@@ -204,8 +204,9 @@ def _all_sources(target: _Input) -> dict[str, xr.Variable]:
     for array in arrays.values():
         require_whole(array, IMAGE)
     names, ordered = zip(*((k, a.transpose(*core_dims(a)).data) for k, a in arrays.items()), strict=True)
-    pixels = dict(zip(names, map(np.asarray, compute(*ordered)), strict=True))
-    found = extract_sources(**{"gain": None} | pixels, **target.options)
+    arguments: dict[str, Any] = {"gain": None, **target.options}
+    arguments |= zip(names, map(np.asarray, compute(*ordered)), strict=True)
+    found = extract_sources(**arguments)
     columns = {name: xr.Variable("source", values) for name, values in found.columns.items()}
     single = {k: xr.Variable((), np.asarray(v, SPECS[k].dtype)) for k, v in _scalars(found).items()}
     return columns | single | {"segmentation": xr.Variable(IMAGE, found.segmentation)}

@@ -124,7 +124,7 @@ def rebin_bits(bits: xr.DataArray, factor: int) -> xr.DataArray:
         return bits
     sizes = {new: block_range(0, bits.sizes[old], factor)[1] for new, old in (("row", "y"), ("column", "x"))}
     blocks = {"flags": ("row", "column")}
-    out = map_images(block_or, {"flags": bits}, blocks, sizes=sizes, options={"factor": factor})
+    out = map_images(block_or, {"bits": bits}, blocks, sizes=sizes, options={"factor": factor})
     return out["flags"].rename(row="y", column="x")
 
 

@@ -2,6 +2,7 @@
 
 from ztfxr.schema.annotate import annotate, annotate_all, fill_value
 from ztfxr.schema.attributes import ATTRS, Attribute, kept, plain
+from ztfxr.schema.columns import COLUMN_ALIASES, find_columns
 from ztfxr.schema.planes import (
     CUT_PLANES,
     EXTRACTION_PLANES,
@@ -20,6 +21,7 @@ from ztfxr.schema.variables import EFFECTIVE_WAVELENGTHS, EPOCH_QUALITY, EXPOSUR
 
 __all__ = [
     "ATTRS",
+    "COLUMN_ALIASES",
     "CORE_DIMS",
     "CUT_PLANES",
     "EFFECTIVE_WAVELENGTHS",
@@ -41,6 +43,7 @@ __all__ = [
     "annotate",
     "annotate_all",
     "fill_value",
+    "find_columns",
     "flag_attrs",
     "kept",
     "plain",

@@ -125,7 +125,7 @@ def test_inputs_of_every_kind_are_taken_and_left_alone(method: str) -> None:
 
 
 def test_results_are_new_arrays() -> None:
-    """`apply_images` hands them on without a copy."""
+    """`map_images` hands them on without a copy."""
     for method in ("sep", "median", "none"):
         for image in (IMAGE, np.full_like(IMAGE, np.nan)):
             options = SkyOptions(method=method)
@@ -182,3 +182,23 @@ def test_scatter_leaves_sources_out() -> None:
 def test_nothing_outside_the_sources_is_nan() -> None:
     for statistic in ("mad", "std"):
         assert np.isnan(sky_scatter(IMAGE, BAD, ~NONE, statistic=statistic, options=SkyOptions()))
+
+
+@pytest.mark.parametrize("shape", [(41, 41), (63, 63), (90, 150)])
+@pytest.mark.parametrize("box", [(64, 64), (20, 30)])
+def test_a_mesh_without_a_usable_box_is_the_median(shape: tuple[int, int], box: tuple[int, int]) -> None:
+    """sep says 0 and 1 there; where one box is half good its mesh is used."""
+    rng = np.random.default_rng(4)
+    image = (200 + 5 * rng.normal(size=shape)).astype(np.float32)
+    scattered = rng.random(shape) < 0.85
+    options, median = SkyOptions(box_size=box), SkyOptions("median")
+    found, expected = (sky_maps(image, scattered, options=o) for o in (options, median))
+    np.testing.assert_array_equal(found, expected)
+    assert found[0][0, 0] == pytest.approx(200, abs=1)
+    np.testing.assert_array_equal(
+        without_sky(image, scattered, options=options), without_sky(image, scattered, options=median)
+    )
+    assert sky_scatter(image, scattered, statistic="rms", options=options) == pytest.approx(5, rel=0.2)
+    scattered[: min(box[0], shape[0]), : min(box[1], shape[1])] = False
+    mesh = sep.Background(image, mask=scattered, bh=box[0], bw=box[1])
+    np.testing.assert_array_equal(sky_maps(image, scattered, options=options)[0], mesh.back())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -19,6 +19,8 @@ from ztfxr.arrays.types import Bools, Floats
 
 __all__ = [
     "MAX_STARS",
+    "Anchor",
+    "EpochMeasures",
     "anchor_stars",
     "clipped_mean",
     "effective_detector",
@@ -88,11 +90,31 @@ def star_fluxes(image: NDArray[Any], bad: Bools, stars: Floats, noise: float) ->
     return flux, error
 
 
-def measure_anchor(image: NDArray[Any], bad: Bools) -> tuple[Any, ...]:
-    """What an epoch (y, x) gives to measure others by: stars, their fluxes and errors, noise of the sky, FWHM."""
+class Anchor(NamedTuple):
+    """What an epoch gives to measure others by: stars, their fluxes and errors, noise of the sky, FWHM in pixels."""
+
+    star_position: Floats
+    star_flux: Floats
+    star_flux_err: Floats
+    sky_noise: float
+    fwhm: float
+
+
+class EpochMeasures(NamedTuple):
+    """Sky level, noise of a sky pixel, FWHM in pixels, fraction of good pixels, flux scale; NaN where unknown."""
+
+    sky: float
+    sky_noise: float
+    fwhm: float
+    coverage: float
+    flux_scale: float
+
+
+def measure_anchor(image: NDArray[Any], bad: Bools) -> Anchor:
+    """Measure the epoch (y, x) that others are compared with."""
     frame = Image.of(image, None, bad)
     stars, noise = anchor_stars(frame), median_sky(frame.pixels, frame.bad, rounds=_SKY_ROUNDS)[1]
-    return stars, *star_fluxes(frame.pixels, frame.bad, stars, noise), noise, star_fwhm(frame)
+    return Anchor(stars, *star_fluxes(frame.pixels, frame.bad, stars, noise), noise, star_fwhm(frame))
 
 
 def measure_epoch(
@@ -104,7 +126,7 @@ def measure_epoch(
     known_scale: float,
     *,
     by_stars: bool,
-) -> tuple[float, ...]:
+) -> EpochMeasures:
     """What an epoch (y, x) is worth.
 
     Parameters
@@ -112,16 +134,11 @@ def measure_epoch(
     image, bad
         Pixels, and True where they are bad; pixels that are not finite are bad too.
     stars, anchor_flux, anchor_error
-        Of `measure_anchor`.
+        The stars of `measure_anchor`, their fluxes and errors.
     known_scale
         The flux scale, or NaN.
     by_stars
         Measure the flux scale, and take the known one only where there are too few stars.
-
-    Returns
-    -------
-    tuple of float
-        Sky level, noise of a sky pixel, FWHM in pixels, fraction of good pixels, flux scale; NaN where unknown.
     """
     frame = Image.of(image, None, bad)
     level, noise = median_sky(frame.pixels, frame.bad, rounds=_SKY_ROUNDS)
@@ -129,7 +146,7 @@ def measure_epoch(
     if by_stars:
         scale = flux_ratio(*star_fluxes(frame.pixels, frame.bad, stars, noise), anchor_flux, anchor_error)
     scale = scale if np.isfinite(scale) else float(known_scale)
-    return level, noise, star_fwhm(frame), float(1.0 - frame.bad.mean()), scale
+    return EpochMeasures(level, noise, star_fwhm(frame), float(1.0 - frame.bad.mean()), scale)
 
 
 def effective_detector(

@@ -6,7 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask
 import dask.array as da
@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from ztfxr.arrays.no_solution import NoSolutionError
 from ztfxr.arrays.threads import one_blas_thread, workers
-from ztfxr.errors import ChunkError
-from ztfxr.ops._apply import apply_images, require_whole
+from ztfxr.errors import AlignmentError, ChunkError
+from ztfxr.ops.mapping import core_dims, labeled_like, map_images, require_whole
+from ztfxr.schema import STATUS_PLANES, planes_to_bits
 
 NT, NY, NX, NS = 6, 4, 5, 3
 RNG = np.random.default_rng(3)
@@ -31,22 +33,28 @@ GAIN = xr.DataArray(RNG.uniform(1, 2, NT), dims="time")
 X = xr.DataArray(RNG.uniform(0, NX, NS), dims="source")
 
 OUTPUTS = {"background": ("y", "x"), "flux": ("source",), "kernel": ("ky", "kx"), "chi2": (), "n_pixels": ()}
-INPUTS = [("y", "x"), ("y", "x"), (), ("source",)]
 
 
 def measure(
     image: NDArray[Any], plate: NDArray[Any], gain: NDArray[Any], x: NDArray[Any], *, power: int = 1
-) -> tuple[Any, ...]:
+) -> dict[str, Any]:
     """Results of every rank from one image; fails on anything but one image."""
     assert image.shape == plate.shape == (NY, NX)
     assert gain.shape == ()
     assert x.shape == (NS,)
     level = (image * plate).sum() ** power
-    return image - plate * gain, x * level, np.full((2, 3), level), level / gain, image.size
+    return {
+        "background": image - plate * gain,
+        "flux": x * level,
+        "kernel": np.full((2, 3), level),
+        "chi2": level / gain,
+        "n_pixels": image.size,
+    }
 
 
 def run(*arrays: xr.DataArray, **options: Any) -> dict[str, xr.DataArray]:
-    return apply_images(measure, *arrays, outputs=OUTPUTS, inputs=INPUTS, sizes={"ky": 2, "kx": 3}, **options)
+    inputs = dict(zip(("image", "plate", "gain", "x"), arrays, strict=True))
+    return map_images(measure, inputs, OUTPUTS, sizes={"ky": 2, "kx": 3}, options=options)
 
 
 def compositions(total: int) -> st.SearchStrategy[tuple[int, ...]]:
@@ -56,7 +64,7 @@ def compositions(total: int) -> st.SearchStrategy[tuple[int, ...]]:
 
 
 def test_by_hand() -> None:
-    found = run(CUBE, PLATE, GAIN, X, kwargs={"power": 2})
+    found = run(CUBE, PLATE, GAIN, X, power=2)
     level = (CUBE * PLATE).sum(["y", "x"]) ** 2
     xr.testing.assert_allclose(found["background"].transpose(*CUBE.dims), CUBE - PLATE * GAIN)
     xr.testing.assert_allclose(found["flux"], level * X)
@@ -117,14 +125,16 @@ def test_two_leading_dimensions(chunk: bool) -> None:
 @pytest.mark.parametrize("chunk", [False, True])
 def test_no_epoch_and_one_output(chunk: bool) -> None:
     none = CUBE[:0].chunk() if chunk else CUBE[:0]
-    found = apply_images(lambda image: image * 2, none, outputs={"sci": ("y", "x")})["sci"]
+    found = map_images(lambda image: image * 2, {"image": none}, {"sci": ("y", "x")})["sci"]
     assert found.compute().shape == (0, NY, NX)
-    doubled = apply_images(lambda image: image * 2, CUBE.chunk(time=4), outputs={"sci": ("y", "x")})["sci"]
+    doubled = map_images(lambda image: image * 2, {"image": CUBE.chunk(time=4)}, {"sci": ("y", "x")})["sci"]
     np.testing.assert_array_equal(doubled, (CUBE.values * 2).astype(np.float32))
 
 
 def test_input_of_other_epochs_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"(?i)exact"):
+    with pytest.raises(
+        AlignmentError, match=r"gain and image have different labels along 'time'; bring them into line"
+    ):
         run(CUBE, PLATE, GAIN.assign_coords(time=np.arange(NT) + 1), X)
 
 
@@ -148,7 +158,7 @@ def test_function_is_not_called_while_the_graph_is_built() -> None:
     def refuse(image: NDArray[Any]) -> None:
         raise AssertionError("called")
 
-    apply_images(refuse, CUBE.chunk(time=1), outputs={"sci": ("y", "x")})
+    map_images(refuse, {"image": CUBE.chunk(time=1)}, {"sci": ("y", "x")})
 
 
 def count_tasks(*results: xr.DataArray) -> int:
@@ -173,12 +183,12 @@ def test_each_image_is_measured_once(chunk: int) -> None:
     """Whatever outputs are computed together share one call."""
     calls: list[float] = []
 
-    def count(image: NDArray[Any]) -> tuple[Any, ...]:
+    def count(image: NDArray[Any]) -> dict[str, Any]:
         calls.append(float(image[0, 0]))
-        return image, image.sum(), image.size
+        return {"background": image, "chi2": image.sum(), "n_pixels": image.size}
 
     outputs: dict[str, tuple[str, ...]] = {"background": ("y", "x"), "chi2": (), "n_pixels": ()}
-    found = xr.Dataset(apply_images(count, CUBE.chunk(time=chunk), outputs=outputs))
+    found = xr.Dataset(map_images(count, {"image": CUBE.chunk(time=chunk)}, outputs))
     found.compute(scheduler="sync")
     assert sorted(calls) == sorted(CUBE.values[:, 0, 0])
     calls.clear()
@@ -191,16 +201,131 @@ def test_same_call_has_the_same_name() -> None:
     lazy = CUBE.chunk(time=1)
     one, two = run(lazy, PLATE, GAIN, X)["flux"], run(lazy, PLATE, GAIN, X)["flux"]
     assert tokenize(one) == tokenize(two)
-    other = run(lazy, PLATE, GAIN, X, kwargs={"power": 3})["flux"]
+    other = run(lazy, PLATE, GAIN, X, power=3)["flux"]
     assert tokenize(one) != tokenize(other)
+
+
+# names, absence, loss
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_results_are_taken_by_name(chunk: int | None) -> None:
+    """The order does not matter, what nobody asked for is dropped, and what is missing is named."""
+
+    class Found(NamedTuple):
+        n_pixels: int
+        chi2: float
+        unasked: str
+
+    cube = CUBE if chunk is None else CUBE.chunk(time=chunk)
+    found = map_images(lambda image: Found(image.size, image[0, 0], "no"), {"image": cube}, ["chi2", "n_pixels"])
+    assert list(found) == ["chi2", "n_pixels"]
+    np.testing.assert_array_equal(found["chi2"].values, CUBE.values[:, 0, 0])
+    assert found["n_pixels"].values.tolist() == [NY * NX] * NT
+    with pytest.raises(TypeError, match=r"the mapped function gave \['n_pixels'\], without \['chi2'\]"):
+        map_images(lambda image: {"n_pixels": 1}, {"image": cube}, ["chi2", "n_pixels"])["chi2"].compute()
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_none_stays_none(chunk: int | None) -> None:
+    def look(image: NDArray[Any], variance: NDArray[Any] | None, gain: NDArray[Any] | None) -> float:
+        assert variance is None
+        assert gain is not None
+        return float(gain)
+
+    cube = CUBE if chunk is None else CUBE.chunk(time=chunk)
+    found = map_images(look, {"image": cube, "variance": None, "gain": GAIN}, ["chi2"])["chi2"]
+    np.testing.assert_array_equal(found.values, GAIN.values)
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 4])
+def test_a_lost_image_is_filled_from_the_schema(chunk: int | None) -> None:
+    """NaN, 0, True or what the schema says, and the status why; the other images are untouched."""
+
+    def solve(image: NDArray[Any]) -> dict[str, Any]:
+        if image[0, 0] == CUBE.values[2, 0, 0]:
+            raise NoSolutionError("solve_failed")
+        names = {"chi2": 1.0, "n_pixels": 5, "lost_fraction": 0.25, "epoch_status": 0}
+        return {**names, "mask": np.zeros(image.shape, bool), "kernel": np.ones((2, 3))}
+
+    cube = CUBE if chunk is None else CUBE.chunk(time=chunk)
+    names = ["chi2", "n_pixels", "lost_fraction", "epoch_status", "mask", "kernel"]
+    found = xr.Dataset(map_images(solve, {"image": cube}, names, sizes={"ky": 2, "kx": 3})).compute()
+    lost, kept = found.isel(time=2), found.isel(time=[0, 1, 3, 4, 5])
+    assert np.isnan(lost["chi2"])
+    assert (lost["n_pixels"], lost["lost_fraction"]) == (0, 1.0)
+    assert lost["epoch_status"] == planes_to_bits(["solve_failed"], STATUS_PLANES)
+    assert lost["mask"].all()
+    assert lost["kernel"].isnull().all()
+    assert (kept["chi2"] == 1).all()
+    assert not kept["epoch_status"].any()
+    assert not kept["mask"].any()
+
+
+# labels and sizes
+
+
+def test_labels_that_disagree_are_refused() -> None:
+    """Also those of pixels; an array without labels goes with any."""
+    labeled = CUBE.assign_coords(x=np.arange(NX))
+    moved = PLATE.assign_coords(x=np.arange(NX) + 1)
+    with pytest.raises(AlignmentError, match=r"plate and image have different labels along 'x'"):
+        run(labeled, moved, GAIN, X)
+    with pytest.raises(AlignmentError, match=r"gain and image have different labels along 'time'"):
+        run(CUBE, PLATE, GAIN.assign_coords(time=np.arange(NT)[::-1]), X)
+    assert run(labeled, PLATE, GAIN, X)["background"].dims == ("time", "y", "x")
+
+
+def test_coordinates_are_those_of_the_first_input() -> None:
+    image = CUBE.assign_coords(band="r", x=np.arange(NX), mjd=("time", np.arange(NT)))
+    plate = PLATE.assign_coords(band="g", other=3)
+    found = run(image, plate, GAIN, X)
+    assert set(found["background"].coords) == {"time", "band", "x", "mjd"}
+    assert set(found["chi2"].coords) == {"time", "band", "mjd"}
+    assert found["chi2"]["band"] == "r"
+    assert found["chi2"].name == "chi2"
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_inputs_of_other_sizes(chunk: int | None) -> None:
+    """Core dimensions may differ where `sizes` states what the results have; elsewhere they are refused."""
+
+    def corner(image: NDArray[Any], other: NDArray[Any]) -> dict[str, Any]:
+        return {"sci": image[:2, :3] + other[:2, :3]}
+
+    small = PLATE[:3, :4]
+    inputs = {"image": CUBE if chunk is None else CUBE.chunk(time=chunk), "other": small}
+    found = map_images(corner, inputs, ["sci"], sizes={"y": 2, "x": 3})["sci"]
+    np.testing.assert_array_equal(found.values, (CUBE.values[:, :2, :3] + PLATE.values[:2, :3]).astype("f4"))
+    with pytest.raises(AlignmentError, match=r"other has 3 along 'y', image has 4; cut both to the same size"):
+        map_images(corner, inputs, ["sci"])
+    with pytest.raises(AlignmentError, match=r"gain has 5 along 'time', image has 6"):
+        map_images(corner, {"image": CUBE.drop_vars("time"), "gain": GAIN[:5]}, ["sci"], sizes={"time": 6})
+
+
+def test_core_dimensions_are_the_schema_s() -> None:
+    modes = xr.DataArray(np.zeros((2, NT, NY, NX)), dims=("mode", "time", "y", "x"))
+    cutouts = xr.DataArray(np.zeros((2, NY, NX)), dims=("source", "y", "x"))
+    assert core_dims(modes) == ("mode", "y", "x")
+    assert core_dims(modes.transpose("x", "y", "mode", "time")) == ("mode", "y", "x")
+    assert core_dims(cutouts) == ("y", "x")
+    assert core_dims(X) == ("source",)
+    assert core_dims(GAIN) == ()
+
+
+def test_scalars_of_the_labels_are_not_copied() -> None:
+    """xarray merges results without a question only where their coordinates are one object."""
+    image = PLATE.assign_coords(readnoise=10.0)
+    found = labeled_like(image, np.zeros(()), ())
+    assert found.coords["readnoise"].variable._data is image.coords["readnoise"].variable._data
 
 
 # copies
 
 
-def _double(image: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def _double(image: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """A result of the schema's dtype, and one that is not."""
-    return np.float32(2) * image.astype(np.float32), 3 * image.astype(np.float64)
+    return {"background": np.float32(2) * image.astype(np.float32), "background_rms": 3 * image.astype(np.float64)}
 
 
 @pytest.mark.parametrize("chunks", [None, (6,), (1, 5), (1, 1, 1, 1, 1, 1)])
@@ -209,8 +334,8 @@ def test_fresh_results_are_the_same(chunks: tuple[int, ...] | None, fresh: bool)
     cube = CUBE if chunks is None else CUBE.chunk(time=chunks)
     outputs = {"background": ("y", "x"), "background_rms": ("y", "x")}
     for image in (cube, cube[0], cube[:1]):
-        found = apply_images(_double, image, outputs=outputs, fresh=fresh)
-        for name, expected in zip(outputs, _double(image.values), strict=True):
+        found = map_images(_double, {"image": image}, outputs, fresh=fresh)
+        for name, expected in _double(image.values).items():
             assert found[name].dtype == np.float32
             np.testing.assert_array_equal(found[name].values, expected.astype(np.float32))
 
@@ -223,7 +348,7 @@ def test_only_a_fresh_result_is_handed_on(fresh: bool) -> None:
         made.append(np.ones(image.shape, np.float32))
         return made[-1]
 
-    found = apply_images(keep, PLATE, outputs={"background": ("y", "x")}, fresh=fresh)["background"]
+    found = map_images(keep, {"image": PLATE}, {"background": ("y", "x")}, fresh=fresh)["background"]
     assert np.shares_memory(found.values, made[0]) == fresh
 
 
@@ -231,15 +356,15 @@ def test_only_a_fresh_result_is_handed_on(fresh: bool) -> None:
 def test_a_deferred_result_is_made_where_it_is_asked_for(chunk: int | None) -> None:
     made = []
 
-    def defer(image: NDArray[Any]) -> tuple[Any, Any]:
-        return tuple(partial(make, name, image) for name in ("background", "background_rms"))  # type: ignore[return-value]
+    def defer(image: NDArray[Any]) -> dict[str, Any]:
+        return {name: partial(make, name, image) for name in ("background", "background_rms")}
 
     def make(name: str, image: NDArray[Any]) -> NDArray[np.float32]:
         made.append(name)
         return image.astype(np.float32) + len(name)
 
     cube = CUBE if chunk is None else CUBE.chunk(time=chunk)
-    found = apply_images(defer, cube, outputs={"background": ("y", "x"), "background_rms": ("y", "x")}, fresh=True)
+    found = map_images(defer, {"image": cube}, {"background": ("y", "x"), "background_rms": ("y", "x")}, fresh=True)
     level = found["background"].compute(scheduler="synchronous")
     np.testing.assert_array_equal(level.values, CUBE.values.astype("f4") + 10)
     if chunk is not None:
@@ -257,7 +382,7 @@ def test_chunks_reach_the_function_without_a_copy() -> None:
 
     read = da.from_delayed(dask.delayed(lambda: pixels)(), pixels.shape, pixels.dtype)
     lazy = xr.DataArray(read, dims=("y", "x"))
-    apply_images(look, lazy, outputs={"chi2": ()})["chi2"].compute(scheduler="synchronous")
+    map_images(look, {"image": lazy}, {"chi2": ()})["chi2"].compute(scheduler="synchronous")
     assert shared == [True]
 
 
@@ -334,13 +459,13 @@ def seen_threads(image: NDArray[Any]) -> Any:
 
 
 def test_tasks_run_with_one_blas_thread(two_threads: Any) -> None:
-    lazy = apply_images(seen_threads, CUBE.chunk(time=1), outputs={"chi2": ()})["chi2"]
+    lazy = map_images(seen_threads, {"image": CUBE.chunk(time=1)}, {"chi2": ()})["chi2"]
     assert lazy.compute(scheduler="threads", num_workers=4).values.tolist() == [1.0] * NT
     assert set(blas_threads()) == {2}
 
 
 def test_tasks_run_no_threads_of_their_own() -> None:
-    lazy = apply_images(lambda image: workers(), CUBE.chunk(time=1), outputs={"n_pixels": ()})["n_pixels"]
+    lazy = map_images(lambda image: workers(), {"image": CUBE.chunk(time=1)}, {"n_pixels": ()})["n_pixels"]
     before = workers()
     for scheduler in ("threads", "sync"):
         assert lazy.compute(scheduler=scheduler).values.tolist() == [1] * NT
@@ -348,7 +473,7 @@ def test_tasks_run_no_threads_of_their_own() -> None:
 
 
 def test_numpy_inside_keeps_the_user_s_threads(two_threads: Any) -> None:
-    eager = apply_images(seen_threads, CUBE, outputs={"chi2": ()})["chi2"]
+    eager = map_images(seen_threads, {"image": CUBE}, {"chi2": ()})["chi2"]
     assert eager.values.tolist() == [2.0] * NT
 
 
@@ -358,7 +483,7 @@ def test_restored_after_failing_tasks(two_threads: Any) -> None:
             raise ArithmeticError("no solution")
         return 1.0
 
-    lazy = apply_images(fail, CUBE.chunk(time=1), outputs={"chi2": ()})["chi2"]
+    lazy = map_images(fail, {"image": CUBE.chunk(time=1)}, {"chi2": ()})["chi2"]
     for _ in range(3):
         with pytest.raises(ArithmeticError, match="no solution"):
             lazy.compute(scheduler="threads", num_workers=4)
