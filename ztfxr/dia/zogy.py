@@ -10,7 +10,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.arrays.images.image import Image
-from ztfxr.arrays.images.sky import SkyOptions, without_sky
 from ztfxr.arrays.matching.zogy import PSFImage, Registration, proper_subtraction, register
 from ztfxr.arrays.no_solution import NoSolutionError
 from ztfxr.arrays.psf.build import constant_psf
@@ -19,7 +18,8 @@ from ztfxr.arrays.types import Bools, Floats
 from ztfxr.dia.decorrelate import require_psf
 from ztfxr.dia.pair import gather_pair, number_or_array
 from ztfxr.errors import InputError
-from ztfxr.ops.exposure import Exposure, Labeled, MaskChoice
+from ztfxr.ops.background import SkyOptions, less_sky
+from ztfxr.ops.exposure import Labeled, MaskChoice
 from ztfxr.ops.mapping import map_images
 
 __all__ = ["zogy"]
@@ -108,7 +108,7 @@ def zogy(
     )
     inputs = pair.inputs()
     if background:
-        inputs |= {"science": _without_sky(pair.science), "reference": _without_sky(pair.reference)}
+        inputs |= {"science": less_sky(pair.science, SkyOptions()), "reference": less_sky(pair.reference, SkyOptions())}
     if scale is not None:
         shift = (0.0, 0.0) if shift is None else shift
         astrometric_error = 0.0 if astrometric_error is None else astrometric_error
@@ -130,13 +130,6 @@ def _check(psf: xr.DataArray | None, reference_psf: xr.DataArray | None, psf_siz
             require_psf(stamp, name)
     if psf_size < 5 or psf_size % 2 == 0:
         raise InputError(f"psf_size must be odd and at least 5; got {psf_size}")
-
-
-def _without_sky(exposure: Exposure) -> xr.DataArray:
-    """The image less the level of its sky."""
-    inputs = {"image": exposure.image, "bad": exposure.bad_or_flags}
-    options = {"options": SkyOptions(planes=exposure.bad_bits)}
-    return map_images(without_sky, inputs, ["sci"], options=options, fresh=True)["sci"]
 
 
 class _Results(NamedTuple):

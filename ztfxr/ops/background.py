@@ -19,7 +19,7 @@ from ztfxr.ops.masks import mask as decode_mask
 from ztfxr.ops.masks import source_mask
 from ztfxr.schema import annotate, annotate_all
 
-__all__ = ["Level", "SkyOptions", "background", "clean", "noise", "sky_of", "variance"]
+__all__ = ["Level", "SkyOptions", "background", "clean", "less_sky", "noise", "sky_of", "variance"]
 
 Level: TypeAlias = xr.DataArray | xr.Dataset | SkyOptions | float | Literal[False] | None
 Statistic: TypeAlias = Literal["mad", "std", "rms"]
@@ -80,6 +80,13 @@ def sky_of(exposure: Exposure, sky: SkyOptions) -> xr.Dataset:
     return annotate_all(found, unit=exposure.unit)
 
 
+def less_sky(exposure: Exposure, sky: SkyOptions) -> xr.DataArray:
+    """A gathered image minus the level of its sky, NaN where it is bad."""
+    inputs = {"image": exposure.image, "bad": exposure.bad_or_flags}
+    options = {"options": sky, "planes": exposure.bad_bits}
+    return map_images(without_sky, inputs, ["sci"], options=options, fresh=True)["sci"]
+
+
 def clean(obj: Labeled, *, mask: MaskChoice = None, background: Level = None) -> xr.DataArray:
     """The image minus its background, NaN where it is bad or not finite; lazy.
 
@@ -105,9 +112,7 @@ def clean(obj: Labeled, *, mask: MaskChoice = None, background: Level = None) ->
     exposure = gather(obj, name="sci", mask=mask)
     image = exposure.image
     if background is None or isinstance(background, SkyOptions):
-        options = {"options": background or SkyOptions(), "planes": exposure.bad_bits}
-        inputs = {"image": image, "bad": exposure.bad_or_flags}
-        out = map_images(without_sky, inputs, ["sci"], options=options, fresh=True)["sci"]
+        out = less_sky(exposure, background or SkyOptions())
     else:
         level = background["background"] if isinstance(background, xr.Dataset) else background
         out = _elementwise(_minus, image, 0.0 if level is False else level, exposure.bad)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from ztfxr.schema import CORE_DIMS, SPECS, STATUS_PLANES, fill_value, planes_to_
 if TYPE_CHECKING:
     import dask.array as da
 
-__all__ = ["IMAGE", "bare", "core_dims", "labeled_like", "map_images", "require_whole"]
+__all__ = ["IMAGE", "bare", "core_dims", "map_images", "require_whole"]
 
 IMAGE: tuple[str, str] = ("y", "x")
 _ALONG_IMAGES = ("mode", "plane", *IMAGE)
@@ -131,23 +131,20 @@ def map_images(
     loop = list(dict.fromkeys(str(d) for n, a in arrays.items() for d in a.dims if d not in core[n]))
     call = partial(function, **absent, **(options or {}))
     results = _dispatch(call, arrays, core, loop, specs)
-    labels = cache(partial(_coordinates_on, next(iter(arrays.values()))))
-    return {
-        name: xr.DataArray(data, labels((*loop, *dims)), (*loop, *dims), name=name)
-        for (name, dims), data in zip(named.items(), results, strict=True)
-    }
+    found = {name: xr.Variable((*loop, *dims), data) for (name, dims), data in zip(named.items(), results, strict=True)}
+    return _labeled(next(iter(arrays.values())), found)
 
 
-def labeled_like(like: xr.DataArray, data: Any, dims: Sequence[str], name: str | None = None) -> xr.DataArray:
-    """`data` on `dims` with those coordinates of `like` that lie on them."""
-    # Not in one call: that would copy scalars, and xarray merges without a question only what is one object.
-    return xr.DataArray(data, dims=dims, name=name).assign_coords(_coordinates_on(like, dims))
+def _labeled(like: xr.DataArray, results: Mapping[str, xr.Variable]) -> dict[str, xr.DataArray]:
+    """Each result with those coordinates of `like` that lie on its dimensions.
 
-
-def _coordinates_on(like: xr.DataArray, dims: Sequence[str]) -> xr.Coordinates:
-    """The coordinates of `like` that lie on `dims`, with their indexes."""
-    others = [k for k, c in like.coords.items() if not set(c.dims) <= set(dims)]
-    return like.coords.to_dataset().drop_vars(others).coords
+    They are put into one Dataset, which takes a tenth of the time that as many arrays take, and where scalars are not
+    copied: xarray merges without a question only what is one object.
+    """
+    dims = {d for v in results.values() for d in v.dims}
+    others = [k for k, c in like.coords.items() if k in results or not set(c.dims) <= dims]
+    together = like.coords.to_dataset().drop_vars(others).assign(results)
+    return {name: together[name] for name in results}
 
 
 def _require_same_labels(arrays: Mapping[str, xr.DataArray]) -> None:

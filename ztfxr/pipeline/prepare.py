@@ -15,9 +15,9 @@ from ztfxr.io.backend import open_epochs, open_quadrant
 from ztfxr.io.names import suffix_of
 from ztfxr.io.remote import file_name, location, shown
 from ztfxr.ops.align import align
-from ztfxr.ops.background import get_mask
 from ztfxr.ops.background import variance as noise_model
 from ztfxr.ops.coadd import build_reference
+from ztfxr.ops.exposure import gather
 from ztfxr.ops.positions import resolve_positions
 from ztfxr.ops.stack import stack
 from ztfxr.ops.stamps import stamp
@@ -63,7 +63,7 @@ def _reference(job: Job, headers: Sequence[Mapping[str, Any]]) -> xr.Dataset:
         whole = _built(job, dict(job.reference["build"]), headers)
     shape = [whole.sizes["y"], whole.sizes["x"]]
     cut = _cut(whole, job).load()
-    image = xr.Dataset({"sci": cut["sci"].astype(np.float32), "mask": get_mask(cut, None)}, cut.coords)
+    image = xr.Dataset({"sci": cut["sci"].astype(np.float32), "mask": gather(cut, name="sci").bad}, cut.coords)
     found = cut["variance"] if "variance" in cut else _photon(cut)
     if found is not None:
         image["variance"] = found.astype(np.float32)

@@ -11,7 +11,7 @@ import xarray as xr
 
 from ztfxr.errors import InputError
 from ztfxr.ops.align import align
-from ztfxr.ops.background import get_image
+from ztfxr.ops.exposure import gather
 from ztfxr.ops.positions import Positions, resolve_positions
 from ztfxr.ops.sky import contains
 from ztfxr.ops.stamps import stamp
@@ -90,7 +90,7 @@ def difference_photometry(
     found = measure(diff, stars, cut, photometry=photometry, radius=radius)
     means = "by PSF fits" if "fit_chi2" in found else f"in {radius:g} px"
     _note(log, f"{found.sizes['source']} stars {means}, {int((found['status'] > 0).sum())} with a flag")
-    out = _together(diff, found, get_image(target).compute())
+    out = _together(diff, found, gather(target, name="sci").image.compute())
     out.attrs["log"] = log
     if write_to is not None:
         to_extensions(out, write_to, source=source)
