@@ -171,7 +171,7 @@ def _isolated_scene(seed: int, epochs: int, side: int, first: int) -> dict[str, 
     jobs = {
         "science, all told": forced(told, stars, psf, background="none", bound=True),
         "science, nothing told": forced(untold, stars, built),
-        "difference, all told": forced(known, places, psf, reference_variance=reference["variance"]),
+        "difference, all told": forced(known, places, psf, correlation={"reference": reference["variance"]}),
         "difference, noise measured": forced(known, places, psf),
         "difference, nothing told": forced(found, places, built),
         "difference, PSF of the reference": forced(found, places, reference_psf=sharp),

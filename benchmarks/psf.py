@@ -96,8 +96,7 @@ class ForcedPhotometry:
             np.column_stack([self.stars.x, self.stars.y]),
             self.psf,
             background="none",
-            radius=FIT_SIZE / 2,
-            group_radius=GROUP_RADIUS,
+            fit={"radius": FIT_SIZE / 2, "group_radius": GROUP_RADIUS},
             variance=xr.DataArray(self.variance, dims=("y", "x")),
         )
         return np.asarray(found["flux"], dtype=np.float64)

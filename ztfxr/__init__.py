@@ -85,22 +85,18 @@ from ztfxr.ops.stack import stack
 from ztfxr.ops.stamps import stamp, stamps
 from ztfxr.ops.zeropoint import zero_point
 from ztfxr.photometry.aperture import aperture_correction, aperture_photometry
-from ztfxr.photometry.baseline import (
-    baseline_table,
-    clean_zfps,
-    correct_baseline,
-    magnitudes,
-    rescale_errors,
-    total_flux,
-)
+from ztfxr.photometry.baseline import baseline_table, correct_baseline, rescale_errors
 from ztfxr.photometry.binning import bin_by_night
 from ztfxr.photometry.calibrate import apply_scale, calibrate_flux, photometric_scale
 from ztfxr.photometry.cuts import cut_counts, quality_cuts
 from ztfxr.photometry.forced import forced_photometry
 from ztfxr.photometry.inject import inject, inject_and_measure, injection_report
 from ztfxr.photometry.lightcurve import lightcurve
-from ztfxr.photometry.psf import build_psf, psf_at
+from ztfxr.photometry.magnitudes import magnitudes, total_flux
+from ztfxr.photometry.psf import psf_at
+from ztfxr.photometry.psf_build import build_psf
 from ztfxr.photometry.variability import variability
+from ztfxr.photometry.zfps import clean_zfps
 from ztfxr.plot import plot_difference, plot_injection, plot_lightcurve, plot_summary, plot_triplet, show
 from ztfxr.recipes.pair import difference_photometry
 from ztfxr.store.fits import to_extensions, to_fits

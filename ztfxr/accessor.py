@@ -39,7 +39,9 @@ from ztfxr.photometry import cuts as _cuts
 from ztfxr.photometry import forced as _forced
 from ztfxr.photometry import inject as _inject
 from ztfxr.photometry import lightcurve as _lightcurve
+from ztfxr.photometry import magnitudes as _magnitudes
 from ztfxr.photometry import psf as _psf
+from ztfxr.photometry import psf_build as _psf_build
 from ztfxr.photometry import variability as _variability
 from ztfxr.store import fits as _fits
 from ztfxr.store import regions as _regions
@@ -107,7 +109,7 @@ class DataArrayAccessor(_Accessor[xr.DataArray]):
     measure_epochs = _bound(_epochs.measure_epochs)
     select_epochs = _bound(_epochs.select_epochs)
     aperture_photometry = _bound(_aperture.aperture_photometry)
-    build_psf = _bound(_psf.build_psf)
+    build_psf = _bound(_psf_build.build_psf)
     psf_at = _bound(_psf.psf_at)
     forced_photometry = _bound(_forced.forced_photometry)
     pixel_to_sky = _bound(_wcs.pixel_to_sky)
@@ -165,7 +167,7 @@ class DatasetAccessor(_Accessor[xr.Dataset]):
     difference_quality = _bound(_quality.difference_quality)
     plot_difference = _bound(_plot.plot_difference)
     aperture_photometry = _bound(_aperture.aperture_photometry)
-    build_psf = _bound(_psf.build_psf)
+    build_psf = _bound(_psf_build.build_psf)
     psf_at = _bound(_psf.psf_at)
     forced_photometry = _bound(_forced.forced_photometry)
     lightcurve = _bound(_lightcurve.lightcurve)
@@ -181,10 +183,10 @@ class DatasetAccessor(_Accessor[xr.Dataset]):
     baseline_table = _bound(_baseline.baseline_table)
     correct_baseline = _bound(_baseline.correct_baseline)
     cut_counts = _bound(_cuts.cut_counts)
-    magnitudes = _bound(_baseline.magnitudes)
+    magnitudes = _bound(_magnitudes.magnitudes)
     quality_cuts = _bound(_cuts.quality_cuts)
     rescale_errors = _bound(_baseline.rescale_errors)
-    total_flux = _bound(_baseline.total_flux)
+    total_flux = _bound(_magnitudes.total_flux)
     variability = _bound(_variability.variability)
     pixel_to_sky = _bound(_wcs.pixel_to_sky)
     sky_to_pixel = _bound(_wcs.sky_to_pixel)

@@ -71,7 +71,7 @@ def test_fluxes_on_a_bright_host_have_honest_errors() -> None:
     diff, psf = difference(), xr.DataArray(gaussian(1.5), dims=("psf_y", "psf_x"))
     for found in (
         ztfxr.aperture_photometry(diff, [PLACE], radius=5),
-        ztfxr.forced_photometry(diff, [PLACE], psf, reference_variance=1e-4),
+        ztfxr.forced_photometry(diff, [PLACE], psf, correlation={"reference": 1e-4}),
     ):
         pixels = np.sqrt(found["flux_err"] ** 2 - found["model_err"] ** 2)
         assert scatter(found["flux"], found["flux_err"]) == pytest.approx(1.0, abs=0.25)

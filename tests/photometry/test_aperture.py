@@ -462,7 +462,7 @@ def test_radii_and_annulus_on_a_lazy_stack() -> None:
 
 def test_local_background_takes_the_sky_off_with_an_honest_error() -> None:
     images, truth = stars_on_a_sky()
-    found = aperture_photometry(images, truth, radius=9.0, annulus=(11, 20), background="mean")
+    found = aperture_photometry(images, truth, radius=9.0, annulus=ztfxr.photometry.aperture.Annulus(11, 20, "mean"))
     pull = (found["flux"] - truth["flux"]) / found["flux_err"]
     faint = (truth["mag"] > 17.5).values
     # Wings of the PSF beyond 9 px hold 0.3 % of the light.
@@ -519,7 +519,7 @@ def test_aperture_correction_needs_radii_and_stars() -> None:
         ({"radius": []}, "must be positive"),
         ({"radius": 3, "annulus": (8, 5)}, "inner and the larger outer"),
         ({"radius": 3, "annulus": (1, 5)}, "begins at 1 px, inside"),
-        ({"radius": 3, "background": "mode"}, "'median' or 'mean'"),
+        ({"radius": 3, "annulus": {"inner": 5, "outer": 8, "statistic": "mode"}}, "'median' or 'mean'"),
     ],
 )
 def test_bad_radii_and_annuli(options: dict[str, Any], message: str) -> None:
@@ -531,7 +531,7 @@ _MEASURED: dict[str, Callable[[xr.Dataset, NDArray[Any], xr.DataArray], object]]
     "apertures": lambda i, p, psf: ztfxr.aperture_photometry(i, p, radius=[2, 3], annulus=(5, 8)),
     "apertures, radii": lambda i, p, psf: ztfxr.aperture_photometry(i, p, radius=np.linspace(2, 6, 10)),
     "psf": lambda i, p, psf: ztfxr.forced_photometry(i, p, psf, background="annulus"),
-    "psf, alone": lambda i, p, psf: ztfxr.forced_photometry(i, p, psf, background="none", group_radius=0),
+    "psf, alone": lambda i, p, psf: ztfxr.forced_photometry(i, p, psf, background="none", fit={"group_radius": 0}),
     "injection": lambda i, p, psf: ztfxr.inject(i, p, np.full(len(p), 9.0), psf),
 }
 

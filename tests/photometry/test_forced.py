@@ -15,6 +15,7 @@ import ztfxr
 from benchmarks import _stacks, limits
 from tests.arrays.psf._scenes import draw, gaussian_pixels
 from ztfxr.errors import ChunkError, InputError
+from ztfxr.photometry.forced import ConvolvedVariance
 from ztfxr.schema import FIT_PLANES, STATUS_PLANES, planes_to_bits
 from ztfxr.testing import Optics, SceneOptions, make_scene
 
@@ -336,10 +337,9 @@ def test_transients_in_a_difference(difference: xr.Dataset, given: str) -> None:
 
 def test_errors_know_of_the_kernel(difference: xr.Dataset) -> None:
     """The covariance of the reference's noise, told or measured, makes the errors larger than independent pixels."""
-    told = ztfxr.forced_photometry(difference, places(), psf(1.4), reference_variance=SKY**2)
-    mapped = ztfxr.forced_photometry(
-        difference, places(), psf(1.4), reference_variance=xr.full_like(difference["difference"], SKY**2)
-    )
+    told = ztfxr.forced_photometry(difference, places(), psf(1.4), correlation={"reference": SKY**2})
+    as_map = ConvolvedVariance(reference=xr.full_like(difference["difference"], SKY**2))
+    mapped = ztfxr.forced_photometry(difference, places(), psf(1.4), correlation=as_map)
     measured = ztfxr.forced_photometry(difference, places(), psf(1.4))
     bound = ztfxr.forced_photometry(difference, places(), psf(1.4), bound=True)["flux_err_bound"]
     np.testing.assert_array_equal(told["flux_err"], mapped["flux_err"])
@@ -364,7 +364,7 @@ def test_a_slice_of_a_difference_keeps_the_kernels_coordinates() -> None:
     assert float(abs(whole["kernel_coeff"].isel(kterm=slice(1, 3))).max()) > 0.005
     part = whole.isel(y=slice(210, 400), x=slice(180, 390))
     where = np.column_stack([np.linspace(200.3, 370.1, 12), np.linspace(230.2, 380.4, 12)])
-    given = {"reference_psf": psf(0.9), "reference_variance": 2.0, "radius": 6.0}
+    given = {"reference_psf": psf(0.9), "correlation": {"reference": 2.0}, "fit": {"radius": 6.0}}
     expected, found = (ztfxr.forced_photometry(d, where, **given) for d in (whole, part))
     for name in ("flux", "flux_err"):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-9)
@@ -477,11 +477,13 @@ def test_frames_on_their_own_pixels(write_frame_in, wcs_header, tmp_path) -> Non
     ("options", "message"),
     [
         ({"background": "sky"}, "background is 'none', 'global', 'annulus' or 'fit'; got 'sky'"),
-        ({"weights": "flat"}, "weights is 'model' or 'variance'; got 'flat'"),
-        ({"annulus": (5, 3)}, "annulus is an inner and a larger outer radius"),
-        ({"radius": 0.2}, "radius must be at least 1 pixel"),
-        ({"group_radius": -1.0}, "group_radius must not be negative"),
-        ({"max_masked_fraction": 1.0}, "a fraction from 0 to below 1; got 1.0"),
+        ({"fit": {"weights": "flat"}}, "weights is 'model' or 'variance'; got 'flat'"),
+        ({"background": (5, 3)}, "annulus is an inner and a larger outer radius"),
+        ({"fit": {"radius": 0.2}}, "radius must be at least 1 pixel"),
+        ({"fit": {"group_radius": -1.0}}, "group_radius must not be negative"),
+        ({"fit": {"max_masked_fraction": 1.0}}, "a fraction from 0 to below 1; got 1.0"),
+        ({"fit": {"width": 3}}, "fit has no option width; its options are radius, group_radius, weights"),
+        ({"correlation": {"reference": 2.0}}, "variances before the convolution are for difference images"),
         ({"refine": 99}, "refine is a number of steps from 0 to 10; got 99"),
         ({"correlation": xr.DataArray(np.ones((3, 3)), dims=("a", "b"))}, "correlation is 'measure' or a DataArray"),
         ({"correlation": xr.DataArray(np.ones((2, 3)), dims=("lag_y", "lag_x"))}, "correlation has odd lengths"),

@@ -39,7 +39,7 @@ def test_fluxes_are_psf_fits_where_the_reference_has_a_psf(enough, scene, diff, 
     found = chain.measure(diff, stars, scene.reference, photometry="psf", radius=3.5, scale="reference")
     scale = np.where(diff["science_convolved"], 1 / diff["kernel_sum"], diff["kernel_sum"])[:, None]
     if enough:
-        expected = ztfxr.forced_photometry(diff, stars, reference_psf=psf, group_radius=0.0)
+        expected = ztfxr.forced_photometry(diff, stars, reference_psf=psf, fit={"group_radius": 0.0})
         assert "PSF of the reference from" in caplog.messages[0]
     else:
         expected = ztfxr.aperture_photometry(diff, stars, radius=3.5)

@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.arrays.images.noise import sky_variance
-from ztfxr.arrays.images.sky import SkyOptions, sky_maps
+from ztfxr.arrays.images.sky import SkyOptions, deferred_maps, sky_maps
 from ztfxr.errors import InputError
 from ztfxr.ops.mapping import IMAGE, bare, map_images
 from ztfxr.ops.masks import get_flags, recommended_bits
@@ -155,6 +155,23 @@ class Exposure:
         )["variance"]
         return annotate(found.transpose(..., *self.image.dims), "variance", unit=self.unit)
 
+    @cached_property
+    def model_error(self) -> xr.DataArray | None:
+        """The error of what was subtracted, (..., mode, y, x); None where the owner holds none, or is no difference."""
+        return self._owned("model_error") if self.name == "difference" else None
+
+    @cached_property
+    def background(self) -> xr.DataArray:
+        """The level of the sky per pixel, by the mesh that `ztfxr.background` uses by default."""
+        found = map_images(
+            _sky_level,
+            {"image": self.image, "bad": self.bad_or_flags},
+            ["background"],
+            options={"sky": SkyOptions(planes=self.bad_bits)},
+            fresh=True,
+        )["background"]
+        return annotate(found.transpose(..., *self.image.dims), "background", unit=self.unit)
+
     # ---- detector, unit, place --------------------------------------------------------------------------------------
 
     @cached_property
@@ -168,6 +185,11 @@ class Exposure:
     def readnoise(self) -> xr.DataArray | None:
         """Read noise in electrons, NaN where an epoch's is unknown; None where nothing is known."""
         return self._known("readnoise", lambda values: values >= 0)
+
+    @cached_property
+    def saturation(self) -> xr.DataArray | None:
+        """Level at which pixels saturate, NaN where an epoch's is unknown; None where nothing is known."""
+        return self._known("saturate", lambda values: values > 0)
 
     @cached_property
     def zero_point(self) -> xr.DataArray | None:
@@ -297,6 +319,11 @@ def _boolean(mask: xr.DataArray) -> xr.DataArray:
 
 def _kind(value: Any) -> str:
     return f"{type(value).__module__.partition('.')[0]} {type(value).__name__}".replace("builtins ", "")
+
+
+def _sky_level(image: NDArray[Any], bad: NDArray[Any], *, sky: SkyOptions) -> dict[str, Any]:
+    """The level alone: to spread the scatter over the pixels as well would cost as much again."""
+    return {"background": deferred_maps(image, bad, options=sky)[0]}
 
 
 def _variance_above_sky(

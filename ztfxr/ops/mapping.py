@@ -21,7 +21,7 @@ from ztfxr.schema import CORE_DIMS, SPECS, STATUS_PLANES, fill_value, planes_to_
 if TYPE_CHECKING:
     import dask.array as da
 
-__all__ = ["IMAGE", "bare", "core_dims", "map_images", "require_whole"]
+__all__ = ["IMAGE", "aligned", "bare", "core_dims", "map_images", "require_whole"]
 
 IMAGE: tuple[str, str] = ("y", "x")
 _ALONG_IMAGES = ("mode", "plane", *IMAGE)
@@ -72,9 +72,32 @@ def bare(array: xr.DataArray) -> xr.DataArray:
     return array.drop_vars(list(array.coords))
 
 
+def aligned(array: xr.DataArray, like: xr.Dataset | xr.DataArray, what: str) -> xr.DataArray:
+    """`array` in the order of `like`, without coordinates.
+
+    Along a dimension that both label, by the labels; along another that both have, as it is. `what` names the array in
+    messages. Raises `AlignmentError` where a label of `like` is missing or ambiguous, or the sizes differ.
+    """
+    for dim in (d for d in array.dims if d in like.sizes):
+        own, wanted = array.xindexes.get(dim), like.xindexes.get(dim)
+        if own is None or wanted is None or own.equals(wanted):
+            if array.sizes[dim] != like.sizes[dim]:
+                raise AlignmentError(f"{what} has {array.sizes[dim]} along {dim!r}, not {like.sizes[dim]}")
+            continue
+        labels = own.to_pandas_index()
+        place = labels.get_indexer(wanted.to_pandas_index()) if labels.is_unique else np.array([-1])
+        if (place < 0).any():
+            raise AlignmentError(
+                f"{what} has other labels along {dim!r}, or one of them twice; bring both into line with xr.align, or "
+                f"with .sel({dim}=...), first"
+            )
+        array = array.isel({dim: place})
+    return bare(array)
+
+
 def map_images(
     function: Callable[..., Any],
-    inputs: Mapping[str, xr.DataArray | None],
+    inputs: Mapping[str, xr.DataArray | Mapping[str, xr.DataArray | None] | None],
     outputs: Iterable[str] | Mapping[str, Sequence[str]],
     *,
     sizes: Mapping[str, int] | None = None,
@@ -91,9 +114,10 @@ def map_images(
         of nothing that gives the array; it is not called where nobody asks for that result. An image that raises
         `NoSolutionError` is lost: its results are the schema's fill values, its `epoch_status` or `status` says why.
     inputs
-        Arrays by keyword, with numpy or dask inside; None stays None. The dimensions that `core_dims` names arrive
-        whole and in its order, all others are looped over. The first array lends the results its coordinates; no other
-        coordinate is used, but labels that two arrays share must agree.
+        Arrays by keyword, with numpy or dask inside; None stays None, and arrays that belong together may be a mapping,
+        which arrives as a dict. The dimensions that `core_dims` names arrive whole and in its order, all others are
+        looped over. The first array lends the results its coordinates; no other coordinate is used, but labels that two
+        arrays share must agree.
     outputs
         Schema names of the results, with their core dimensions; from a plain list of names, those are the schema's.
         Dtypes come from the schema.
@@ -116,7 +140,8 @@ def map_images(
     -----
     With dask, an image is one task for the function and one small task per result that is used.
     """
-    arrays = {name: array for name, array in inputs.items() if array is not None}
+    given = _flat(inputs)
+    arrays = {name: array for name, array in given.items() if array is not None}
     core = {name: core_dims(array) for name, array in arrays.items()}
     for name, array in arrays.items():
         require_whole(array, core[name])
@@ -127,9 +152,9 @@ def map_images(
             raise TypeError(f"{name} on {tuple(dims)} is not what the schema says of it: {SPECS[name].dims!r}")
     lengths = _lengths(arrays, core, sizes or {})
     specs = [_Output(name, tuple(lengths[d] for d in dims), fresh) for name, dims in named.items()]
-    absent = {name: None for name, array in inputs.items() if array is None}
+    absent = [name for name, array in given.items() if array is None]
     loop = list(dict.fromkeys(str(d) for n, a in arrays.items() for d in a.dims if d not in core[n]))
-    call = partial(function, **absent, **(options or {}))
+    call = partial(_called, function, absent, dict(options or {}))
     results = _dispatch(call, arrays, core, loop, specs)
     found = {name: xr.Variable((*loop, *dims), data) for (name, dims), data in zip(named.items(), results, strict=True)}
     return _labeled(next(iter(arrays.values())), found)
@@ -145,6 +170,26 @@ def _labeled(like: xr.DataArray, results: Mapping[str, xr.Variable]) -> dict[str
     others = [k for k, c in like.coords.items() if k in results or not set(c.dims) <= dims]
     together = like.coords.to_dataset().drop_vars(others).assign(results)
     return {name: together[name] for name in results}
+
+
+def _flat(inputs: Mapping[str, xr.DataArray | Mapping[str, xr.DataArray | None] | None]) -> dict[str, Any]:
+    """The arrays of all groups, named ``group.name``."""
+    out: dict[str, Any] = {}
+    for name, given in inputs.items():
+        out |= {f"{name}.{k}": v for k, v in given.items()} if isinstance(given, Mapping) else {name: given}
+    return out
+
+
+def _called(function: Callable[..., Any], absent: Sequence[str], options: Mapping[str, Any], /, **arrays: Any) -> Any:
+    """Call `function` with the arrays, those of a group in a dict, and None for each that is absent."""
+    given: dict[str, Any] = {}
+    for name, array in (arrays | dict.fromkeys(absent)).items():
+        group, dot, own = name.partition(".")
+        if dot:
+            given.setdefault(group, {})[own] = array
+        else:
+            given[name] = array
+    return function(**given, **options)
 
 
 def _require_same_labels(arrays: Mapping[str, xr.DataArray]) -> None:

@@ -18,7 +18,7 @@ from ztfxr.io.tables import degrees_in
 from ztfxr.schema import SPECS, find_columns
 from ztfxr.wcs import WCSIndex, has_wcs, pixel_to_sky, sky_to_pixel
 
-__all__ = ["Positions", "pixel_origin", "position_columns", "resolve_positions"]
+__all__ = ["Positions", "array_positions", "pixel_origin", "position_columns", "resolve_positions"]
 
 Positions: TypeAlias = (
     xr.Dataset
@@ -72,6 +72,12 @@ def resolve_positions(obj: xr.Dataset | xr.DataArray, positions: Positions) -> x
     for axis in ("x", "y"):
         out[f"{axis}_pixel"].attrs = {"units": "pixel", "long_name": f"{axis} position, absolute 0-based FITS pixels"}
     return out
+
+
+def array_positions(where: xr.Dataset, origin: Mapping[str, int]) -> tuple[xr.DataArray, xr.DataArray]:
+    """Rows and columns (source,) in the array whose first absolute pixel is `origin`, of resolved positions."""
+    y, x = (xr.DataArray(where[f"{d}_pixel"].values - origin[d], dims="source") for d in ("y", "x"))
+    return y, x
 
 
 def pixel_origin(obj: xr.Dataset | xr.DataArray) -> dict[str, int]:

@@ -1,9 +1,8 @@
-"""Put the epochs of a light curve on one level, correct their errors, and add the reference's flux."""
+"""Put the epochs of a light curve on one level, and correct their errors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import PathLike
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,19 +10,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.arrays.curves.baseline import BaselineRules, fit_baselines
-from ztfxr.arrays.photometry.magnitudes import AB_MICROJANSKY, from_mag, linear_error
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
-from ztfxr.io.zfps import read_zfps
-from ztfxr.ops.photcal import flux_to_mag
-from ztfxr.photometry.calibrate import calibrate_flux
-from ztfxr.photometry.cuts import kept, quality_cuts
+from ztfxr.ops.mapping import aligned
+from ztfxr.photometry.cuts import kept, require_flux
 from ztfxr.schema import CUT_PLANES, annotate_all, planes_to_bits
 
-__all__ = ["baseline_table", "clean_zfps", "correct_baseline", "magnitudes", "rescale_errors", "total_flux"]
+__all__ = ["baseline_table", "correct_baseline", "rescale_errors"]
 
 Rescale = Literal["scatter", "fit"]
-ReferenceNoise = Literal["add", "common", "cancel"]
 
 _GROUPS = ("field", "ccdid", "qid", "filter", "rfid")
 
@@ -86,7 +81,7 @@ def correct_baseline(
     name = flux or ("flux_ujy" if "flux_ujy" in lc else "flux")
     if rescale is not None and rescale not in get_args(Rescale):
         raise InputError(f"rescale is 'scatter', 'fit' or None; got {rescale!r}")
-    ordered = _lightcurve(lc, name).transpose("time", "source", ...)
+    ordered = require_flux(lc, name).transpose("time", "source", ...)
     group = _groups(ordered, by)
     mjd = _mjd(ordered)
     good = kept(ordered, name).values
@@ -186,12 +181,6 @@ def baseline_table(lc: xr.Dataset, *, by: Sequence[str] | None = None) -> xr.Dat
     return annotate_all(out.assign_coords(along))
 
 
-def _lightcurve(lc: xr.Dataset, name: str) -> xr.Dataset:
-    if name not in lc or f"{name}_err" not in lc or set(lc[name].dims) != {"time", "source"}:
-        raise InputError(f"{name} and {name}_err are needed with dims (time, source); got {dict(lc.sizes)}")
-    return lc
-
-
 def _groups(lc: xr.Dataset, by: Sequence[str] | None) -> NDArray[np.int64]:
     """The number of each epoch's group."""
     names = [n for n in _GROUPS if n in lc.coords] if by is None else list(by)
@@ -228,7 +217,7 @@ def _quiet(lc: xr.Dataset, quiet: tuple[Any, Any] | xr.DataArray | None, mjd: Fl
         return None
     shape = (lc.sizes["time"], lc.sizes["source"])
     if isinstance(quiet, xr.DataArray):
-        given = quiet.reset_coords(drop=True).transpose("time", ...).values.astype(bool)
+        given = aligned(quiet, lc, "quiet").transpose("time", ...).values.astype(bool)
         return np.broadcast_to(given.reshape(len(given), -1), shape)
     first, last = (float(v) if isinstance(v, int | float) else float(_days(v)) for v in quiet)
     if not first < last:
@@ -250,156 +239,33 @@ def _fit_factor(lc: xr.Dataset, good: Bools, group: NDArray[np.int64]) -> Floats
     return out
 
 
-def total_flux(
-    lc: xr.Dataset,
-    *,
-    reference_mag: xr.DataArray | float | None = None,
-    reference_mag_err: xr.DataArray | float | None = None,
-    max_distance: float = 1.5,
-    reference_error: ReferenceNoise = "add",
-) -> xr.Dataset:
-    """Add the flux that a variable source has in the reference to its difference flux; lazy.
-
-    Parameters
-    ----------
-    lc
-        Light curves with `flux_ujy`, `flux_ujy_err`.
-    reference_mag, reference_mag_err
-        AB magnitude of the source in the reference; by default the variables of that name, which
-        `ztfxr.read_zfps` gives. They broadcast against (time, source).
-    max_distance
-        Where `reference_distance` (arcsec) is known and larger, the reference source is another one: NaN.
-    reference_error
-        How the reference's error enters: ``"add"`` adds it in quadrature to every epoch's; ``"common"`` leaves it out,
-        since it shifts all epochs of a reference alike; ``"cancel"`` takes it off in quadrature where it is the
-        smaller, else adds it: the noise of the reference is in the difference with the other sign.
-
-    Returns
-    -------
-    xarray.Dataset
-        `lc` with `total_ujy`, `total_ujy_err`, `reference_ujy`, `reference_ujy_err` on (time, source).
-
-    Raises
-    ------
-    InputError
-    """
-    if reference_error not in get_args(ReferenceNoise):
-        raise InputError(f"reference_error is 'add', 'common' or 'cancel'; got {reference_error!r}")
-    lc = _lightcurve(lc, "flux_ujy")
-    mag, err = (
-        lc[name] if given is None and name in lc else given
-        for name, given in (("reference_mag", reference_mag), ("reference_mag_err", reference_mag_err))
-    )
-    if mag is None or err is None:
-        raise InputError(
-            "the magnitude of the source in the reference is needed: give reference_mag, reference_mag_err"
-        )
-    difference, noise = lc["flux_ujy"], lc["flux_ujy_err"]
-    level = from_mag(mag, AB_MICROJANSKY) + 0.0 * difference
-    level_err = linear_error(level, err)
-    if "reference_distance" in lc:
-        near = lc["reference_distance"] <= max_distance
-        level, level_err = level.where(near), level_err.where(near)
-    sign = {"add": 1.0, "common": 0.0, "cancel": xr.where(level_err < noise, -1.0, 1.0)}[reference_error]
-    total_err = np.sqrt(noise**2 + sign * level_err.fillna(0.0) ** 2).where(np.isfinite(level))
-    found = {
-        "reference_ujy": level,
-        "reference_ujy_err": level_err,
-        "total_ujy": difference + level,
-        "total_ujy_err": total_err,
-    }
-    return annotate_all(lc.assign({k: v.transpose(*difference.dims) for k, v in found.items()}))
-
-
-def magnitudes(lc: xr.Dataset, *, flux: str | None = None, snt: float = 3.0, snu: float = 5.0) -> xr.Dataset:
-    """AB magnitudes of detections, and upper limits of the rest; lazy. For export: the flux itself knows more.
-
-    Parameters
-    ----------
-    lc
-        Light curves with a flux in µJy and its error.
-    flux
-        The variable to use; by default `total_ujy` where it is there, else `flux_ujy`.
-    snt
-        A flux of more than this many standard errors is a detection.
-    snu
-        The upper limit is this many standard errors.
-
-    Returns
-    -------
-    xarray.Dataset
-        `lc` with `mag`, `mag_err` (NaN where nothing was detected), `mag_limit` (NaN where something was), `detected`.
-        Measurements that were cut or flagged have neither.
-
-    Raises
-    ------
-    InputError
-    """
-    name = flux or ("total_ujy" if "total_ujy" in lc else "flux_ujy")
-    lc = _lightcurve(lc, name)
-    good = kept(lc, name)
-    value, error = lc[name].where(good), lc[f"{name}_err"].where(good)
-    detected = value > snt * error
-    mag, mag_err = flux_to_mag(value.where(detected), error.where(detected), unit="uJy")
-    limit = flux_to_mag((snu * error).where(good & ~detected).assign_attrs(units="uJy"))
-    found = {"mag": mag, "mag_err": mag_err, "mag_limit": limit, "detected": detected}
-    out = lc.assign({k: v.reset_coords(drop=True) for k, v in found.items()})
-    return annotate_all(out.assign_attrs(snt=float(snt), snu=float(snu)))
-
-
-def clean_zfps(
-    source: str | PathLike[str] | xr.Dataset,
-    *,
-    max_sky_noise: float | None = 25.0,
-    max_seeing: float | None = 4.0,
-    cuts: dict[str, Any] | None = None,
-    variable: bool = False,
-    **baseline: Any,
-) -> xr.Dataset:
-    """A light curve of the forced photometry service by its recipe: read, cut, calibrate, baseline, errors. Computes.
-
-    Parameters
-    ----------
-    source
-        The service's file, or what `ztfxr.read_zfps` made of it.
-    max_sky_noise, max_seeing
-        Limits of scisigpix (DN) and of the seeing (arcsec); None for none.
-    cuts
-        More options of `ztfxr.quality_cuts`.
-    variable
-        The source is a star that always varies: it has no baseline. Its errors are raised by the χ² of the PSF fits,
-        and the reference's flux is added (`ztfxr.total_flux`).
-    **baseline
-        Passed on to `ztfxr.correct_baseline`.
-
-    Returns
-    -------
-    xarray.Dataset
-        The light curve in µJy with every row: `cuts` says which are not to be used, `ztfxr.cut_counts` how many. Then
-        `ztfxr.total_flux` for variables, `ztfxr.magnitudes` for export.
-    """
-    lc = source if isinstance(source, xr.Dataset) else read_zfps(source)
-    marked = quality_cuts(lc, max_sky_noise=max_sky_noise, max_seeing=max_seeing, **(cuts or {}))
-    calibrated = calibrate_flux(marked)
-    if not variable:
-        return correct_baseline(calibrated, **baseline)
-    if baseline:
-        raise InputError(f"a variable has no baseline; {', '.join(baseline)} would have no effect")
-    return total_flux(rescale_errors(calibrated))
-
-
 def rescale_errors(lc: xr.Dataset, *, flux: str = "flux_ujy", by: Sequence[str] | None = None) -> xr.Dataset:
     """Errors × the root of each group's mean χ² of the PSF fits (`fit_chi2`), where that is over 1. Computes.
 
     For sources without a baseline; others are served by ``ztfxr.correct_baseline(rescale=...)``. `error_factor` on
     (time, source) says by how much.
 
+    Parameters
+    ----------
+    lc
+        Light curves on (time, source) with `fit_chi2`.
+    flux
+        The variable whose error is raised, itself named with ``_err``.
+    by
+        Coordinates along time that tell groups apart, as in `ztfxr.correct_baseline`.
+
+    Returns
+    -------
+    xarray.Dataset
+        `lc` with the larger errors and `error_factor`.
+
     Raises
     ------
     InputError
         There is no such flux, or no `fit_chi2`.
     """
-    ordered = _lightcurve(lc, flux).transpose("time", "source", ...)
+    ordered = require_flux(lc, flux).transpose("time", "source", ...)
     factor = _fit_factor(ordered, kept(ordered, flux).values, _groups(ordered, by))
     error = ordered[f"{flux}_err"].copy(data=ordered[f"{flux}_err"].values * factor)
-    return annotate_all(ordered.assign({f"{flux}_err": error, "error_factor": (("time", "source"), factor)}))
+    out = ordered.assign({f"{flux}_err": error, "error_factor": (("time", "source"), factor)})
+    return annotate_all(out)

@@ -81,7 +81,8 @@ def bin_by_night(
     coords: dict[str, Any] = {k: ("time", lc.coords[k].values[first]) for k in keys}
     coords |= {"mjd": ("time", mean_mjd), "time": ("time", np.array([to_datetime(t) for t in mean_mjd]))}
     coords |= {str(k): v.variable for k, v in lc.coords.items() if "time" not in v.dims}
-    return annotate_all(out.rename(bin="time").assign_coords(coords).assign_attrs(lc.attrs))
+    out = out.rename(bin="time").assign_coords(coords).assign_attrs(lc.attrs)
+    return annotate_all(out)
 
 
 def _inputs(lc: xr.Dataset, name: str, flagged: bool) -> tuple[xr.DataArray, ...]:

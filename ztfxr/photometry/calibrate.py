@@ -12,6 +12,7 @@ from ztfxr.arrays.photometry.magnitudes import AB_MICROJANSKY, linear_error, res
 from ztfxr.arrays.polynomials import polynomial_terms
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
+from ztfxr.ops.mapping import aligned
 from ztfxr.photometry.cuts import kept
 from ztfxr.schema import annotate_all
 
@@ -57,12 +58,15 @@ def calibrate_flux(
     Raises
     ------
     InputError
+    AlignmentError
+        An array that was given has other labels than the photometry.
     """
     zero: Any = _known(
         photometry, "magzp", magzp, "no zero point: the photometry has no coordinate 'magzp'; give magzp="
     )
     if color is not None:
-        zero = zero + color * _known(photometry, "color_term", color_term, "color= needs a color_term= with it")
+        shade = aligned(color, photometry, "color") if isinstance(color, xr.DataArray) else color
+        zero = zero + shade * _known(photometry, "color_term", color_term, "color= needs a color_term= with it")
     elif color_term is not None:
         raise InputError("color_term= has no effect without the color= of the sources")
     if zero_point_exptime is not None:
@@ -76,15 +80,16 @@ def calibrate_flux(
         error = np.hypot(error, linear_error(flux, scatter))
     dims = photometry["flux"].dims
     found = {"flux_ujy": flux, "flux_ujy_err": error}
-    return annotate_all(photometry.assign({k: v.transpose(*dims) for k, v in found.items()}))
+    out = photometry.assign({k: v.transpose(*dims) for k, v in found.items()})
+    return annotate_all(out)
 
 
 def _known(
     photometry: xr.Dataset, name: str, given: xr.DataArray | float | None, otherwise: str
 ) -> xr.DataArray | float:
-    """The value given, else the dataset's own, in double precision and without coordinates."""
+    """The value given, in the order of the photometry, else the dataset's own; in double precision."""
     if given is not None:
-        return given
+        return aligned(given, photometry, name) if isinstance(given, xr.DataArray) else given
     if name not in photometry.variables:
         raise InputError(otherwise)
     return photometry[name].astype(np.float64).reset_coords(drop=True)
@@ -150,7 +155,7 @@ def photometric_scale(
     errors = np.where(good, ordered[f"{flux}_err"].values.astype(np.float64), np.nan)
     eligible = _bright(values, errors, min_snr)
     if constant is not None:
-        eligible = eligible & np.asarray(constant.values, dtype=bool)
+        eligible = eligible & np.asarray(aligned(constant, ordered, "constant").values, dtype=bool)
     if eligible.sum() < min_stars:
         raise InputError(
             f"{int(eligible.sum())} stars have a median signal-to-noise ratio of {min_snr:g} or more, and {min_stars} "
@@ -206,9 +211,9 @@ def apply_scale(lc: xr.Dataset, scale: xr.Dataset, *, flux: str | None = None) -
     Parameters
     ----------
     lc
-        Fluxes on (time, source) of the same epochs, other sources or differences too.
+        Fluxes on (time, source) of epochs that the scale knows; of other sources, or of differences, too.
     scale
-        Of `ztfxr.photometric_scale`.
+        Photometric scales, from `ztfxr.photometric_scale`. Epochs are matched by their labels where both have them.
     flux
         The variable to divide, its error named with ``_err``; by default the one that the scale was found with.
 
@@ -221,19 +226,23 @@ def apply_scale(lc: xr.Dataset, scale: xr.Dataset, *, flux: str | None = None) -
     Raises
     ------
     InputError
-        The epochs are not the same, or the flux is not there.
+        The flux is not there, or the numbers of epochs differ where nothing labels them.
+    AlignmentError
+        The scale lacks an epoch of the light curve.
     """
     name = flux or str(scale.attrs.get("flux", "flux"))
     if name not in lc or f"{name}_err" not in lc:
         raise InputError(f"no {name} and {name}_err to scale; there are {', '.join(map(str, lc.data_vars))}")
-    if lc.sizes.get("time") != scale.sizes["time"]:
+    labeled = "time" in lc.xindexes and "time" in scale.xindexes
+    if not labeled and lc.sizes.get("time") != scale.sizes["time"]:
         raise InputError(f"the scale is of {scale.sizes['time']} epochs, the light curve has {lc.sizes.get('time')}")
-    bare = scale.reset_coords(drop=True).drop_indexes("time", errors="ignore").drop_vars("time", errors="ignore")
-    divisor = _scale_at(lc, scale, bare["scale_coeff"])
+    coefficients, own, err = (aligned(scale[k], lc, "the scale") for k in ("scale_coeff", "scale", "scale_err"))
+    divisor = _scale_at(lc, scale, coefficients)
     value = lc[name] / divisor
-    error: Any = np.hypot(lc[f"{name}_err"] / divisor, value * (bare["scale_err"] / bare["scale"]))
+    error: Any = np.hypot(lc[f"{name}_err"] / divisor, value * (err / own))
     dims = lc[name].dims
-    return annotate_all(lc.assign({name: value.transpose(*dims), f"{name}_err": error.transpose(*dims)}))
+    out = lc.assign({name: value.transpose(*dims), f"{name}_err": error.transpose(*dims)})
+    return annotate_all(out)
 
 
 def _scale_at(lc: xr.Dataset, scale: xr.Dataset, coefficients: xr.DataArray) -> xr.DataArray:

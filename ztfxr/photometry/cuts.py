@@ -14,7 +14,7 @@ from ztfxr.arrays.types import Bools
 from ztfxr.errors import InputError
 from ztfxr.schema import CUT_PLANES, STATUS_PLANES, annotate_all, planes_to_bits
 
-__all__ = ["PROCSTATUS", "cut_counts", "kept", "quality_cuts"]
+__all__ = ["PROCSTATUS", "cut_counts", "kept", "quality_cuts", "require_flux"]
 
 _PIXEL_SCALE = 1.012
 _BAD_BITS = 1 << 25
@@ -109,7 +109,8 @@ def quality_cuts(
     for name, bad in reasons.items():
         bit = np.uint16(planes_to_bits([name], CUT_PLANES))
         cuts = cuts | (bad.reset_coords(drop=True).astype(np.uint16) * bit)
-    return annotate_all(lc.assign(cuts=cuts.transpose(*flux.dims).astype(np.uint16)))
+    out = lc.assign(cuts=cuts.transpose(*flux.dims).astype(np.uint16))
+    return annotate_all(out)
 
 
 def kept(lc: xr.Dataset, flux: str, *, flagged: bool = False) -> xr.DataArray:
@@ -123,6 +124,13 @@ def kept(lc: xr.Dataset, flux: str, *, flagged: bool = False) -> xr.DataArray:
     if not flagged and name in lc:
         good = good & (lc[name] == 0)
     return good.reset_coords(drop=True)
+
+
+def require_flux(lc: xr.Dataset, name: str) -> xr.Dataset:
+    """`lc` itself; `InputError` where it has no such flux with an error on (time, source)."""
+    if name not in lc or f"{name}_err" not in lc or set(lc[name].dims) != {"time", "source"}:
+        raise InputError(f"{name} and {name}_err are needed with dims (time, source); got {dict(lc.sizes)}")
+    return lc
 
 
 def cut_counts(lc: xr.Dataset) -> xr.DataArray:

@@ -2,55 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, get_args
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.arrays.images.correlation import autocorrelation
-from ztfxr.arrays.psf.fit import FitOptions, SourceFits, fit_sources, position_equations
+from ztfxr.arrays.options import options_from
+from ztfxr.arrays.psf.convolved import DifferenceKernel, Side
+from ztfxr.arrays.psf.fit import (
+    ConvolvedNoise,
+    FitImage,
+    FitOptions,
+    LocalBackground,
+    SourceFits,
+    fit_sources,
+    position_equations,
+)
 from ztfxr.arrays.psf.model import PSFModel
 from ztfxr.arrays.types import Bools, Floats
-from ztfxr.dia._pair import bare
 from ztfxr.dia.kernel_frame import KernelFrame
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
-from ztfxr.ops.background import background as sky_background
-from ztfxr.ops.masks import mask as decode_mask
-from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
-from ztfxr.photometry._kernels import Side, convolved_noise, kernel_inputs, kernel_terms, spread_kernels
-from ztfxr.photometry.aperture import image_and_noise
-from ztfxr.photometry.psf import build_psf, psf_inputs, psf_model
-from ztfxr.schema import FIT_PLANES, STATUS_PLANES, annotate_all, planes_to_bits
+from ztfxr.ops.exposure import Exposure, MaskChoice, gather
+from ztfxr.ops.mapping import map_images
+from ztfxr.ops.positions import Positions, array_positions, resolve_positions
+from ztfxr.photometry.psf import PSF, KernelInputs, PSFInputs, psf_model
+from ztfxr.photometry.psf_build import psf_of
+from ztfxr.photometry.status import Coverage, fit_flags
+from ztfxr.schema import annotate_all
 
-__all__ = ["forced_photometry"]
+__all__ = ["ConvolvedVariance", "FitOptions", "check_background", "forced_photometry"]
 
-PSF: TypeAlias = xr.Dataset | xr.DataArray
-Background: TypeAlias = Literal["none", "global", "annulus", "fit"]
-Weights: TypeAlias = Literal["model", "variance"]
+Background: TypeAlias = Literal["none", "global", "annulus", "fit"] | tuple[float, float]
+Arrays: TypeAlias = Mapping[str, Any]
 
-_SOURCE, _POSITION = ("source",), ("source", "equation")
-_OUTPUTS = dict.fromkeys(
-    (
-        "flux",
-        "flux_err",
-        "psf_err",
-        "local_background",
-        "fit_chi2",
-        "fit_pixels",
-        "masked_fraction",
-        "status",
-        "fit_flags",
-    ),
-    _SOURCE,
+_OUTPUTS = (
+    "flux",
+    "flux_err",
+    "psf_err",
+    "local_background",
+    "fit_chi2",
+    "fit_pixels",
+    "masked_fraction",
+    "status",
+    "fit_flags",
 )
-_OUTSIDE, _EDGE, _MASKED, _NO_GOOD, _FAILED = (
-    planes_to_bits([name], STATUS_PLANES) for name in ("outside", "edge", "masked", "no_good_pixels", "solve_failed")
-)
-_SATURATED, _BLENDED = (planes_to_bits([name], FIT_PLANES) for name in ("saturated", "blended"))
 _MAX_STEP, _MAX_POSITION_ERROR = 0.5, 0.2
+
+
+@dataclass(frozen=True)
+class ConvolvedVariance:
+    """Variances of the images of a difference before one of them was convolved with the matching kernel.
+
+    Parameters
+    ----------
+    science, reference
+        Variance per pixel, a number or a map. Only that of the image that was convolved counts; it is measured on the
+        correlation of the difference's noise where it is not given.
+    """
+
+    science: xr.DataArray | float | None = None
+    reference: xr.DataArray | float | None = None
+
+    def inputs(self) -> dict[str, xr.DataArray | None]:
+        """Both as arrays, by the names of the images."""
+        given = {"science": self.science, "reference": self.reference}
+        return {k: v if v is None or isinstance(v, xr.DataArray) else xr.DataArray(float(v)) for k, v in given.items()}
+
+
+Correlation: TypeAlias = xr.DataArray | Literal["measure"] | ConvolvedVariance | Mapping[str, Any] | None
 
 
 def forced_photometry(
@@ -60,16 +84,10 @@ def forced_photometry(
     *,
     reference_psf: PSF | None = None,
     background: Background | None = None,
-    annulus: tuple[float, float] | None = None,
-    radius: float | None = None,
-    group_radius: float | None = None,
-    weights: Weights = "model",
-    correlation: xr.DataArray | Literal["measure"] | None = None,
+    fit: FitOptions | Mapping[str, Any] | None = None,
+    correlation: Correlation = None,
     variance: xr.DataArray | None = None,
-    science_variance: xr.DataArray | float | None = None,
-    reference_variance: xr.DataArray | float | None = None,
-    mask: xr.DataArray | Literal[False] | None = None,
-    max_masked_fraction: float = 0.5,
+    mask: MaskChoice = None,
     refine: int = 0,
     psf_error: bool | None = None,
     bound: bool = False,
@@ -82,9 +100,9 @@ def forced_photometry(
         An image (..., y, x); a Dataset with `difference` (of `ztfxr.difference` or `ztfxr.decorrelate`), else `sci`; or
         a DataTree of frames, each measured on its own pixels.
     positions
-        As for `ztfxr.resolve_positions`. Sky positions follow each frame's WCS.
+        Where to measure, as `ztfxr.resolve_positions` takes it. Sky positions follow each frame's WCS.
     psf
-        PSF of the (science) image: of `ztfxr.build_psf` or `ztfxr.read_psf`, for all epochs or with `time`; a stamp
+        PSF of the (science) image: from `ztfxr.build_psf` or `ztfxr.read_psf`, for all epochs or with `time`; a stamp
         (..., psf_y, psf_x) with one value per pixel; or a DataTree with the names of the frames. In a difference image
         the matching kernel is applied to it where it acted on the science image. By default built from the image,
         which a difference does not allow.
@@ -94,41 +112,32 @@ def forced_photometry(
         it, takes them along; with `psf` they are places in the science image. Light in wings that the kernel is too
         small to hold is missed: 0.2 % with the size that `ztfxr.difference` takes by default.
     background
-        ``"none"``: the image has none (default for differences). ``"global"``: subtract `ztfxr.background` first
-        (default for science images). ``"annulus"``: the clipped median of a ring around each source. ``"fit"``: a
-        constant under each source, solved with the fluxes.
-    annulus
-        Inner and outer radius in pixels, by default 4 and 8 FWHM.
-    radius
-        Of the disk that is fitted, in pixels; by default 3 FWHM, where less than 1 % of the information is lost.
-    group_radius
-        Sources closer than this are solved jointly, in pixels; by default `radius` and one FWHM. Zero for none.
-    weights
-        ``"model"``: inverse of sky variance plus that of the sources' light, which are fitted to the variance map and
-        so follow no pixel's own noise; weights that do pull bright fluxes low, by the fraction of a photoelectron per
-        pixel. ``"variance"``: inverse of the map, where it is free of noise.
+        Level under the sources. ``"none"``: the image has none (default for differences). ``"global"``: subtract
+        `ztfxr.background` first (default for science images). ``"fit"``: a constant under each source, solved with the
+        fluxes. A pair of radii in pixels: the clipped median of the ring between them around each source;
+        ``"annulus"``: the same from 4 to 8 FWHM.
+    fit
+        How the PSF is fitted: radius, grouping of neighbors, weights and what is too little light; a `FitOptions`, or
+        its options as a mapping.
     correlation
-        Autocorrelation of the noise (lag_y, lag_x), odd, 1 in the middle, for resampled images; ``"measure"``
-        measures it on the sky of each image. By default that of the matching kernel in differences, else none.
+        What is known of the correlation between the noise of neighboring pixels. An autocorrelation (lag_y, lag_x) of
+        odd lengths, 1 in the middle, for resampled images; ``"measure"`` measures it on the sky of each image. For
+        differences it follows by default from the matching kernel and from the variance that the convolved image had
+        before, which is measured, or stated by a `ConvolvedVariance` or a mapping of its options.
     variance
-        Variance per pixel in DN²; by default `difference_variance` or `variance` of the Dataset, else
-        `ztfxr.variance`.
-    science_variance, reference_variance
-        For differences, the variance of the image that was convolved, before that: a number or a map. It fixes the
-        covariance of the difference's pixels; by default it is measured on the correlation of its noise.
+        Variance per pixel in the square of the image's unit; by default `difference_variance` or `variance` of the
+        Dataset, else `ztfxr.variance`.
     mask
         Boolean, True where bad; by default that of the Dataset. Bad and non-finite pixels carry no weight.
-    max_masked_fraction
-        Sources that have lost a larger fraction of their light to bad pixels have no flux (status `no_good_pixels`).
     refine
         Steps by which positions are refined, once per source over all epochs, never per epoch: sources whose position
         all epochs together fix to 0.2 pixels and that stand alone move to where they fit best.
     psf_error
-        The PSF's own error is part of `flux_err`, where it is known (`ztfxr.build_psf`). It is a factor that all fluxes
-        of an image share, and all epochs where they share the PSF: False to compare such fluxes among each other. By
-        default True, but False with `reference_psf`, which all epochs share.
+        Whether the PSF's own error, where it is known (`ztfxr.build_psf`), is part of `flux_err`. It is a factor that
+        all fluxes of an image share, and all epochs where they share the PSF: False to compare such fluxes with each
+        other. By default True, but False with `reference_psf`, which all epochs share.
     bound
-        Add `flux_err_bound`.
+        Whether to add `flux_err_bound`.
 
     Returns
     -------
@@ -143,7 +152,7 @@ def forced_photometry(
 
     Raises
     ------
-    InputError, MissingWCSError, ChunkError
+    InputError, MissingWCSError, ChunkError, AlignmentError
 
     Notes
     -----
@@ -152,336 +161,292 @@ def forced_photometry(
     of a convolved image ``Σ_u V(u) (Σ c(p) K(p - u))²``: right whatever the weights; the PSF's error adds
     ``(f · psf_err)²``.
     """
-    if isinstance(obj, xr.DataTree):
-        options = {k: v for k, v in locals().items() if k not in ("obj", "positions", "psf")}
-        return _over_frames(obj, positions, psf, options)
-    _check(background, weights, refine, annulus, radius, group_radius, max_masked_fraction)
-    job = _job(obj, psf, reference_psf, background, variance, mask, correlation, science_variance, reference_variance)
-    where = resolve_positions(job.image, positions)
-    chosen = FitOptions(
-        radius,
-        group_radius,
-        weights == "model",
-        {"global": "none"}.get(job.background, job.background),
-        annulus,
-        max_masked_fraction,
-    )
-    kwargs = {**job.kwargs, "options": chosen}
-    counts = reference_psf is None if psf_error is None else psf_error
-    results = {"bound": bound, "psf_error": counts, "with_modes": job.with_modes}
-    x, y = (xr.DataArray(where[f"{d}_pixel"].values - job.origin[d], dims="source") for d in ("x", "y"))
-    for _ in range(refine):
-        x, y = _refined(job, x, y, kwargs)
-    extra = {"model_err": job.with_modes, "flux_err_bound": bound}
-    outputs = _OUTPUTS | {name: _SOURCE for name, wanted in extra.items() if wanted}
-    found = apply_images(_fit_one, *job.inputs, y, x, inputs=job.core, outputs=outputs, kwargs=kwargs | results)
-    out = xr.Dataset(found).assign_coords(where.coords)
-    if refine:
-        out = out.assign({f"{d}_refined": p + job.origin[d] for d, p in (("x", x), ("y", y))})
-    for status in job.status:
-        out["status"] = out["status"] | status.variable
-    out.attrs = {"weights": weights, "background": job.background}
-    return annotate_all(out)
-
-
-def _check(
-    background: str | None,
-    weights: str,
-    refine: int,
-    annulus: tuple[float, float] | None,
-    radius: float | None,
-    group_radius: float | None,
-    max_masked_fraction: float,
-) -> None:
-    if background is not None and background not in get_args(Background):
-        raise InputError(f"background is 'none', 'global', 'annulus' or 'fit'; got {background!r}")
-    if weights not in get_args(Weights):
-        raise InputError(f"weights is 'model' or 'variance'; got {weights!r}")
     if refine not in range(11):
         raise InputError(f"refine is a number of steps from 0 to 10; got {refine!r}")
-    if annulus is not None and not 0 < annulus[0] < annulus[1]:
-        raise InputError(f"annulus is an inner and a larger outer radius in pixels; got {annulus!r}")
-    if radius is not None and not (np.isfinite(radius) and radius >= 1):
-        raise InputError(f"radius must be at least 1 pixel; got {radius}")
-    if group_radius is not None and not group_radius >= 0:
-        raise InputError(f"group_radius must not be negative; got {group_radius}")
-    if not 0 <= max_masked_fraction < 1:
-        raise InputError(f"max_masked_fraction is a fraction from 0 to below 1; got {max_masked_fraction}")
+    options = options_from(FitOptions, fit, "fit")
+    check_background(background)
+    counts = reference_psf is None if psf_error is None else psf_error
+    if isinstance(obj, xr.DataTree):
+        if refine:
+            raise InputError("positions are refined on images that share a pixel grid; stack or align the frames first")
+        measure = partial(
+            forced_photometry,
+            positions=positions,
+            reference_psf=reference_psf,
+            background=background,
+            fit=options,
+            correlation=correlation,
+            variance=variance,
+            mask=mask,
+            psf_error=counts,
+            bound=bound,
+        )
+        return _over_frames(obj, psf, measure)
+    exposure = gather(obj, variance=variance, mask=mask)
+    task = _task(exposure, _which_psf(exposure, psf, reference_psf), background, options, correlation)
+    where = resolve_positions(exposure.image, positions)
+    y, x = array_positions(where, exposure.origin)
+    for _ in range(refine):
+        y, x = _refined(task, y, x)
+    extra = {"model_err": exposure.model_error is not None, "flux_err_bound": bound}
+    found = map_images(
+        _fluxes,
+        task.inputs | {"y": y, "x": x},
+        [*_OUTPUTS, *(name for name, wanted in extra.items() if wanted)],
+        options={"how": task.how, "psf_error": counts, "bound": bound},
+    )
+    out = xr.Dataset(found).assign_coords(where.coords)
+    if refine:
+        out = out.assign({f"{d}_refined": p + exposure.origin[d] for d, p in (("x", x), ("y", y))})
+    for status in (exposure.status, task.psf_status):
+        if status is not None:
+            out["status"] = out["status"] | status.variable
+    out.attrs = {"weights": options.weights, "background": task.background}
+    return annotate_all(out, unit=exposure.unit)
+
+
+def check_background(background: Background | None) -> None:
+    """Raise `InputError` where `background` is neither a choice nor a pair of radii."""
+    if background is None or background in ("none", "global", "annulus", "fit"):
+        return
+    if isinstance(background, str):
+        raise InputError(f"background is 'none', 'global', 'annulus' or 'fit'; got {background!r}")
+    if len(background) != 2 or not 0 < background[0] < background[1] < np.inf:
+        raise InputError(f"the annulus is an inner and a larger outer radius in pixels; got {background!r}")
+
+
+# ---- what is measured -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What is measured: inputs of the mapped functions but for the positions, and their core dimensions with them."""
+class _How:
+    """What the mapped functions know beside arrays; `origin` is the absolute pixel (y, x) of the first."""
 
-    image: xr.DataArray
-    background: str
-    origin: dict[str, int]
-    inputs: list[xr.DataArray]
-    core: list[tuple[str, ...]]
-    status: list[xr.DataArray]
-    kwargs: dict[str, Any]
-    with_modes: bool
-
-
-def _job(
-    obj: xr.Dataset | xr.DataArray,
-    psf: PSF | xr.DataTree | None,
-    reference_psf: PSF | None,
-    background: str | None,
-    variance: xr.DataArray | None,
-    mask: xr.DataArray | Literal[False] | None,
-    correlation: xr.DataArray | str | None,
-    science_variance: xr.DataArray | float | None,
-    reference_variance: xr.DataArray | float | None,
-) -> _Job:
-    """Collect and label the inputs."""
-    diff = obj if isinstance(obj, xr.Dataset) and "difference" in obj else None
-    image, noise, bad = image_and_noise(obj, variance, mask)
-    chosen, of = _which_psf(obj, diff, psf, reference_psf, noise, bad)
-    source = psf_inputs(chosen)
-    background = background or ("none" if diff is not None or image.name == "difference" else "global")
-    level = sky_background(image, mask=bad)["background"] if background == "global" else xr.DataArray(np.float32(0))
-    kernels, kernel_core = kernel_inputs(diff)
-    levels = [
-        v if isinstance(v, xr.DataArray) else xr.DataArray(np.nan if v is None else float(v))
-        for v in (science_variance, reference_variance)
-    ]
-    modes = xr.DataArray(np.nan) if diff is None else diff.get("model_error", xr.DataArray(np.nan))
-    inputs = [image, noise, bad, level, _saturated(obj, diff), *source.arrays, *kernels, *levels, _lags(correlation)]
-    core = [IMAGE, *(_image_core(a) for a in inputs[1:5]), *source.core, *kernel_core]
-    core += [_image_core(v) for v in levels] + [("lag_y", "lag_x") if inputs[-1].ndim else ()]
-    inputs, core = [*inputs, modes], [*core, ("mode", *IMAGE) if modes.ndim else ()]
-    origin = pixel_origin(image)
-    kwargs = {
-        "oversampling": source.oversampling,
-        "origin": (float(origin["y"]), float(origin["x"])),
-        "of": of,
-        "frame": None if diff is None else KernelFrame.of(diff),
-        "measure": isinstance(correlation, str),
-    }
-    status = [s for s in (_epoch_status(obj), _epoch_status(chosen)) if s is not None]
-    arrays = [inputs[0], *map(bare, inputs[1:])]
-    return _Job(image, background, origin, arrays, [*core, _SOURCE, _SOURCE], status, kwargs, bool(modes.ndim))
+    options: FitOptions
+    background: LocalBackground
+    origin: tuple[float, float]
+    oversampling: int
+    side: Side
+    frame: KernelFrame | None
+    measure_correlation: bool
 
 
-def _which_psf(
-    obj: xr.Dataset | xr.DataArray,
-    diff: xr.Dataset | None,
-    psf: PSF | xr.DataTree | None,
-    reference_psf: PSF | None,
-    noise: xr.DataArray,
-    bad: xr.DataArray,
-) -> tuple[PSF, Side]:
+@dataclass(frozen=True)
+class _Task:
+    """Inputs of the mapped functions but for the positions, and what the results are told."""
+
+    inputs: dict[str, Any]
+    how: _How
+    background: str | list[float]
+    psf_status: xr.DataArray | None
+
+
+def _which_psf(exposure: Exposure, psf: PSF | xr.DataTree | None, reference_psf: PSF | None) -> tuple[PSF, Side]:
+    """The PSF to fit, and the image that it belongs to."""
+    difference = exposure.name == "difference"
     if isinstance(psf, xr.DataTree):
         raise InputError("a DataTree of PSFs goes with a DataTree of frames; give the PSF of this image")
     if reference_psf is not None:
-        if diff is None or psf is not None:
+        if not difference or psf is not None:
             raise InputError("reference_psf is for difference images, in place of psf")
         return reference_psf, "reference"
     if psf is not None:
         return psf, "science"
-    if diff is not None:
+    if difference:
         raise InputError("a difference has few stars to learn from: give psf= of the science image, or reference_psf=")
-    return build_psf(obj, variance=noise, mask=bad), "science"
+    return psf_of(exposure), "science"
 
 
-def _image_core(array: xr.DataArray) -> tuple[str, ...]:
-    return IMAGE if set(IMAGE) <= set(array.dims) else ()
+def _task(
+    exposure: Exposure,
+    psf: tuple[PSF, Side],
+    background: Background | None,
+    options: FitOptions,
+    correlation: Correlation,
+) -> _Task:
+    """Collect what one image needs."""
+    own = PSFInputs.of(psf[0])
+    difference = exposure.name == "difference"
+    kernel = KernelInputs.of(exposure.owner) if difference and isinstance(exposure.owner, xr.Dataset) else None
+    is_difference = difference or exposure.image.name == "difference"
+    chosen: Background = background or ("none" if is_difference else "global")
+    lags, before = _correlation(correlation, kernel)
+    inputs = {
+        "image": exposure.image,
+        "variance": exposure.variance,
+        "bad": exposure.bad,
+        "level": exposure.background if chosen == "global" else None,
+        "saturated": exposure.saturated,
+        "modes": exposure.model_error,
+        "correlation": lags,
+        "psf": own.arrays,
+        "kernel": None if kernel is None else kernel.arrays,
+        "before": None if kernel is None else before.inputs(),
+    }
+    how = _How(
+        options,
+        "none" if chosen == "global" else chosen,
+        (float(exposure.origin["y"]), float(exposure.origin["x"])),
+        own.oversampling,
+        psf[1],
+        None if kernel is None else kernel.frame,
+        isinstance(correlation, str),
+    )
+    return _Task(inputs, how, chosen if isinstance(chosen, str) else [float(r) for r in chosen], own.status)
 
 
-def _saturated(obj: xr.Dataset | xr.DataArray, diff: xr.Dataset | None) -> xr.DataArray:
-    """Where pixels are saturated; False where that is not known."""
-    if isinstance(obj, xr.Dataset) and "flags" in obj:
-        return decode_mask(obj["flags"], ["saturated"])
-    image = obj.get("sci") if isinstance(obj, xr.Dataset) else obj
-    if diff is not None or image is None or "saturate" not in image.coords:
-        return xr.DataArray(False)
-    return bare(image) >= bare(image.coords["saturate"])
-
-
-def _lags(correlation: xr.DataArray | str | None) -> xr.DataArray:
-    if correlation is None or (isinstance(correlation, str) and correlation == "measure"):
-        return xr.DataArray(np.nan)
-    if not isinstance(correlation, xr.DataArray) or not {"lag_y", "lag_x"} <= set(correlation.dims):
-        raise InputError("correlation is 'measure' or a DataArray with dimensions (lag_y, lag_x), 1 in the middle")
-    if any(correlation.sizes[d] % 2 == 0 for d in ("lag_y", "lag_x")):
-        raise InputError(f"correlation has odd lengths, with lag 0 in the middle; got {dict(correlation.sizes)}")
-    return correlation.transpose(..., "lag_y", "lag_x")
-
-
-def _epoch_status(obj: xr.Dataset | xr.DataArray) -> xr.DataArray | None:
-    if isinstance(obj, xr.Dataset) and "epoch_status" in obj:
-        return obj["epoch_status"]
-    found: xr.DataArray | None = obj.coords.get("epoch_status")
-    return found
+def _correlation(given: Correlation, kernel: KernelInputs | None) -> tuple[xr.DataArray | None, ConvolvedVariance]:
+    """The autocorrelation that is stated, and the variances before the convolution."""
+    if given is None or (isinstance(given, str) and given == "measure"):
+        return None, ConvolvedVariance()
+    if isinstance(given, ConvolvedVariance | Mapping):
+        if kernel is None:
+            raise InputError("variances before the convolution are for difference images; this one has no kernel")
+        return None, options_from(ConvolvedVariance, given, "correlation")
+    if not isinstance(given, xr.DataArray) or not {"lag_y", "lag_x"} <= set(given.dims):
+        raise InputError(
+            "correlation is 'measure' or a DataArray with dimensions (lag_y, lag_x), 1 in the middle, or for "
+            "differences a ConvolvedVariance"
+        )
+    if any(given.sizes[d] % 2 == 0 for d in ("lag_y", "lag_x")):
+        raise InputError(f"correlation has odd lengths, with lag 0 in the middle; got {dict(given.sizes)}")
+    return given, ConvolvedVariance()
 
 
 # ---- one image ------------------------------------------------------------------------------------------------------
 
 
-def _scene(
+def _observed(
+    *,
     image: NDArray[Any],
     variance: NDArray[Any],
     bad: Bools,
-    level: NDArray[Any],
-    saturated: Bools,
-    coefficients: NDArray[Any],
-    psf_origin: Floats,
-    psf_scale: Floats,
-    psf_flux_cov: Floats,
-    kernel: NDArray[Any],
-    swapped: Bools,
-    phi: NDArray[Any],
-    science_variance: NDArray[Any],
-    reference_variance: NDArray[Any],
-    lags: NDArray[Any],
-    modes: NDArray[Any],
-    y: Floats,
-    x: Floats,
-    *,
-    options: FitOptions,
-    oversampling: int,
-    origin: tuple[float, float],
-    of: Side,
-    frame: KernelFrame | None,
-    measure: bool,
-) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """The arguments of `fit_sources` for one image; None where it has no PSF."""
-    model = psf_model(coefficients, psf_origin, psf_scale, psf_flux_cov, oversampling)
-    spread = spread_kernels(kernel, swapped, phi, of)
-    if model is None or spread is None:
-        return None
-    values = image - level if np.any(level) else image
-    extra: dict[str, Any] = {"options": options, "origin": origin, "convolved": None, "correlation": None}
-    if frame is not None:
-        terms = kernel_terms(y + origin[0], x + origin[1], frame, len(kernel))
-        extra["convolved"] = convolved_noise(
-            values, variance, bad, kernel, swapped, phi, science_variance, reference_variance, spread, terms
-        )
-    if measure:
-        extra["correlation"] = autocorrelation(values, variance, bad)
-    elif lags.ndim:
-        extra["correlation"] = lags / lags[lags.shape[0] // 2, lags.shape[1] // 2]
-    if extra["correlation"] is not None and frame is not None:
-        extra["convolved"] = replace(extra["convolved"], noise=np.zeros((0, 0, 0)), variance=np.zeros((0, 0)))
-    extra["saturated"] = saturated if saturated.ndim else None
-    extra["modes"] = modes if modes.ndim else None
-    return (values, variance, bad, y, x, model), extra
+    level: NDArray[Any] | None,
+    saturated: Bools | None,
+    modes: NDArray[Any] | None,
+    correlation: Floats | None,
+    psf: Arrays,
+    kernel: Arrays | None,
+    before: Arrays | None,
+    places: tuple[Floats, Floats],
+    how: _How,
+) -> tuple[FitImage, PSFModel]:
+    """What is fitted to, and the PSF; `NoSolutionError` where the image has no PSF."""
+    model = psf_model(how.oversampling, **psf)
+    values = image if level is None else image - level
+    seen = FitImage(values, variance, bad, how.origin, saturated, modes=modes)
+    if kernel is not None and before is not None and how.frame is not None:
+        acting = DifferenceKernel.of(**kernel)
+        terms = how.frame.terms(places[0] + how.origin[0], places[1] + how.origin[1], len(acting.coefficients))
+        seen = replace(seen, convolved=_convolved(acting, seen, before, terms, how.side))
+    if how.measure_correlation:
+        correlation = autocorrelation(values, variance, bad)
+    elif correlation is not None:
+        correlation = correlation / correlation[correlation.shape[0] // 2, correlation.shape[1] // 2]
+    if correlation is None:
+        return seen, model
+    white = None if seen.convolved is None else seen.convolved.white()
+    return replace(seen, convolved=white, correlation=correlation), model
 
 
-def _fit_one(*arrays: Any, bound: bool, psf_error: bool, with_modes: bool, **kwargs: Any) -> tuple[NDArray[Any], ...]:
-    """Fluxes in one image: the values of `_OUTPUTS`, and the model's error and the bound where asked."""
-    n = len(arrays[-1])
-    scene = _scene(*arrays, **kwargs)
-    if scene is None:
-        nan, none = np.full(n, np.nan), np.zeros(n, dtype=np.int64)
-        lost = (nan, nan, nan, nan, nan, none, nan, np.full(n, _FAILED, dtype=np.uint32), none.astype(np.uint16))
-        return *lost, *[nan] * (with_modes + bound)
-    inputs, extra = scene
-    fits, (y, x) = fit_sources(*inputs, **extra), arrays[-2:]
-    own = inputs[-1].flux_error(y + extra["origin"][0], x + extra["origin"][1])
-    total = np.hypot(fits.flux_err, fits.model_err)
+def _convolved(kernel: DifferenceKernel, seen: FitImage, before: Arrays, terms: Floats, side: Side) -> ConvolvedNoise:
+    """What the kernel did to the PSF and to the noise; a whitened difference has none that is correlated."""
+    spread = kernel.spread(side)
+    if kernel.whitening is not None:
+        return ConvolvedNoise(terms, spread)
+    known = before[kernel.acts_on]
+    if known is None or not np.isfinite(known).any():
+        known = kernel.measured_variance(seen.image, seen.variance, seen.bad)
+    variance = np.broadcast_to(np.where(np.isfinite(known), known, 0.0), seen.image.shape)
+    return ConvolvedNoise(terms, spread, kernel.noise_kernels(), variance)
+
+
+def _fluxes(*, y: Floats, x: Floats, how: _How, psf_error: bool, bound: bool, **arrays: Any) -> dict[str, NDArray[Any]]:
+    """Fluxes in one image and what belongs to them, each (source,)."""
+    seen, model = _observed(**arrays, places=(y, x), how=how)
+    fits = fit_sources(seen, y, x, model, how.options, how.background)
+    own = model.flux_error(y + how.origin[0], x + how.origin[1])
+    error = np.hypot(fits.flux_err, fits.model_err)
     if psf_error:
-        total = np.hypot(total, np.nan_to_num(own) * fits.flux)
-    results = _interpreted(replace(fits, flux_err=total), own, extra["options"].max_masked_fraction)
-    return *results, *([fits.model_err] if with_modes else []), *([_bound(inputs, extra)] if bound else [])
+        error = np.hypot(error, np.nan_to_num(own) * fits.flux)
+    cover = Coverage(fits.lost, fits.outside)
+    found = {
+        "flux": fits.flux,
+        "flux_err": error,
+        "model_err": fits.model_err,
+        "psf_err": np.where(np.isfinite(fits.flux), own, np.nan),
+        "local_background": fits.background,
+        "fit_chi2": fits.chi2,
+        "fit_pixels": fits.n_pixels,
+        "masked_fraction": cover.masked_fraction,
+        "status": _status(fits, cover, how.options.max_masked_fraction),
+        "fit_flags": fit_flags(fits.saturated, fits.blended),
+    }
+    return found | ({"flux_err_bound": _bound(seen, y, x, model, how)} if bound else {})
 
 
-def _interpreted(fits: SourceFits, psf_err: Floats, limit: float) -> tuple[NDArray[Any], ...]:
-    off, edge = fits.outside > 1 - 1e-9, (fits.outside > 1e-9) & (fits.outside <= 1 - 1e-9)
-    hit = fits.lost - fits.outside > 1e-9
-    hopeless = ~off & ~np.isfinite(fits.flux)
-    dark = hopeless & ((fits.lost > limit) | (fits.n_pixels < 2))
-    status = off * _OUTSIDE + edge * _EDGE + hit * _MASKED + dark * _NO_GOOD + (hopeless & ~dark) * _FAILED
-    flags = fits.saturated * _SATURATED + fits.blended * _BLENDED
-    return (
-        fits.flux,
-        fits.flux_err,
-        np.where(np.isfinite(fits.flux), psf_err, np.nan),
-        fits.background,
-        fits.chi2,
-        fits.n_pixels,
-        np.where(fits.lost < 1e-9, 0.0, fits.lost),
-        status.astype(np.uint32),
-        flags.astype(np.uint16),
-    )
+def _status(fits: SourceFits, cover: Coverage, limit: float) -> NDArray[Any]:
+    missing = ~np.isfinite(fits.flux)
+    dark = (fits.lost > limit) | (fits.n_pixels < 2)
+    return cover.status(no_good=missing & dark, failed=missing & ~dark)
 
 
-def _bound(inputs: tuple[Any, ...], extra: dict[str, Any]) -> Floats:
+def _bound(seen: FitImage, y: Floats, x: Floats, model: PSFModel, how: _How) -> Floats:
     """The error of the same fit over all that the PSF reaches, each pixel weighted by its own variance."""
-    model: PSFModel = inputs[-1]
-    convolved = extra["convolved"]
-    if convolved is not None:
-        convolved = replace(convolved, noise=np.zeros((0, 0, 0)), variance=np.zeros((0, 0)))
-    margin = 0 if convolved is None else convolved.spread.shape[1] // 2
-    options = replace(extra["options"], radius=float(model.reach + margin), model_weights=False)
-    given = {**extra, "options": options, "convolved": convolved, "correlation": None, "modes": None}
-    return fit_sources(*inputs, **given).flux_err
+    white = None if seen.convolved is None else seen.convolved.white()
+    radius = float(model.reach + (0 if white is None else white.margin))
+    options = replace(how.options, radius=radius, weights="variance")
+    plain = replace(seen, convolved=white, correlation=None, modes=None)
+    return fit_sources(plain, y, x, model, options, how.background).flux_err
 
 
 # ---- positions over all epochs --------------------------------------------------------------------------------------
 
 
-def _refined(job: _Job, x: xr.DataArray, y: xr.DataArray, kwargs: dict[str, Any]) -> tuple[xr.DataArray, xr.DataArray]:
+def _refined(task: _Task, y: xr.DataArray, x: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     """Array positions moved by one Gauss-Newton step that all images share."""
-    found = apply_images(
-        _position_one,
-        *job.inputs,
-        y,
-        x,
-        inputs=job.core,
-        outputs={"position_equations": _POSITION},
+    found = map_images(
+        _position_sums,
+        task.inputs | {"y": y, "x": x},
+        ["position_equations"],
         sizes={"equation": 5},
-        kwargs=kwargs,
+        options={"how": task.how},
     )["position_equations"]
-    sums = found.sum([d for d in found.dims if d not in _POSITION])
-    steps = apply_images(
-        _position_step,
-        bare(sums),
-        inputs=[_POSITION],
-        outputs={"y_refined": _SOURCE, "x_refined": _SOURCE},
-    )
-    return x + steps["x_refined"], y + steps["y_refined"]
+    # An image without a PSF says nothing, and is NaN, which the sum passes over.
+    sums = found.sum([d for d in found.dims if d not in ("source", "equation")], skipna=True)
+    steps = map_images(_position_step, {"sums": sums.reset_coords(drop=True)}, ["y_refined", "x_refined"])
+    return y + steps["y_refined"], x + steps["x_refined"]
 
 
-def _position_one(*arrays: Any, **kwargs: Any) -> Floats:
-    scene = _scene(*arrays, **kwargs)
-    if scene is None:
-        return np.zeros((len(arrays[-1]), 5))
-    inputs, extra = scene
-    fits = fit_sources(*inputs, **extra)
-    return position_equations(fits, *inputs, **{k: extra[k] for k in ("options", "origin", "convolved")})
+def _position_sums(*, y: Floats, x: Floats, how: _How, **arrays: Any) -> Floats:
+    seen, model = _observed(**arrays, places=(y, x), how=how)
+    fits = fit_sources(seen, y, x, model, how.options, how.background)
+    return position_equations(fits, seen, y, x, model, how.options)
 
 
-def _position_step(sums: Floats) -> tuple[Floats, Floats]:
+def _position_step(sums: Floats) -> dict[str, Floats]:
     """``H⁻¹ g`` where the position is known well enough, at most half a pixel."""
     g_y, g_x, yy, yx, xx = sums.T
     determinant = yy * xx - yx**2
     known = (determinant > 0) & (np.maximum(yy, xx) < determinant * _MAX_POSITION_ERROR**2)
     scale = np.where(known, 1.0 / np.where(known, determinant, 1.0), 0.0)
     dy, dx = scale * (xx * g_y - yx * g_x), scale * (yy * g_x - yx * g_y)
-    return np.clip(dy, -_MAX_STEP, _MAX_STEP), np.clip(dx, -_MAX_STEP, _MAX_STEP)
+    return {"y_refined": np.clip(dy, -_MAX_STEP, _MAX_STEP), "x_refined": np.clip(dx, -_MAX_STEP, _MAX_STEP)}
 
 
 # ---- frames on grids of their own -----------------------------------------------------------------------------------
 
 
-def _over_frames(
-    tree: xr.DataTree, positions: Positions, psf: PSF | xr.DataTree | None, options: dict[str, Any]
-) -> xr.Dataset:
+def _over_frames(tree: xr.DataTree, psf: PSF | xr.DataTree | None, measure: Callable[..., xr.Dataset]) -> xr.Dataset:
     """Each frame on its own pixels, one after the other along time."""
-    if options["refine"]:
-        raise InputError("positions are refined on images that share a pixel grid; stack or align the frames first")
     frames = {name: node.to_dataset() for name, node in tree.children.items() if "sci" in node or "difference" in node}
     if not frames:
         raise InputError("the DataTree has no child with sci or difference")
-    parts = []
-    for name, frame in frames.items():
-        own = psf[name].to_dataset() if isinstance(psf, xr.DataTree) else psf
-        parts.append(forced_photometry(frame, positions, own, **options))
+    psfs = {name: psf[name].to_dataset() if isinstance(psf, xr.DataTree) else psf for name in frames}
+    parts = [measure(frame, psf=psfs[name]) for name, frame in frames.items()]
     shared = [c for c in ("ra", "dec", "source_id") if c in parts[0].coords]
     known = {c: parts[0][c].variable for c in shared}
     rows = [p.drop_vars(shared).expand_dims("time") for p in parts]
     rows = [r.assign_coords({c: r[c].expand_dims("time") for c in r.coords if "time" not in r[c].dims}) for r in rows]
     joined = xr.concat(rows, dim="time", combine_attrs="override", coords="minimal", compat="override", join="override")
-    return annotate_all(joined.assign_coords(known))
+    return joined.assign_coords(known)

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from ztfxr.arrays.photometry.injection import add_stamps, light_at, summarize
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
-from ztfxr.ops._apply import IMAGE, apply_images
-from ztfxr.ops.background import get_image, get_mask
-from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
+from ztfxr.ops.exposure import Exposure, gather
+from ztfxr.ops.mapping import IMAGE, aligned, map_images
+from ztfxr.ops.positions import Positions, array_positions, resolve_positions
 from ztfxr.photometry.cuts import kept
-from ztfxr.photometry.psf import psf_at
+from ztfxr.photometry.psf import PSF, psf_at
 from ztfxr.schema import annotate_all
 
 __all__ = ["inject", "inject_and_measure", "injection_report"]
@@ -30,7 +30,7 @@ def inject(
     obj: xr.Dataset,
     positions: Positions,
     flux: xr.DataArray | NDArray[Any] | Sequence[float],
-    psf: xr.Dataset | xr.DataArray,
+    psf: PSF,
     *,
     noise: bool = True,
     gain: float | None = None,
@@ -43,20 +43,20 @@ def inject(
     obj
         Images with `sci` (..., y, x); a `variance` beside it grows by that of the new photons.
     positions
-        As for `ztfxr.resolve_positions`.
+        Where to put the stars, as `ztfxr.resolve_positions` takes it.
     flux
-        In the unit of the image: (source,), or (time, source) for a light curve; a fainter star may be a negative one.
+        Fluxes in the unit of the image, (source,), or (time, source) for a light curve. They may be negative.
     psf
-        The PSF, of `ztfxr.build_psf` or `ztfxr.read_psf`; or stamps (..., source, psf_y, psf_x) around the pixels that
-        the positions fall on, the fractions of the light.
+        The PSF, from `ztfxr.build_psf` or `ztfxr.read_psf`, or stamps (..., source, psf_y, psf_x) around the pixels
+        that the positions fall on, the fractions of the light.
     noise
         Add the photon noise of the new light: Poisson for positive fluxes. Without it, what comes back has less noise
         than its error says.
     gain
-        In electrons per unit of the image; by default the coordinate `gain`. Not needed without noise.
+        Electrons per unit of the image; by default the coordinate `gain`. Not needed without noise.
     seed
-        From 0 to 4194303. The noise of an epoch follows from it and from `mjd` (or the epoch's number), whatever the
-        chunks.
+        Whole number from 0 to 4194303. The noise of an epoch follows from it and from `mjd` (or the epoch's number),
+        whatever the chunks.
 
     Returns
     -------
@@ -65,32 +65,35 @@ def inject(
 
     Raises
     ------
-    InputError, ChunkError
+    InputError, ChunkError, AlignmentError
     """
-    image = get_image(obj)
+    exposure = gather(obj, name="sci")
+    image = exposure.image
     where = resolve_positions(image, positions)
-    origin = pixel_origin(image)
-    stamps = _stamps(_chunked_like(psf, image), where)
-    x, y = (xr.DataArray(where[f"{d}_pixel"].values - origin[d], dims="source") for d in ("x", "y"))
-    light = _light(flux, image, len(where["x_pixel"]))
-    gains = _gain(image, gain) if noise else xr.DataArray(1.0)
-    own_variance = obj.get("variance", xr.zeros_like(image.reset_coords(drop=True)))
-    found = apply_images(
-        add_stamps,
-        image,
-        own_variance,
-        light,
-        stamps,
-        x,
-        y,
-        gains,
-        _seeds(image, seed),
-        inputs=[IMAGE, IMAGE, ("source",), _STAMP, ("source",), ("source",), (), ()],
-        outputs={"sci": IMAGE, "variance": IMAGE},
-        kwargs={"noise": noise},
+    y, x = array_positions(where, exposure.origin)
+    found = map_images(
+        _with_stars,
+        {
+            "image": image,
+            "variance": exposure.own_variance if noise else None,
+            "flux": _light(flux, image, where.sizes["source"]),
+            "stamps": _stamps(_chunked_like(psf, image), where),
+            "x": x,
+            "y": y,
+            "gain": _gain(exposure, gain) if noise else None,
+            "seed": _seeds(image, seed),
+        },
+        ["sci", "variance"] if noise and "variance" in obj else ["sci"],
+        options={"noise": noise},
     )
-    found = found if "variance" in obj and noise else {"sci": found["sci"]}
-    return annotate_all(obj.assign({k: obj[k].copy(data=v.transpose(*obj[k].dims).data) for k, v in found.items()}))
+    changed = {k: obj[k].copy(data=v.transpose(*obj[k].dims).data) for k, v in found.items()}
+    return annotate_all(obj.assign(changed), unit=exposure.unit)
+
+
+def _with_stars(*, noise: bool, **arrays: Any) -> dict[str, NDArray[Any] | None]:
+    """`add_stamps` by the names of the results."""
+    image, variance = add_stamps(**arrays, noise=noise)
+    return {"sci": image, "variance": variance}
 
 
 def _chunked_like(psf: P, image: xr.DataArray) -> P:
@@ -99,7 +102,7 @@ def _chunked_like(psf: P, image: xr.DataArray) -> P:
     return psf.chunk(chunks) if chunks else psf
 
 
-def _stamps(psf: xr.Dataset | xr.DataArray, where: xr.Dataset) -> xr.DataArray:
+def _stamps(psf: PSF, where: xr.Dataset) -> xr.DataArray:
     """The PSF at every position."""
     n = where.sizes["source"]
     if isinstance(psf, xr.DataArray) and "source" in psf.dims:
@@ -110,16 +113,17 @@ def _stamps(psf: xr.Dataset | xr.DataArray, where: xr.Dataset) -> xr.DataArray:
         stamps = psf
     else:
         stamps = psf_at(psf, where["x_pixel"].values, where["y_pixel"].values)
-    bare = stamps.drop_vars(list(stamps.coords))
-    if bare.sizes["psf_y"] % 2 == 0 or bare.sizes["psf_y"] != bare.sizes["psf_x"]:
-        raise InputError(f"the PSF's stamps are odd by odd squares; got {bare.sizes['psf_y']} x {bare.sizes['psf_x']}")
-    return bare
+    if stamps.sizes["psf_y"] % 2 == 0 or stamps.sizes["psf_y"] != stamps.sizes["psf_x"]:
+        raise InputError(
+            f"the PSF's stamps are odd by odd squares; got {stamps.sizes['psf_y']} x {stamps.sizes['psf_x']}"
+        )
+    return stamps
 
 
 def _light(given: Any, image: xr.DataArray, n: int) -> xr.DataArray:
     """The fluxes on (source,) or (time, source)."""
     if isinstance(given, xr.DataArray):
-        flux: xr.DataArray = given.drop_vars(list(given.coords)).astype(np.float64)
+        flux: xr.DataArray = aligned(given, image, "flux").astype(np.float64)
     else:
         values = np.asarray(given, dtype=np.float64)
         flux = xr.DataArray(values, dims=("time", "source")[2 - values.ndim :])
@@ -131,15 +135,14 @@ def _light(given: Any, image: xr.DataArray, n: int) -> xr.DataArray:
     return flux
 
 
-def _gain(image: xr.DataArray, given: float | None) -> xr.DataArray:
+def _gain(exposure: Exposure, given: float | None) -> xr.DataArray:
     if given is not None:
         return xr.DataArray(float(given))
-    if "gain" not in image.coords:
+    if exposure.gain is None:
         raise InputError(
             "photon noise needs the gain: give gain= (electron/DN), or a coordinate 'gain'; or noise=False"
         )
-    gain: xr.DataArray = image.coords["gain"].astype(np.float64).reset_coords(drop=True)
-    return gain.drop_vars("time", errors="ignore")
+    return exposure.gain
 
 
 def _seeds(image: xr.DataArray, seed: int) -> xr.DataArray:
@@ -158,7 +161,7 @@ def _seeds(image: xr.DataArray, seed: int) -> xr.DataArray:
 def inject_and_measure(
     obj: xr.Dataset,
     measure: Callable[[xr.Dataset, xr.Dataset], xr.Dataset],
-    psf: xr.Dataset | xr.DataArray,
+    psf: PSF,
     *,
     mag: tuple[float, float],
     n_sources: int = 200,
@@ -177,7 +180,7 @@ def inject_and_measure(
         Called as ``measure(images, positions)``, it gives a Dataset with `flux`, `flux_err` (DN) on (time, source): the
         job that is to be tried, from the images on.
     psf
-        As for `ztfxr.inject`.
+        The PSF, as `ztfxr.inject` takes it.
     mag
         Range of AB magnitudes, evenly filled; the stars keep theirs over all epochs.
     n_sources
@@ -205,13 +208,14 @@ def inject_and_measure(
     InputError
         No zero point, or so many stars do not fit.
     """
-    image = get_image(obj)
+    exposure = gather(obj, name="sci")
+    image = exposure.image
     if "magzp" not in image.coords:
         raise InputError("magnitudes need a zero point: the images have no coordinate 'magzp'")
     rng = np.random.default_rng(seed)
-    places = _places(image, n_sources, margin, min_separation, rng)
+    places = _places(exposure, n_sources, margin, min_separation, rng)
     magnitudes = xr.DataArray(rng.uniform(min(mag), max(mag), n_sources), dims="source")
-    magzp = image.coords["magzp"].reset_coords(drop=True).drop_vars("time", errors="ignore")
+    magzp = image.coords["magzp"].reset_coords(drop=True)
     flux = 10.0 ** (0.4 * (magzp - magnitudes))
     positions = xr.Dataset({"x": ("source", places[:, 0]), "y": ("source", places[:, 1])})
     measured = measure(inject(obj, positions, flux, psf, seed=seed), positions)
@@ -219,15 +223,15 @@ def inject_and_measure(
     if subtract:
         value = value - measure(obj, positions)["flux"]
     out = measured.assign(flux=value)[[v for v in ("flux", "flux_err", "status") if v in measured]]
-    light = _local_light(image, get_mask(obj, None), places)["surface_brightness"]
+    light = _local_light(exposure, places)
     out = out.assign(flux_injected=flux.transpose(*[d for d in value.dims if d in flux.dims]), surface_brightness=light)
     out = out.assign_coords(mag_injected=magnitudes, x_pixel=("source", places[:, 0]), y_pixel=("source", places[:, 1]))
-    return annotate_all(out)
+    return annotate_all(out, unit=exposure.unit)
 
 
-def _places(image: xr.DataArray, n: int, margin: float, separation: float, rng: np.random.Generator) -> Floats:
+def _places(exposure: Exposure, n: int, margin: float, separation: float, rng: np.random.Generator) -> Floats:
     """Random places in absolute pixels that keep their distance: a jittered lattice, drawn from."""
-    origin, size = pixel_origin(image), {d: image.sizes[d] for d in IMAGE}
+    origin, size = exposure.origin, dict(zip(IMAGE, exposure.shape, strict=True))
     step = separation * 1.5
     counts = {d: int((size[d] - 1 - 2 * margin) // step) for d in IMAGE}
     if counts["x"] < 1 or counts["y"] < 1 or counts["x"] * counts["y"] < n:
@@ -241,19 +245,11 @@ def _places(image: xr.DataArray, n: int, margin: float, separation: float, rng: 
     return np.asarray(first + (cell + 0.5) * step + rng.uniform(-separation / 4, separation / 4, (n, 2)))
 
 
-def _local_light(image: xr.DataArray, bad: xr.DataArray, places: Floats) -> dict[str, xr.DataArray]:
+def _local_light(exposure: Exposure, places: Floats) -> xr.DataArray:
     """Light over the image's median around the places, by good pixels."""
-    origin = pixel_origin(image)
-    x, y = (xr.DataArray(places[:, i] - origin[d], dims="source") for i, d in enumerate(("x", "y")))
-    return apply_images(
-        light_at,
-        image,
-        bad,
-        x,
-        y,
-        inputs=[IMAGE, IMAGE, ("source",), ("source",)],
-        outputs={"surface_brightness": ("source",)},
-    )
+    x, y = (xr.DataArray(places[:, i] - exposure.origin[d], dims="source") for i, d in enumerate(("x", "y")))
+    inputs = {"image": exposure.image, "bad": exposure.bad, "x": x, "y": y}
+    return map_images(light_at, inputs, ["surface_brightness"])["surface_brightness"]
 
 
 def injection_report(
@@ -267,7 +263,8 @@ def injection_report(
     Parameters
     ----------
     injected
-        Of `ztfxr.inject_and_measure`; or any Dataset with `flux`, `flux_err`, `flux_injected` on (time, source).
+        Measured stars, from `ztfxr.inject_and_measure`, or any Dataset with `flux`, `flux_err`, `flux_injected` on
+        (time, source).
     snt
         A star is found where its flux is more than this many standard errors.
     bins

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 import xarray as xr
 
+from ztfxr.arrays.options import option_names, options_from
 from ztfxr.dia.difference import difference
 from ztfxr.errors import InputError
+from ztfxr.ops.mapping import aligned
 from ztfxr.ops.positions import Positions
 from ztfxr.ops.stack import stack
-from ztfxr.photometry.aperture import Masked, aperture_photometry
+from ztfxr.photometry.aperture import ApertureOptions, aperture_photometry
 from ztfxr.photometry.calibrate import calibrate_flux
-from ztfxr.photometry.forced import forced_photometry
+from ztfxr.photometry.forced import FitOptions, check_background, forced_photometry
+from ztfxr.photometry.psf import PSF
 from ztfxr.schema import EPOCH_QUALITY, annotate_all, kept
 
-__all__ = ["as_lightcurve", "calibrate_flux", "lightcurve", "on_reference_scale", "with_model_error"]
+__all__ = [
+    "as_lightcurve",
+    "calibrate_flux",
+    "lightcurve",
+    "on_reference_scale",
+    "photometry_options",
+    "with_model_error",
+]
+
+Method = Literal["aperture", "psf"]
 
 _STAMP_PIXELS = 128 * 128
+_RADIUS = 7.0
 
 
 def lightcurve(
@@ -27,8 +41,8 @@ def lightcurve(
     *,
     reference: xr.Dataset | xr.DataArray | None = None,
     radius: float | None = None,
-    psf: xr.Dataset | xr.DataArray | None = None,
-    masked: Masked = "correct",
+    psf: PSF | None = None,
+    photometry: Mapping[str, Any] | None = None,
     scale: Literal["science", "reference"] = "science",
     **options: Any,
 ) -> xr.Dataset:
@@ -40,30 +54,32 @@ def lightcurve(
         Frames of `ztfxr.open_epochs` (they must share the reference's pixel grid), a stack (time, y, x), alerts, or
         difference images that are there already.
     positions
-        As for `ztfxr.resolve_positions`.
+        Where to measure, as `ztfxr.resolve_positions` takes it.
     reference
         What to subtract; not needed for alerts and difference images.
-    radius, masked
-        Of the aperture, as for `ztfxr.aperture_photometry`; by default 7 px.
+    radius
+        Radius of the aperture in pixels, 7 by default.
     psf
         The PSF of the science images (`ztfxr.build_psf`, `ztfxr.read_psf`, or stamps): fluxes are forced PSF fits then
         (`ztfxr.forced_photometry`), not sums in apertures.
+    photometry
+        Further options of `ztfxr.aperture_photometry`, or with `psf` of `ztfxr.forced_photometry`.
     scale
-        ``"science"``: `flux` is in DN of each epoch, as its zero point wants it. ``"reference"``: in DN of the
-        reference, divided by the photometric scale of the kernel, so that exposure time and transparency drop out
-        without a zero point; there is no `flux_ujy` then.
+        Scale of the fluxes. ``"science"``: `flux` is in the counts of each epoch, which its zero point is for.
+        ``"reference"``: in counts of the reference, divided by the photometric scale of the kernel, so that exposure
+        time and transparency drop out without a zero point; there is no `flux_ujy` then.
     **options
-        Passed on to `ztfxr.difference`. Its `model_error` is True by default for stamps of at most 128 × 128 pixels and
+        Options of `ztfxr.difference`. Its `model_error` is True by default for stamps of at most 128 × 128 pixels and
         a constant kernel of given size.
 
     Returns
     -------
     xarray.Dataset
-        `flux`, `flux_err` (DN on the science scale of each epoch), `model_err` (part of `flux_err`), `status`,
-        `area`, `masked_fraction` on (time, source); `flux_ujy`, `flux_ujy_err` by the zero point `magzp` where it is
-        known; the numbers of `ztfxr.difference` that say how good an epoch is (`kernel_sum`, `chi2`, `noise_ratio`,
-        `epoch_status` and so on) on time; the coordinates of the epochs. Every epoch has a row, whatever happened to
-        it.
+        `flux`, `flux_err` (in the unit of the images, on the scale of each epoch), `model_err` (part of `flux_err`),
+        `status`, `area`, `masked_fraction` on (time, source); `flux_ujy`, `flux_ujy_err` by the zero point `magzp`
+        where it is known; the numbers of `ztfxr.difference` that say how good an epoch is (`kernel_sum`, `chi2`,
+        `noise_ratio`, `epoch_status` and so on) on time; the coordinates of the epochs. Every epoch has a row, whatever
+        happened to it.
 
     Raises
     ------
@@ -77,7 +93,7 @@ def lightcurve(
         diff = frames
     else:
         diff = difference(frames, reference, **with_model_error(frames, options))
-    return as_lightcurve(_measure(diff, positions, radius, masked, psf), diff, scale)
+    return as_lightcurve(_measure(diff, positions, radius, psf, photometry or {}), diff, scale)
 
 
 def as_lightcurve(
@@ -89,7 +105,7 @@ def as_lightcurve(
     out = out.assign({k: diff[k].variable for k in EPOCH_QUALITY if k in diff})
     out.attrs |= kept(diff.attrs, "object", "solution")
     if scale == "reference":
-        return annotate_all(on_reference_scale(out, diff))
+        return on_reference_scale(out, diff)
     return calibrate_flux(out) if "magzp" in out.coords else annotate_all(out)
 
 
@@ -101,25 +117,70 @@ def with_model_error(frames: xr.Dataset | xr.DataArray, options: dict[str, Any])
 
 
 def _measure(
-    diff: xr.Dataset,
-    positions: Positions,
-    radius: float | None,
-    masked: Masked,
-    psf: xr.Dataset | xr.DataArray | None,
+    diff: xr.Dataset, positions: Positions, radius: float | None, psf: PSF | None, options: Mapping[str, Any]
 ) -> xr.Dataset:
     """Fluxes in apertures, or by the PSF where there is one."""
     if psf is None:
-        return aperture_photometry(diff, positions, radius=7.0 if radius is None else radius, masked=masked)
+        return aperture_photometry(diff, positions, **_with_radius(options, radius))
     if radius is not None:
         raise InputError("radius is that of an aperture; with psf= it would have no effect")
-    return forced_photometry(diff, positions, psf)
+    return forced_photometry(diff, positions, psf, **options)
+
+
+def _with_radius(options: Mapping[str, Any], radius: float | None) -> dict[str, Any]:
+    if radius is not None and "radius" in options:
+        raise InputError(f"two radii are given, {radius} and {options['radius']} in photometry=; give one")
+    return {"radius": _RADIUS if radius is None else radius} | dict(options)
+
+
+def photometry_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of a method's function from the plain options that a job file can hold.
+
+    Parameters
+    ----------
+    method
+        ``"aperture"`` for `ztfxr.aperture_photometry`, ``"psf"`` for `ztfxr.forced_photometry`.
+    given
+        Options by name, with the lists that JSON makes of tuples: the fields of `ApertureOptions`, or `background` and
+        the fields of `FitOptions`.
+
+    Returns
+    -------
+    dict
+        The keyword arguments.
+
+    Raises
+    ------
+    InputError
+        There is no such method or option, or a value is out of its range.
+    """
+    if method not in get_args(Method):
+        raise InputError(f"photometry's method is {' or '.join(map(repr, get_args(Method)))}; got {method!r}")
+    psf = method == "psf"
+    names = ("background", *option_names(FitOptions)) if psf else option_names(ApertureOptions)
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise InputError(
+            f"photometry by {method} has no option {', '.join(unknown)}; its options are {', '.join(names)}"
+        )
+    own = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    if not psf:
+        options_from(ApertureOptions, _with_radius(own, None), "photometry")
+        return own
+    background = own.pop("background", None)
+    check_background(background)
+    return {"background": background, "fit": options_from(FitOptions, own, "photometry")}
 
 
 def on_reference_scale(photometry: xr.Dataset, diff: xr.Dataset) -> xr.Dataset:
-    """Fluxes divided by science over reference, which is the kernel's sum, or its inverse where science was
-    convolved.
+    """Fluxes over the photometric scale of science over reference; lazy.
+
+    It is the kernel's sum, or its inverse where the science image was convolved. Raises `AlignmentError` where the
+    epochs of the difference are others than those of the fluxes.
     """
     ratio = xr.where(diff["science_convolved"], 1.0 / diff["kernel_sum"], diff["kernel_sum"])
+    ratio = aligned(ratio, photometry, "the difference")
     in_counts = [k for k in ("flux", "flux_err", "model_err") if k in photometry]
-    scaled = {k: photometry[k] / ratio.reset_coords(drop=True) for k in in_counts}
-    return photometry.assign(scaled).assign_attrs(flux_scale="reference")
+    scaled = {k: (photometry[k] / ratio).transpose(*photometry[k].dims) for k in in_counts}
+    out = photometry.assign(scaled).assign_attrs(flux_scale="reference")
+    return annotate_all(out)

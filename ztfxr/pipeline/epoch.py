@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from ztfxr.ops.align import align
 from ztfxr.ops.background import variance as noise_model
 from ztfxr.ops.stamps import stamp, stamps
 from ztfxr.photometry.forced import forced_photometry
-from ztfxr.photometry.lightcurve import calibrate_flux, lightcurve, with_model_error
+from ztfxr.photometry.lightcurve import calibrate_flux, lightcurve, photometry_options, with_model_error
 from ztfxr.pipeline.job import Job, frame_name
 from ztfxr.pipeline.prepare import FRAME_SHAPE, Shared
 from ztfxr.pipeline.results import Epoch
@@ -191,13 +191,7 @@ def _places(positions: xr.Dataset) -> dict[str, NDArray[Any]]:
 
 
 def _photometry(diff: xr.Dataset, job: Job, shared: Shared) -> xr.Dataset:
-    options: dict[str, Any] = {k: v for k, v in job.photometry.items() if k != "method"}
+    options, places = photometry_options(**job.photometry_by_method), _places(shared.positions)
     if job.photometry["method"] == "aperture":
-        return lightcurve(diff, _places(shared.positions), **options)
-    found = forced_photometry(diff, _places(shared.positions), reference_psf=shared.psf, **_tuples(options))
-    return calibrate_flux(found)
-
-
-def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with the tuples that JSON made lists."""
-    return {k: tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in options.items()}
+        return lightcurve(diff, places, photometry=options)
+    return calibrate_flux(forced_photometry(diff, places, reference_psf=shared.psf, **options))

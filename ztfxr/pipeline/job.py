@@ -17,22 +17,18 @@ from ztfxr.dia.difference import difference
 from ztfxr.errors import InputError
 from ztfxr.io.remote import Address, file_name, matching, shown
 from ztfxr.ops.positions import Positions, position_columns
+from ztfxr.photometry.lightcurve import photometry_options
 from ztfxr.schema import plain
 
 __all__ = ["Job", "frame_name"]
 
 Noise = Literal["photon", "background", "measured"]
 Align = Literal["wcs", "stars", "auto"]
-Method = Literal["aperture", "psf"]
 
 _FORMAT = 1
 _FORMAT_KEY = "ztfxr_job"
 _NOT_NUMBERS = ("frames", "positions")
 _NOT_IN_JSON = ("science", "reference", "variance", "reference_variance", "mask", "reference_mask")
-_PHOTOMETRY: Mapping[str, tuple[str, ...]] = {
-    "aperture": ("method", "radius", "masked"),
-    "psf": ("method", "radius", "background", "annulus", "group_radius", "weights", "max_masked_fraction"),
-}
 
 
 @dataclass(frozen=True)
@@ -68,8 +64,9 @@ class Job:
     difference
         Options of `ztfxr.difference`.
     photometry
-        ``{"method": "aperture", "radius": 5.0, …}`` with options of `ztfxr.aperture_photometry`, or ``{"method":
-        "psf", …}`` with options of `ztfxr.forced_photometry`; the PSF is built once from the reference.
+        ``{"method": "aperture", "radius": 5.0, …}`` with `masked`, `max_masked_fraction` and `annulus` of
+        `ztfxr.aperture_photometry`, or ``{"method": "psf", …}`` with `background` and the options of the fit of
+        `ztfxr.forced_photometry`; the PSF is built once from the reference.
     stamps
         Side in pixels of the stamps of every source's difference to keep; None for none.
     kernels
@@ -148,6 +145,14 @@ class Job:
         return out | {"positions": _digest(self.positions)}
 
     @property
+    def photometry_by_method(self) -> dict[str, Any]:
+        """The arguments of `photometry_options`."""
+        return {
+            "method": self.photometry["method"],
+            "given": {name: value for name, value in self.photometry.items() if name != "method"},
+        }
+
+    @property
     def fingerprint(self) -> str:
         """A hash of `options`: jobs with equal fingerprints give equal numbers for a frame."""
         return _digest(self.options())
@@ -221,12 +226,9 @@ def _table(path: Path) -> Table:
 
 
 def _check(job: Job) -> None:
-    method = job.photometry["method"]
-    if method not in _PHOTOMETRY:
-        raise InputError(f"photometry's method is {' or '.join(map(repr, _PHOTOMETRY))}; got {method!r}")
+    photometry_options(**job.photometry_by_method)
     allowed = [name for name in inspect.signature(difference).parameters if name not in _NOT_IN_JSON]
     _only("difference", job.difference, allowed)
-    _only(f"photometry by {method}", job.photometry, _PHOTOMETRY[method])
     if job.noise not in get_args(Noise):
         raise InputError(f"noise is one of {get_args(Noise)}; got {job.noise!r}")
     if job.align not in (None, *get_args(Align)):

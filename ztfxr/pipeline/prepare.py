@@ -21,7 +21,7 @@ from ztfxr.ops.exposure import gather
 from ztfxr.ops.positions import resolve_positions
 from ztfxr.ops.stack import stack
 from ztfxr.ops.stamps import stamp
-from ztfxr.photometry.psf import build_psf
+from ztfxr.photometry.psf_build import build_psf
 from ztfxr.pipeline.job import Job
 from ztfxr.schema import kept
 from ztfxr.store.zarr import open_zarr

@@ -15,10 +15,10 @@ from ztfxr.arrays.types import Floats
 from ztfxr.io.alerts import open_alerts
 from ztfxr.ops.mapping import map_images
 from ztfxr.photometry.aperture import aperture_photometry
-from ztfxr.photometry.baseline import magnitudes
 from ztfxr.photometry.calibrate import calibrate_flux
 from ztfxr.photometry.forced import forced_photometry
 from ztfxr.photometry.lightcurve import lightcurve
+from ztfxr.photometry.magnitudes import magnitudes
 from ztfxr.plot import plot_summary
 from ztfxr.plot.lightcurves import plot_packets
 from ztfxr.recipes.chain import APERTURE, EXCLUDED, Finished, day_of, finish, say, store, subtract
@@ -164,7 +164,13 @@ def _psf_fluxes(stamps: xr.Dataset, diff: xr.Dataset, host: xr.DataArray) -> dic
     )
     fit = forced_photometry(diff, _CENTER, psf=own["psf"])
     weighted = forced_photometry(
-        host, _CENTER, psf=own["psf"], variance=stamps["variance"], mask=False, background="none", weights="variance"
+        host,
+        _CENTER,
+        psf=own["psf"],
+        variance=stamps["variance"],
+        mask=False,
+        background="none",
+        fit={"weights": "variance"},
     )
     flux, model = fit["flux"].variable, fit["model_err"].variable
     pixels = np.sqrt(fit["flux_err"].variable ** 2 - model**2)

@@ -20,7 +20,7 @@ from ztfxr.ops.background import variance
 from ztfxr.ops.positions import Positions
 from ztfxr.photometry.forced import forced_photometry
 from ztfxr.photometry.lightcurve import as_lightcurve, lightcurve
-from ztfxr.photometry.psf import build_psf
+from ztfxr.photometry.psf_build import build_psf
 from ztfxr.schema import STATUS_PLANES
 from ztfxr.store.zarr import open_zarr, to_zarr
 
@@ -109,7 +109,7 @@ def measure(
     psf = build_psf(reference).compute() if photometry == "psf" else None
     if psf is not None and not int(psf["epoch_status"]):
         say(f"PSF of the reference from {int(psf['n_stars'])} stars, FWHM {float(psf['fwhm']):.2f} px; forced fits")
-        fits = forced_photometry(diff, positions, reference_psf=psf, group_radius=0.0)
+        fits = forced_photometry(diff, positions, reference_psf=psf, fit={"group_radius": 0.0})
         return as_lightcurve(fits, diff, scale).compute()
     if psf is not None:
         say(f"too few stars for a PSF; fluxes are sums within {radius:g} px, and follow the seeing")

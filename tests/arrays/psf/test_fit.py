@@ -16,6 +16,7 @@ from scipy import signal
 from tests.arrays.psf._scenes import draw, gaussian_pixels, lattice, mad, model_of
 from ztfxr.arrays.psf.fit import (
     ConvolvedNoise,
+    FitImage,
     FitOptions,
     SourceFits,
     fit_sources,
@@ -28,7 +29,7 @@ Floats = NDArray[np.float64]
 
 SIGMA, SKY, GAIN = 1.1, 6.0, 5.0
 FWHM = 2.3548 * np.sqrt(SIGMA**2 + 1 / 12)
-MODEL_WEIGHTS, MAP_WEIGHTS = FitOptions(), FitOptions(model_weights=False)
+MODEL_WEIGHTS, MAP_WEIGHTS = FitOptions(), FitOptions(weights="variance")
 
 
 def gaussian(sigma: float = SIGMA):
@@ -55,7 +56,9 @@ def no_mask(image: Floats) -> NDArray[np.bool_]:
 def fit(
     image: Floats, variance: Floats, y: Floats, x: Floats, model: PSFModel, options: FitOptions = MODEL_WEIGHTS, **more
 ) -> SourceFits:
-    return fit_sources(image, variance, more.pop("bad", no_mask(image)), y, x, model, options=options, **more)
+    background = more.pop("background", "none")
+    given = FitImage(image, variance, more.pop("bad", no_mask(image)), **more)
+    return fit_sources(given, y, x, model, options, background)
 
 
 # exactness
@@ -96,8 +99,8 @@ def test_it_is_the_weighted_least_squares_solution(model: PSFModel) -> None:
         ("none", psf[disk][:, None]),
         ("fit", np.column_stack([psf[disk], np.ones(disk.sum())])),
     ):
-        options = FitOptions(radius=radius, model_weights=False, background=background)
-        found = fit(image, variance, np.array([y]), np.array([x]), model, options)
+        options = FitOptions(radius=radius, weights="variance")
+        found = fit(image, variance, np.array([y]), np.array([x]), model, options, background=background)
         normal = design.T @ (design / variance[disk][:, None])
         expected = np.linalg.solve(normal, design.T @ (image / variance)[disk])
         assert found.flux[0] == pytest.approx(expected[0], rel=1e-4)
@@ -135,7 +138,7 @@ def test_bias_pulls_and_bound_at_every_magnitude(model: PSFModel, seed: int) -> 
     truth = draw((1640, 1640), y, x, flux, gaussian())
     image, variance = observed(truth, rng)
     fits = fit(image, variance, y, x, model)
-    bound = fit(image, SKY**2 + truth / GAIN, y, x, model, FitOptions(radius=10.0, model_weights=False)).flux_err
+    bound = fit(image, SKY**2 + truth / GAIN, y, x, model, FitOptions(radius=10.0, weights="variance")).flux_err
     pull = (fits.flux - flux) / fits.flux_err
     for level in levels:
         some = flux == level
@@ -201,7 +204,7 @@ def test_local_background(model: PSFModel, background: str) -> None:
     truth = draw((1360, 1360), y, x, flux, gaussian())
     slope = np.linspace(-30, 50, 1360)[:, None] + np.zeros(1360)
     image, variance = observed(truth, rng)
-    fits = fit(image + slope, variance, y, x, model, FitOptions(background=background))
+    fits = fit(image + slope, variance, y, x, model, background=background)
     pull = (fits.flux - flux) / fits.flux_err
     assert abs(pull.mean()) < 0.12
     assert pull.std() == pytest.approx(1.0, abs=0.07)
@@ -215,8 +218,8 @@ def test_annulus_ignores_neighbors_and_bad_pixels(model: PSFModel) -> None:
     image += rng.normal(0, 0.1, image.shape)
     bad = no_mask(image)
     image[30:45, 60:70], bad[30:45, 60:70] = 1e6, True
-    options = FitOptions(background="annulus", annulus=(10.0, 20.0), group_radius=0.0)
-    fits = fit(image, np.full(image.shape, 0.01), y, x, model, options, bad=bad)
+    options = FitOptions(group_radius=0.0)
+    fits = fit(image, np.full(image.shape, 0.01), y, x, model, options, bad=bad, background=(10.0, 20.0))
     assert fits.background[0] == pytest.approx(20.0, abs=0.05)
     assert fits.flux[0] == pytest.approx(5e3, rel=2e-3)
 
@@ -387,9 +390,9 @@ def test_noise_of_a_convolved_image_is_exact(model: PSFModel) -> None:
     own, other = rng.uniform(20, 40, (n, n)), rng.uniform(10, 60, (n, n))
     variance = own + signal.convolve(other, kernel**2, mode="same")
     y, x = np.array([16.3]), np.array([15.8])
-    convolved = ConvolvedNoise(np.zeros((0, 0, 0)), kernel[None], other, np.ones((1, 1)))
+    convolved = ConvolvedNoise(np.ones((1, 1)), kernels=kernel[None], variance=other)
     found = fit(
-        np.zeros((n, n)), variance, y, x, model, FitOptions(radius=6.0, model_weights=False), convolved=convolved
+        np.zeros((n, n)), variance, y, x, model, FitOptions(radius=6.0, weights="variance"), convolved=convolved
     )
     rows, columns = np.mgrid[:n, :n]
     disk = np.hypot(rows - y[0], columns - x[0]) <= 6.0
@@ -398,7 +401,7 @@ def test_noise_of_a_convolved_image_is_exact(model: PSFModel) -> None:
     spread = signal.correlate(factors, kernel, mode="same")
     expected = (factors**2 * own).sum() + (spread**2 * other).sum()
     assert found.flux_err[0] ** 2 == pytest.approx(expected, rel=1e-4)
-    white = fit(np.zeros((n, n)), variance, y, x, model, FitOptions(radius=6.0, model_weights=False))
+    white = fit(np.zeros((n, n)), variance, y, x, model, FitOptions(radius=6.0, weights="variance"))
     assert white.flux_err[0] ** 2 < 0.9 * expected
 
 
@@ -411,7 +414,7 @@ def test_pulls_on_convolved_noise(model: PSFModel) -> None:
     truth = draw(shape, y, x, np.full(len(y), 400.0), gaussian())
     noise = rng.normal(0, SKY, shape) - signal.fftconvolve(rng.normal(0, SKY, shape), kernel, mode="same")
     variance = np.full(shape, SKY**2 * (1 + (kernel**2).sum()))
-    convolved = ConvolvedNoise(np.zeros((0, 0, 0)), kernel[None], np.full(shape, SKY**2), np.ones((len(y), 1)))
+    convolved = ConvolvedNoise(np.ones((len(y), 1)), kernels=kernel[None], variance=np.full(shape, SKY**2))
     honest, naive = (fit(truth + noise, variance, y, x, model, convolved=c) for c in (convolved, None))
     assert (honest.flux - 400).mean() == pytest.approx(0, abs=3 * honest.flux_err.mean() / np.sqrt(len(y)))
     assert ((honest.flux - 400) / honest.flux_err).std() == pytest.approx(1.0, abs=0.045)
@@ -442,9 +445,7 @@ def test_kernels_act_on_the_psf() -> None:
     sharp_image = draw((110, 110), y, x, np.full(len(y), 1000.0), gaussian(sharp))
     image = signal.convolve(sharp_image, kernel / kernel.sum(), mode="same")
     kernels = np.stack([3 * kernel, 0.3 * kernel])
-    spread = ConvolvedNoise(
-        kernels, np.zeros((0, 0, 0)), np.zeros((0, 0)), np.column_stack([np.ones(9), rng.uniform(-1, 1, 9)])
-    )
+    spread = ConvolvedNoise(np.column_stack([np.ones(9), rng.uniform(-1, 1, 9)]), kernels)
     fits = fit(image, np.ones_like(image), y, x, model_of(gaussian(sharp)), convolved=spread)
     np.testing.assert_allclose(fits.flux, 1000.0, rtol=3e-4)
     assert np.all(fits.chi2 < 1e-3)
@@ -461,9 +462,8 @@ def test_position_equations_point_home(model: PSFModel) -> None:
     py, px = y + dy, x + dx
     for _ in range(3):
         fits = fit(image, variance, py, px, model)
-        g_y, g_x, yy, yx, xx = position_equations(
-            fits, image, variance, no_mask(image), py, px, model, options=MODEL_WEIGHTS
-        ).T
+        given = FitImage(image, variance, no_mask(image))
+        g_y, g_x, yy, yx, xx = position_equations(fits, given, py, px, model, MODEL_WEIGHTS).T
         determinant = yy * xx - yx**2
         py, px = py + (xx * g_y - yx * g_x) / determinant, px + (yy * g_x - yx * g_y) / determinant
     pull = np.r_[(py - y) * np.sqrt(yy), (px - x) * np.sqrt(xx)]
@@ -475,9 +475,8 @@ def test_blended_sources_stay_where_they_are(model: PSFModel) -> None:
     y, x = np.array([20.0, 20.0]), np.array([20.0, 24.0])
     image = draw((40, 40), y + 0.1, x, np.array([1e4, 1e4]), gaussian())
     fits = fit(image, np.ones_like(image), y, x, model)
-    assert not position_equations(
-        fits, image, np.ones_like(image), no_mask(image), y, x, model, options=MODEL_WEIGHTS
-    ).any()
+    given = FitImage(image, np.ones_like(image), no_mask(image))
+    assert not position_equations(fits, given, y, x, model, MODEL_WEIGHTS).any()
 
 
 def test_robust_scatter_of_many_is_the_error(model: PSFModel) -> None:

@@ -37,17 +37,17 @@ def _light(flux: Floats, stamps: Floats, x: Floats, y: Floats, out: Floats) -> N
 
 def add_stamps(
     image: NDArray[Any],
-    variance: NDArray[Any],
+    variance: NDArray[Any] | None,
     flux: Floats,
     stamps: Floats,
     x: Floats,
     y: Floats,
-    gain: NDArray[Any],
+    gain: NDArray[Any] | None,
     seed: NDArray[Any],
     *,
     noise: bool,
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """One (y, x) image with stars at array positions `x`, `y`, and its variance with their photons'.
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """One (y, x) image with stars at array positions `x`, `y`, and its variance, where it has one, with their photons'.
 
     `stamps` (source, v, u) are the fractions of light around the pixels ``floor(x + 0.5)``. Stars whose position, flux
     or stamp is not finite are left out. With `noise` the light is drawn from a Poisson distribution of its electrons
@@ -55,13 +55,14 @@ def add_stamps(
     """
     light = np.zeros(image.shape)
     _light(_plain(flux), _plain(stamps), _plain(x), _plain(y), light)
-    if not noise:
+    if not noise or gain is None:
         return (image + light).astype(image.dtype), variance
     rng, scale, lit = np.random.default_rng(int(seed)), float(gain), light > 0
     drawn, more = light.copy(), np.zeros_like(light)
     more[lit] = light[lit] / scale
     drawn[lit] = rng.poisson(light[lit] * scale) / scale
-    return (image + drawn).astype(image.dtype), (variance + more).astype(variance.dtype)
+    grown = None if variance is None else (variance + more).astype(variance.dtype)
+    return (image + drawn).astype(image.dtype), grown
 
 
 def light_at(image: NDArray[Any], bad: Bools, x: Floats, y: Floats) -> Floats:

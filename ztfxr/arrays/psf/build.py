@@ -20,6 +20,7 @@ from ztfxr.arrays.psf.stars import StarWindows, select_stars, star_windows
 from ztfxr.arrays.statistics import FWHM_TO_SIGMA, median_and_scatter
 from ztfxr.arrays.threads import in_parallel
 from ztfxr.arrays.types import Bools, Floats
+from ztfxr.errors import InputError
 
 __all__ = ["BuiltPSF", "PSFOptions", "build_psf", "constant_psf"]
 
@@ -39,7 +40,13 @@ _BATCH = 10
 
 @dataclass(frozen=True)
 class PSFOptions:
-    """How to build; see `ztfxr.build_psf`. None stands for "auto"."""
+    """How a PSF is built; see `ztfxr.build_psf`. None stands for "auto".
+
+    Raises
+    ------
+    InputError
+        A value is out of its range.
+    """
 
     order: int | None = None
     max_order: int = 2
@@ -48,6 +55,14 @@ class PSFOptions:
     maximum: int = 300
     min_snr: float = 20.0
     saturation: float = np.inf
+
+    def __post_init__(self) -> None:
+        if self.order not in (None, 0, 1, 2, 3):
+            raise InputError(f"order must be 0, 1, 2 or 3 or auto; got {self.order!r}")
+        if self.max_order not in (0, 1, 2, 3):
+            raise InputError(f"max_order must be 0, 1, 2 or 3; got {self.max_order!r}")
+        if self.maximum < 3 or not self.min_snr > 0:
+            raise InputError(f"n_stars must be at least 3 and min_snr positive; got {self.maximum} and {self.min_snr}")
 
 
 @dataclass(frozen=True)

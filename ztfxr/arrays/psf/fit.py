@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,24 @@ from ztfxr.arrays.images.annuli import LEVELS
 from ztfxr.arrays.psf.loops import COLUMNS, Frame, Rules, Sources, Spread, fit_groups, position_sums
 from ztfxr.arrays.psf.model import PSFModel, psf_fwhm
 from ztfxr.arrays.types import Bools, Floats
+from ztfxr.errors import InputError
 
-__all__ = ["ConvolvedNoise", "FitOptions", "SourceFits", "fit_sources", "group_sources", "position_equations"]
+__all__ = [
+    "ConvolvedNoise",
+    "FitImage",
+    "FitOptions",
+    "LocalBackground",
+    "SourceFits",
+    "Weights",
+    "fit_sources",
+    "group_sources",
+    "position_equations",
+]
 
 Ints = NDArray[np.int64]
+Weights: TypeAlias = Literal["model", "variance"]
+Level: TypeAlias = Literal["median", "mad"]
+LocalBackground: TypeAlias = Literal["none", "annulus", "fit"] | tuple[float, float]
 
 _RADIUS_FWHM, _LEAST_RADIUS = 3.0, 4.0
 _ANNULUS_FWHM = (4.0, 8.0)
@@ -29,32 +43,107 @@ _BACKGROUNDS = {"none": 0, "fit": 1, "annulus": 2}
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How to fit; see `ztfxr.forced_photometry`. None stands for a multiple of the FWHM.
+    """How PSFs are fitted.
 
-    `level` is the estimator of an annulus, one of `ztfxr.arrays.images.annuli.LEVELS` that are medians.
+    Parameters
+    ----------
+    radius
+        Radius in pixels of the disk that is fitted; by default 3 FWHM, where less than 1 % of the information is lost.
+    group_radius
+        Sources closer than this, in pixels, are solved jointly; by default `radius` and one FWHM. Zero for none.
+    weights
+        Weights of the pixels. ``"model"`` takes the inverse of the sky's variance plus that of the sources' light, both
+        fitted to the variance map, so that no pixel's own noise enters its weight. ``"variance"`` takes the inverse of
+        the map itself, which biases fluxes unless the map is free of noise.
+    max_masked_fraction
+        Largest fraction of its light that a source may lose to bad pixels and still have a flux.
+    level
+        Estimator of the background in an annulus: ``"mad"`` is the median of the pixels within three robust standard
+        deviations, ``"median"`` that of the pixels within three standard deviations, in up to ten rounds.
+
+    Raises
+    ------
+    InputError
+        A value is out of its range.
     """
 
     radius: float | None = None
     group_radius: float | None = None
-    model_weights: bool = True
-    background: str = "none"
-    annulus: tuple[float, float] | None = None
+    weights: Weights = "model"
     max_masked_fraction: float = 0.5
-    level: Literal["median", "mad"] = "mad"
+    level: Level = "mad"
+
+    def __post_init__(self) -> None:
+        if self.radius is not None and not (np.isfinite(self.radius) and self.radius >= 1):
+            raise InputError(f"radius must be at least 1 pixel; got {self.radius}")
+        if self.group_radius is not None and not self.group_radius >= 0:
+            raise InputError(f"group_radius must not be negative; got {self.group_radius}")
+        if self.weights not in get_args(Weights):
+            raise InputError(f"weights is 'model' or 'variance'; got {self.weights!r}")
+        if self.level not in get_args(Level):
+            raise InputError(f"level is 'median' or 'mad'; got {self.level!r}")
+        if not 0 <= self.max_masked_fraction < 1:
+            raise InputError(f"max_masked_fraction is a fraction from 0 to below 1; got {self.max_masked_fraction}")
 
 
 @dataclass(frozen=True)
 class ConvolvedNoise:
-    """What a matching kernel did: to the PSF (`spread`, kernels (term, y, x) or None) and to the noise.
+    """What a matching kernel did to the PSF and to the noise.
 
-    `noise` are the kernels that one of the two images was convolved with, `variance` (y, x) its variance before that;
-    both empty where the noise is white. `terms` (source, term) are the kernels' polynomial terms at the sources.
+    Parameters
+    ----------
+    terms
+        The kernels' polynomial terms at the sources, (source, term).
+    spread
+        Kernels (term, y, x) that act on the PSF; None where none does.
+    kernels, variance
+        Kernels (term, y, x) that one of the two images was convolved with, and its variance (y, x) before that; None
+        where the noise is white.
     """
 
-    spread: Floats
-    noise: Floats
-    variance: NDArray[Any]
     terms: Floats
+    spread: Floats | None = None
+    kernels: Floats | None = None
+    variance: NDArray[Any] | None = None
+
+    @property
+    def margin(self) -> int:
+        """Pixels that the kernels add to the reach of the PSF."""
+        return 0 if self.spread is None else self.spread.shape[1] // 2
+
+    def white(self) -> ConvolvedNoise:
+        """The same where the noise of the pixels is independent."""
+        return ConvolvedNoise(self.terms, self.spread)
+
+
+@dataclass(frozen=True)
+class FitImage:
+    """One image to fit to.
+
+    Parameters
+    ----------
+    image, variance, bad
+        Pixels, their variance in the square of the image's unit, and True where a pixel is bad; each (y, x).
+    origin
+        Absolute pixel (y, x) of the first row and column.
+    saturated
+        True where a pixel is saturated, (y, x).
+    convolved
+        What a matching kernel did to PSF and noise.
+    correlation
+        Autocorrelation of the noise (lag_y, lag_x) of odd lengths, 1 in the middle, in units of the variance map.
+    modes
+        Error of what was subtracted, (mode, y, x); see `ztfxr.arrays.matching.model_error`.
+    """
+
+    image: NDArray[Any]
+    variance: NDArray[Any]
+    bad: Bools
+    origin: tuple[float, float] = (0.0, 0.0)
+    saturated: Bools | None = None
+    convolved: ConvolvedNoise | None = None
+    correlation: Floats | None = None
+    modes: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,19 +198,12 @@ def group_sources(y: Floats, x: Floats, distance: float) -> tuple[Ints, Ints, In
 
 
 def fit_sources(
-    image: NDArray[Any],
-    variance: NDArray[Any],
-    bad: Bools,
+    image: FitImage,
     y: Floats,
     x: Floats,
     model: PSFModel,
-    *,
     options: FitOptions,
-    origin: tuple[float, float] = (0.0, 0.0),
-    saturated: Bools | None = None,
-    convolved: ConvolvedNoise | None = None,
-    correlation: Floats | None = None,
-    modes: NDArray[Any] | None = None,
+    background: LocalBackground = "none",
 ) -> SourceFits:
     """Fluxes of sources at known positions, by weighted linear least squares.
 
@@ -134,28 +216,24 @@ def fit_sources(
 
     Parameters
     ----------
-    image, variance, bad
-        (y, x) in DN and DN², taken in single precision.
+    image
+        What is fitted to; in single precision.
     y, x
         Array positions (source,); NaN gives NaN.
     model
         The PSF, in absolute pixels.
     options
-        See there.
-    origin
-        Absolute pixel (y, x) of the array's first.
-    saturated
-        (y, x), where pixels are saturated.
-    convolved
-        What a matching kernel did to PSF and noise.
-    correlation
-        Autocorrelation of the noise (lag_y, lag_x), odd, 1 in the middle, in units of the variance map.
-    modes
-        Error of what was subtracted, (mode, y, x), see `ztfxr.arrays.matching.model_error`.
+        How it is fitted.
+    background
+        Level under the sources. ``"none"``: zero. ``"fit"``: a constant for each source, solved with the fluxes. A pair
+        of radii in pixels: the clipped median of the ring between them; ``"annulus"``: the same from 4 to 8 FWHM.
+
+    Returns
+    -------
+    SourceFits
+        One value a source.
     """
-    frame, spread, sources, rules = _prepared(
-        image, variance, bad, y, x, model, options, origin, saturated, convolved, correlation, modes
-    )
+    frame, spread, sources, rules = _prepared(image, y, x, model, options, background)
     n = len(y)
     known, place = _distinct(y, x)
     distance = options.group_radius
@@ -197,24 +275,14 @@ def _counts(lengths: Ints) -> Ints:
 
 
 def position_equations(
-    fits: SourceFits,
-    image: NDArray[Any],
-    variance: NDArray[Any],
-    bad: Bools,
-    y: Floats,
-    x: Floats,
-    model: PSFModel,
-    *,
-    options: FitOptions,
-    origin: tuple[float, float] = (0.0, 0.0),
-    convolved: ConvolvedNoise | None = None,
+    fits: SourceFits, image: FitImage, y: Floats, x: Floats, model: PSFModel, options: FitOptions
 ) -> Floats:
     """What an image says of the sources' positions: (source, 5) with gradient and curvature of χ²/2.
 
     ``g_y, g_x, H_yy, H_yx, H_xx``: the sums over images give the step ``H⁻¹ g``. Zero for sources without a flux and
     for blended ones, whose neighbors would pull.
     """
-    frame, spread, sources, rules = _prepared(image, variance, bad, y, x, model, options, origin, None, convolved)
+    frame, spread, sources, rules = _prepared(image, y, x, model, options, "none")
     flux = np.where(fits.blended, np.nan, fits.flux)
     out = np.zeros((len(y), 5))
     position_sums(frame, spread, sources, rules, flux, np.nan_to_num(fits.background), out)
@@ -222,52 +290,44 @@ def position_equations(
 
 
 def _prepared(
-    image: NDArray[Any],
-    variance: NDArray[Any],
-    bad: Bools,
-    y: Floats,
-    x: Floats,
-    model: PSFModel,
-    options: FitOptions,
-    origin: tuple[float, float],
-    saturated: Bools | None,
-    convolved: ConvolvedNoise | None,
-    correlation: Floats | None = None,
-    modes: NDArray[Any] | None = None,
+    image: FitImage, y: Floats, x: Floats, model: PSFModel, options: FitOptions, background: LocalBackground
 ) -> tuple[Frame, Spread, Sources, Rules]:
-    """The arguments of the compiled loops, in types that they know."""
-    none = np.zeros((0, 0, 0))
-    extra = convolved or ConvolvedNoise(none, none, np.zeros((0, 0)), np.zeros((len(y), 1)))
-    unusable = bad | ~np.isfinite(image) | ~(variance > 0) | ~np.isfinite(variance)
+    """The arguments of the compiled loops, in types that they know; what is not there is empty."""
+    acting = image.convolved or ConvolvedNoise(np.zeros((len(y), 1)))
+    bad = image.bad | ~np.isfinite(image.image) | ~(image.variance > 0) | ~np.isfinite(image.variance)
     frame = Frame(
-        _plain(image),
-        _plain(variance),
-        unusable,
-        np.zeros((0, 0), bool) if saturated is None else np.array(saturated, dtype=bool, order="C"),
-        _plain(extra.variance),
-        _plain(none if modes is None else modes),
+        _plain(image.image),
+        _plain(image.variance),
+        bad,
+        np.zeros((0, 0), bool) if image.saturated is None else np.array(image.saturated, dtype=bool, order="C"),
+        _plain(_or_empty(acting.variance, 2)),
+        _plain(_or_empty(image.modes, 3)),
     )
     spread = Spread(
         model.table,
         model.sums,
         model.oversampling,
         model.reach,
-        extra.spread,
-        extra.noise,
-        np.zeros((0, 0)) if correlation is None else np.ascontiguousarray(correlation, dtype=np.float64),
+        _or_empty(acting.spread, 3),
+        _or_empty(acting.kernels, 3),
+        np.ascontiguousarray(_or_empty(image.correlation, 2), dtype=np.float64),
     )
     known = np.isfinite(y) & np.isfinite(x) & (np.abs(y) < _FAR) & (np.abs(x) < _FAR)
     py, px = np.where(known, y, -_FAR), np.where(known, x, -_FAR)
     row, column = np.floor(py + 0.5), np.floor(px + 0.5)
-    terms = model.terms(np.where(known, y, 0.0) + origin[0], np.where(known, x, 0.0) + origin[1])
     sources = Sources(
         row.astype(np.int64),
         column.astype(np.int64),
         np.column_stack([py - row, px - column]),
-        terms,
-        np.ascontiguousarray(extra.terms, dtype=np.float64),
+        model.terms(np.where(known, y, 0.0) + image.origin[0], np.where(known, x, 0.0) + image.origin[1]),
+        np.ascontiguousarray(acting.terms, dtype=np.float64),
     )
-    return frame, spread, sources, _rules(model, options, extra)
+    return frame, spread, sources, _rules(model, options, background, acting.spread)
+
+
+def _or_empty(array: NDArray[Any] | None, ndim: int) -> NDArray[Any]:
+    """`array`, or one without an element: compiled code knows no None."""
+    return np.zeros((0,) * ndim) if array is None else array
 
 
 def _plain(array: NDArray[Any]) -> NDArray[np.float32]:
@@ -276,18 +336,20 @@ def _plain(array: NDArray[Any]) -> NDArray[np.float32]:
     return out if out.flags.writeable else out.copy()
 
 
-def _rules(model: PSFModel, options: FitOptions, extra: ConvolvedNoise) -> Rules:
+def _rules(model: PSFModel, options: FitOptions, background: LocalBackground, spread: Floats | None) -> Rules:
     """The options with their defaults in units of the FWHM."""
-    kernel = extra.spread[0] if extra.spread.size else None
-    fwhm = psf_fwhm(model, *model.origin, kernel=kernel)
+    fwhm = psf_fwhm(model, *model.origin, kernel=None if spread is None else spread[0])
     fwhm = fwhm if np.isfinite(fwhm) else _LEAST_RADIUS
     radius = options.radius or max(_RADIUS_FWHM * fwhm, _LEAST_RADIUS)
-    inner, outer = options.annulus or (max(f * fwhm, radius + 1.0 + 3.0 * i) for i, f in enumerate(_ANNULUS_FWHM))
+    if isinstance(background, str):
+        inner, outer = (max(f * fwhm, radius + 1.0 + 3.0 * i) for i, f in enumerate(_ANNULUS_FWHM))
+    else:
+        inner, outer = background
     return Rules(
         float(radius),
         int(np.ceil(radius + 0.5)),
-        options.model_weights,
-        _BACKGROUNDS[options.background],
+        options.weights == "model",
+        _BACKGROUNDS[background if isinstance(background, str) else "annulus"],
         LEVELS[options.level],
         float(inner),
         float(outer),
