@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.arrays.test_psf_build import CENTER, built, field, star_pixels
+from tests.arrays.psf.test_build import CENTER, built, field, star_pixels
 from ztfxr.arrays.polynomials import n_terms
 from ztfxr.arrays.psf.error import StarEquations, flux_covariance
 from ztfxr.arrays.psf.model import PSFModel, psf_stamps
