@@ -208,7 +208,7 @@ def psf_at(
             "y": xr.DataArray(py.ravel(), dims="source"),
             "x": xr.DataArray(px.ravel(), dims="source"),
         },
-        ["psf"],
+        {"psf": ("source", *_STAMP)},
         sizes=dict.fromkeys(_STAMP, side),
         options={
             "oversampling": own.oversampling,
