@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from ztfxr.arrays.images.correlation import autocorrelation
+from ztfxr.arrays.images.correlation import autocorrelation, convolved_share
 from ztfxr.arrays.no_solution import NoSolutionError
 from ztfxr.arrays.stamps import trim
 from ztfxr.arrays.types import Bools, Floats
@@ -69,21 +69,12 @@ class DifferenceKernel:
         return self.coefficients
 
     def measured_variance(self, image: NDArray[Any], variance: NDArray[Any], bad: Bools) -> float:
-        """Variance of the convolved image's sky, before the convolution.
+        """Variance of the convolved image's sky, before the convolution, from the correlation of the difference's noise.
 
-        Pixels l apart have the covariance ``t² Σ K(u) K(u + l)``. t² is its least-squares fit to the correlation that
-        the noise of the difference shows over lags of up to four pixels. Photon noise of sources is not in it: the
-        difference does not say which of the two images it came from.
+        Photon noise of sources is not in it: the difference does not say which of the two images it came from.
         """
         usable = ~bad & (variance > 0) & np.isfinite(variance)
         if not usable.any():
             return 0.0
-        kernel = self.noise_kernels()[0]
         found = autocorrelation(image, variance, bad, reach=_LAGS)
-        shape = signal.correlate(np.pad(kernel, _LAGS), kernel, mode="valid")
-        total, later = float(shape[_LAGS, _LAGS]), np.arange(shape.size) != shape.size // 2
-        strength = float((shape.ravel()[later] ** 2).sum())
-        if strength <= 1e-6 * total**2:
-            return 0.0
-        share = float((found * shape).ravel()[later].sum()) / strength
-        return float(np.clip(share, 0.0, 1.0 / total)) * float(np.median(variance[usable]))
+        return convolved_share(found, self.noise_kernels()[0]) * float(np.median(variance[usable]))
