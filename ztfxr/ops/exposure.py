@@ -164,10 +164,10 @@ class Exposure:
     def background(self) -> xr.DataArray:
         """The level of the sky per pixel, by the mesh that `ztfxr.background` uses by default."""
         found = map_images(
-            _sky_level,
+            deferred_maps,
             {"image": self.image, "bad": self.bad_or_flags},
             ["background"],
-            options={"sky": SkyOptions(planes=self.bad_bits)},
+            options={"options": SkyOptions(), "planes": self.bad_bits},
             fresh=True,
         )["background"]
         return annotate(found.transpose(..., *self.image.dims), "background", unit=self.unit)
@@ -319,11 +319,6 @@ def _boolean(mask: xr.DataArray) -> xr.DataArray:
 
 def _kind(value: Any) -> str:
     return f"{type(value).__module__.partition('.')[0]} {type(value).__name__}".replace("builtins ", "")
-
-
-def _sky_level(image: NDArray[Any], bad: NDArray[Any], *, sky: SkyOptions) -> dict[str, Any]:
-    """The level alone: to spread the scatter over the pixels as well would cost as much again."""
-    return {"background": deferred_maps(image, bad, options=sky)[0]}
 
 
 def _variance_above_sky(

@@ -69,7 +69,7 @@ class DifferenceKernel:
         return self.coefficients
 
     def measured_variance(self, image: NDArray[Any], variance: NDArray[Any], bad: Bools) -> float:
-        """Variance of the convolved image's sky, before the convolution, from the correlation of the difference's noise.
+        """Variance that the convolved image's sky had before, from the correlation of the difference's noise.
 
         Photon noise of sources is not in it: the difference does not say which of the two images it came from.
         """
