@@ -112,13 +112,23 @@ def make_epochs(
     peak_flux
         Peak of the supernova in DN, through perfect transparency.
     position
-        x, y of the supernova, 0-based pixels of the written frames.
+        The x and y of the supernova, 0-based pixels of the written frames.
     bad_fraction
         Fraction of single bad pixels; two bad columns and two blobs come on top.
     seed
         All that is random follows from it.
     light_curve
         Flux in units of the peak against days since the explosion.
+
+    Returns
+    -------
+    SemiReal
+        Paths of the frames and of the reference, and what was put into them.
+
+    Raises
+    ------
+    InputError
+        No epoch is asked for.
     """
     if n_epochs < 1:
         raise InputError(f"at least one epoch is needed; got {n_epochs}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from os import PathLike
 from typing import Any, Literal
 
@@ -15,14 +14,12 @@ from ztfxr.ops.exposure import gather
 from ztfxr.ops.positions import Positions, resolve_positions
 from ztfxr.ops.sky import contains
 from ztfxr.ops.stamps import stamp
-from ztfxr.recipes.chain import Photometry, measure, subtract
+from ztfxr.recipes.chain import Photometry, measure, say, subtract
 from ztfxr.schema import annotate_all
 from ztfxr.store.fits import to_extensions
 from ztfxr.wcs import has_wcs
 
 __all__ = ["difference_photometry"]
-
-_log = logging.getLogger(__name__)
 
 
 def difference_photometry(
@@ -98,8 +95,9 @@ def difference_photometry(
 
 
 def _note(log: list[str], line: str) -> None:
+    """Say a line, and keep it in the log."""
     log.append(line)
-    _log.info(line)
+    say(line)
 
 
 def _together(diff: xr.Dataset, found: xr.Dataset, science: xr.DataArray) -> xr.Dataset:

@@ -46,6 +46,14 @@ def to_fits(obj: xr.Dataset | xr.DataArray, path: str | PathLike[str], *, overwr
     overwrite
         Replace a file that exists, once the new one is whole.
 
+    Raises
+    ------
+    InputError
+        Variables with other dimensions than (y, x), pixels that are not consecutive, a dtype that FITS has not, or
+        another suffix.
+    StoreError
+        The file exists, or cannot be written.
+
     Notes
     -----
     `sci` (or the only, or first, image) is the primary HDU, so that every program shows it; the others are extensions:
@@ -55,14 +63,6 @@ def to_fits(obj: xr.Dataset | xr.DataArray, path: str | PathLike[str], *, overwr
     the exposure as ``MJD-AVG`` where the header did not tell it). ``MSK`` has the ``BITnn`` cards that IPAC writes, and
     IPAC's 16-bit signed integers unless bit 15 is in use. `ztfxr.open_fits` reads the file back: same values, dtypes,
     sky and exposure.
-
-    Raises
-    ------
-    InputError
-        Variables with other dimensions than (y, x), pixels that are not consecutive, a dtype that FITS has not, or
-        another suffix.
-    StoreError
-        The file exists, or cannot be written.
     """
     _check_name(path)
     images = _images(obj)
@@ -93,18 +93,18 @@ def to_extensions(
     overwrite
         Replace a file that exists, once the new one is whole.
 
-    Notes
-    -----
-    The images ``ALIGNED``, ``DIFFERENCE``, ``DIFFERENCE_VARIANCE``, ``MODEL`` and ``MASK`` carry the WCS of exactly
-    these pixels, as in `ztfxr.to_fits`. ``KERNEL`` and ``KERNEL_ERR`` are images too, ``BACKGROUND``, ``PHOTOMETRY``
-    and ``LOG`` tables.
-
     Raises
     ------
     InputError
         The file is not named as a FITS file.
     StoreError
         The file exists, or cannot be written.
+
+    Notes
+    -----
+    The images ``ALIGNED``, ``DIFFERENCE``, ``DIFFERENCE_VARIANCE``, ``MODEL`` and ``MASK`` carry the WCS of exactly
+    these pixels, as in `ztfxr.to_fits`. ``KERNEL`` and ``KERNEL_ERR`` are images too, ``BACKGROUND``, ``PHOTOMETRY``
+    and ``LOG`` tables.
     """
     _check_name(path)
     buffer = BytesIO()
