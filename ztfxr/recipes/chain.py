@@ -19,7 +19,7 @@ from ztfxr.errors import InputError
 from ztfxr.ops.background import variance
 from ztfxr.ops.positions import Positions
 from ztfxr.photometry.forced import forced_photometry
-from ztfxr.photometry.lightcurve import as_lightcurve, lightcurve
+from ztfxr.photometry.lightcurve import Method, as_lightcurve, lightcurve
 from ztfxr.photometry.psf_build import build_psf
 from ztfxr.schema import STATUS_PLANES
 from ztfxr.store.zarr import open_zarr, to_zarr
@@ -28,7 +28,6 @@ __all__ = [
     "APERTURE",
     "EXCLUDED",
     "Finished",
-    "Photometry",
     "day_of",
     "finish",
     "measure",
@@ -38,8 +37,6 @@ __all__ = [
     "truth_table",
     "with_noise",
 ]
-
-Photometry = Literal["aperture", "psf"]
 
 APERTURE = 7.0
 """Radius of apertures in pixels; the schema of alert packets calls `magap` a sum within 14 pixels' diameter."""
@@ -81,7 +78,7 @@ def measure(
     positions: Positions,
     reference: xr.Dataset,
     *,
-    photometry: Photometry,
+    photometry: Method,
     radius: float = APERTURE,
     scale: Literal["science", "reference"] = "science",
 ) -> xr.Dataset:
@@ -104,8 +101,8 @@ def measure(
     scale
         The scale of the fluxes, as for `ztfxr.lightcurve`.
     """
-    if photometry not in get_args(Photometry):
-        raise InputError(f"photometry is one of {get_args(Photometry)}; got {photometry!r}")
+    if photometry not in get_args(Method):
+        raise InputError(f"photometry is one of {get_args(Method)}; got {photometry!r}")
     psf = build_psf(reference).compute() if photometry == "psf" else None
     if psf is not None and not int(psf["epoch_status"]):
         say(f"PSF of the reference from {int(psf['n_stars'])} stars, FWHM {float(psf['fwhm']):.2f} px; forced fits")

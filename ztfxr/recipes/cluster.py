@@ -10,10 +10,11 @@ from pathlib import Path
 import xarray as xr
 
 from ztfxr.errors import InputError
+from ztfxr.photometry.lightcurve import Method
 from ztfxr.pipeline.job import Job
 from ztfxr.pipeline.runner import run
 from ztfxr.plot import plot_lightcurve
-from ztfxr.recipes.chain import Finished, Photometry, finish, say, truth_table
+from ztfxr.recipes.chain import Finished, finish, say, truth_table
 from ztfxr.samples import make_epochs
 from ztfxr.store.zarr import open_zarr
 
@@ -23,7 +24,7 @@ _MARK = ".ztfxr-example"
 
 
 def run_cluster(
-    folder: Path | str, *, n_epochs: int = 100, workers: int = 2, photometry: Photometry = "aperture"
+    folder: Path | str, *, n_epochs: int = 100, workers: int = 2, photometry: Method = "aperture"
 ) -> Finished:
     """Make semi-real epochs, run them as a job on a `LocalCluster`, print and draw the light curve. Computes.
 

@@ -17,11 +17,11 @@ from ztfxr.io.generic import open_frames
 from ztfxr.ops.align import align
 from ztfxr.ops.coadd import build_reference
 from ztfxr.photometry.cuts import kept
-from ztfxr.photometry.lightcurve import lightcurve
+from ztfxr.photometry.lightcurve import Method, lightcurve
 from ztfxr.photometry.variability import variability
 from ztfxr.plot import plot_summary
 from ztfxr.plot.lightcurves import plot_smooth
-from ztfxr.recipes.chain import Finished, Photometry, finish, measure, say, store, subtract, with_noise
+from ztfxr.recipes.chain import Finished, finish, measure, say, store, subtract, with_noise
 
 __all__ = ["run_field", "smooth_line", "variables_table"]
 
@@ -45,7 +45,7 @@ def run_field(
     *,
     best: int = 12,
     kernel_size: int = 13,
-    photometry: Photometry = "psf",
+    photometry: Method = "psf",
     radius: float = 3.5,
     **cards: Any,
 ) -> Finished:

@@ -14,7 +14,8 @@ from ztfxr.ops.exposure import gather
 from ztfxr.ops.positions import Positions, resolve_positions
 from ztfxr.ops.sky import contains
 from ztfxr.ops.stamps import stamp
-from ztfxr.recipes.chain import Photometry, measure, say, subtract
+from ztfxr.photometry.lightcurve import Method
+from ztfxr.recipes.chain import measure, say, subtract
 from ztfxr.schema import annotate_all
 from ztfxr.store.fits import to_extensions
 from ztfxr.wcs import has_wcs
@@ -30,7 +31,7 @@ def difference_photometry(
     center: tuple[float, float] | None = None,
     size: int = 250,
     kernel_size: int = 17,
-    photometry: Photometry = "aperture",
+    photometry: Method = "aperture",
     radius: float = 4.0,
     method: Literal["wcs", "stars", "auto", "none"] = "auto",
     write_to: str | PathLike[str] | None = None,

@@ -8,11 +8,11 @@ import numpy as np
 
 from ztfxr.io.backend import open_epochs, open_quadrant
 from ztfxr.ops.stack import stack
+from ztfxr.photometry.lightcurve import Method
 from ztfxr.plot import plot_summary
 from ztfxr.recipes.chain import (
     EXCLUDED,
     Finished,
-    Photometry,
     finish,
     measure,
     say,
@@ -26,7 +26,7 @@ from ztfxr.samples import make_epochs
 __all__ = ["run_semireal"]
 
 
-def run_semireal(folder: Path | str, *, n_epochs: int = 15, photometry: Photometry = "aperture") -> Finished:
+def run_semireal(folder: Path | str, *, n_epochs: int = 15, photometry: Method = "aperture") -> Finished:
     """Make semi-real epochs, difference them, measure the injected supernova, store, reopen and draw. Computes.
 
     Parameters

@@ -87,8 +87,7 @@ def make_sources(
     x, y = _places(shape, counts, options, own[0], rng)
     host_of = np.where(np.arange(counts.n_transients) % 2 == 0, rng.integers(0, 1 << 30, counts.n_transients), -1)
     shapes = _galaxy_shapes(counts.n_galaxies, rng)
-    offset = len(own[0]) + n_point
-    host = _attach(x, y, host_of, offset - len(own[0]), offset, counts, shapes, rng)
+    host = _attach(x, y, host_of, n_point, shapes[0], rng)
     point_mag = _power_law(n_point, options.magnitudes, options.slope, rng)
     middling = options.magnitudes[0] + 1.5, options.magnitudes[1] - 1.0
     extended_mag, peak_mag = (rng.uniform(*middling, n) for n in (counts.n_galaxies, counts.n_transients))
@@ -113,7 +112,7 @@ def make_sources(
         half_light_radius=radius,
         axis_ratio=ratio,
         orientation=np.degrees(angle),
-        host=np.concatenate([np.full(n_own, -1), host]).astype(np.int64),
+        host=np.concatenate([np.full(n_own, -1), np.where(host < 0, -1, host + n_own)]).astype(np.int64),
         flux=flux,
         quiescent=np.concatenate([own_level, level * quiet]),
         light={int(i): _galaxy(*(float(v[k]) for v in shapes)) for k, i in enumerate(extended)},
@@ -209,26 +208,18 @@ def _galaxy(radius: float, ratio: float, angle: float, index: float) -> Floats:
 
 
 def _attach(
-    x: Floats,
-    y: Floats,
-    host_of: NDArray[np.int64],
-    first_galaxy: int,
-    offset: int,
-    counts: Counts,
-    shapes: tuple[Floats, ...],
-    rng: np.random.Generator,
+    x: Floats, y: Floats, host_of: NDArray[np.int64], first_galaxy: int, radius: Floats, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Move transients onto their galaxies, in place; the index of each source's host."""
+    """Move transients, which come last, onto their galaxies, in place; the index of each source's host."""
     host = np.full(len(x), -1, dtype=np.int64)
-    first = len(x) - counts.n_transients
-    for k, lot in enumerate(host_of):
+    for transient, lot in enumerate(host_of, start=len(x) - len(host_of)):
         distance, angle = rng.uniform(0.1, 1.2), rng.uniform(0, 2 * np.pi)
-        if lot < 0 or counts.n_galaxies == 0:
+        if lot < 0 or len(radius) == 0:
             continue
-        galaxy = int(lot) % counts.n_galaxies
-        x[first + k] = x[first_galaxy + galaxy] + distance * shapes[0][galaxy] * np.cos(angle)
-        y[first + k] = y[first_galaxy + galaxy] + distance * shapes[0][galaxy] * np.sin(angle)
-        host[first + k] = offset + galaxy
+        galaxy = int(lot) % len(radius)
+        host[transient] = first_galaxy + galaxy
+        x[transient] = x[first_galaxy + galaxy] + distance * radius[galaxy] * np.cos(angle)
+        y[transient] = y[first_galaxy + galaxy] + distance * radius[galaxy] * np.sin(angle)
     return host
 
 

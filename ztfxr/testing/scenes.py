@@ -13,7 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
+from ztfxr.io.cards import exposure_header
 from ztfxr.io.times import mid_exposure, to_datetime
+from ztfxr.ops.positions import pixel_origin
 from ztfxr.samples import START_MJD, exposure_number, ramps, write_frame
 from ztfxr.schema import MASK_PLANES, annotate_all, flag_attrs, planes_to_bits
 from ztfxr.testing._population import Counts, Population, SceneOptions, make_sources
@@ -461,15 +463,12 @@ def _wcs_header(ny: int, nx: int, dx: float, dy: float) -> str:
 
 def _write(folder: Path, frame: xr.Dataset) -> Path:
     """A frame and its mask as ZTF names and keeps them."""
-    at = {str(k): v.item() for k, v in frame.coords.items() if v.ndim == 0 and k != "time"}
-    stem = f"ztf_{at['filefracday']}_{_FIELD:06d}_zr_c{_CCD:02d}_o_q{_QUADRANT}"
-    header = fits.Header.fromstring(frame.attrs["wcs_header"], sep="\n")
+    stem = f"ztf_{frame['filefracday'].item()}_{_FIELD:06d}_zr_c{_CCD:02d}_o_q{_QUADRANT}"
+    header = exposure_header(frame, pixel_origin(frame))
     header["FILENAME"] = f"{stem}_sciimg.fits"
-    header["OBSMJD"] = (at["mjd"] - at["exptime"] / 2 / 86400.0, "start of the exposure [d]")
-    header["EXPTIME"], header["FILTERID"], header["FILTER"] = at["exptime"], 2, "ZTF_r"
-    header["FIELDID"], header["CCDID"], header["QID"] = _FIELD, _CCD, _QUADRANT
-    for card, name in (("MAGZP", "magzp"), ("MAGZPRMS", "magzprms"), ("GAIN", "gain"), ("READNOI", "readnoise")):
-        header[card] = at[name]
-    header["SATURATE"], header["SEEING"] = at["saturate"], (at["seeing"], "seeing FWHM [pixels]")
+    start = frame["mjd"].item() - frame["exptime"].item() / 2 / 86400.0
+    # ZTF's headers tell the start alone.
+    header.remove("MJD-AVG")
+    header["OBSMJD"] = (start, "start of the exposure [d]")
     header["HISTORY"] = "simulated by ztfxr.testing; not an observation"
     return write_frame(folder, stem, header, frame["sci"].values, frame["flags"].values)
