@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
 
 from ztfxr.errors import InputError
+from ztfxr.ops.mapping import map_images
 from ztfxr.schema import (
+    ATTRS,
+    EPOCH_QUALITY,
     EXTRACTION_PLANES,
     FILTERS,
+    FLAG_PLANES,
     MASK_PLANES,
     RECOMMENDED_PLANES,
     SECTIONS,
@@ -22,7 +28,9 @@ from ztfxr.schema import (
     annotate_all,
     fill_value,
     flag_attrs,
+    kept,
     planes_to_bits,
+    schema_page,
 )
 
 UNITS = (
@@ -198,3 +206,39 @@ def test_fill_values() -> None:
     assert fill_value("flags", np.dtype("u2")) == 1 << 15
     assert fill_value("mask", np.dtype(bool)) is True
     assert fill_value("n_pixels", np.dtype("i8")) == 0
+
+
+def test_the_page_is_what_the_registry_says() -> None:
+    path = Path(__file__).parents[1] / "docs" / "variables.md"
+    assert path.read_text(encoding="utf-8") == schema_page(), "stale: run python -m ztfxr.schema"
+
+
+@pytest.mark.parametrize("name", FLAG_PLANES)
+def test_planes_fit_the_dtype_of_their_variable(name: str) -> None:
+    bits = 8 * np.dtype(SPECS[name].dtype).itemsize
+    assert all(plane.bit < bits for plane in FLAG_PLANES[name])
+
+
+def test_statuses_have_room_for_more() -> None:
+    assert {SPECS[name].dtype for name in ("status", "epoch_status", "stamp_status")} == {"uint32"}
+
+
+def test_attributes_that_stay_are_those_about_what_is_left() -> None:
+    attrs = {"wcs_header": "cards", "object": "ZTF21", "target_x": 3.0, "kernel_size": 9, "mine": 1}
+    assert kept(attrs, "grid") == {"wcs_header": "cards"}
+    assert kept(attrs, "object", "target") == {"object": "ZTF21", "target_x": 3.0}
+    assert all(name == row.name and row.meaning and row.type for name, row in ATTRS.items())
+
+
+def test_numbers_of_an_epochs_quality_are_those_of_a_difference() -> None:
+    assert {"kernel_sum", "chi2", "noise_ratio", "epoch_status"} <= set(EPOCH_QUALITY)
+    assert all(SPECS[name].fits(()) and SPECS[name].fits(("time",)) for name in EPOCH_QUALITY)
+
+
+def test_results_that_are_not_what_the_schema_says_are_refused() -> None:
+    image = xr.DataArray(np.zeros((4, 5)), dims=("y", "x"))
+    for dims in (("x", "y"), ("y",), ("source",)):
+        with pytest.raises(TypeError, match="not what the schema says"):
+            map_images(lambda image: image, {"image": image}, {"sci": dims}, sizes={"source": 1})
+    found = map_images(lambda image: image.mean(), {"image": image}, ["sky"])
+    assert found["sky"].dims == ()

@@ -20,6 +20,7 @@ from ztfxr.pipeline.job import Job
 from ztfxr.pipeline.results import Results
 from ztfxr.pipeline.runner import run
 from ztfxr.pipeline.worker import read_headers, run_epoch
+from ztfxr.schema import annotate_all
 
 __all__ = ["measure_run_time", "plan", "plan_lines"]
 
@@ -86,17 +87,17 @@ def _estimate(found: dict[str, Any], n: int, counts: np.ndarray[Any, Any]) -> xr
         start + found["seconds_layout"] + n * (np.maximum(each / counts, _SCHEDULER_S * (counts > 1)) + header / counts)
     )
     variables = {
-        "seconds": ("workers", seconds, {"units": "s", "long_name": "time for the whole job"}),
-        "memory_total": ("workers", counts * found["memory"], {"units": "byte", "long_name": "memory of all workers"}),
-        "seconds_per_epoch": ((), each, {"units": "s", "long_name": "time for an epoch on one worker"}),
-        "seconds_layout": ((), found["seconds_layout"], {"units": "s", "long_name": "reference and layout"}),
-        "memory_per_worker": ((), found["memory"], {"units": "byte", "long_name": "peak of memory of a worker"}),
-        "bytes_read": ((), n * found["bytes_read"], {"units": "byte", "long_name": "read from frames"}),
-        "store_bytes": ((), found["store_fixed"] + n * found["store_bytes"], {"units": "byte", "long_name": "store"}),
-        "store_bytes_fixed": ((), found["store_fixed"], {"units": "byte", "long_name": "store without epochs"}),
-        "n_epochs": ((), n, {"long_name": "epochs"}),
+        "seconds": ("workers", seconds),
+        "memory_total": ("workers", counts * found["memory"]),
+        "seconds_per_epoch": each,
+        "seconds_layout": found["seconds_layout"],
+        "memory_per_worker": found["memory"],
+        "bytes_read": n * found["bytes_read"],
+        "store_bytes": found["store_fixed"] + n * found["store_bytes"],
+        "store_bytes_fixed": found["store_fixed"],
+        "n_epochs": n,
     }
-    return xr.Dataset(variables, {"workers": counts}, {"sampled_epochs": found["sampled"]})
+    return annotate_all(xr.Dataset(variables, {"workers": counts}, {"sampled_epochs": found["sampled"]}))
 
 
 def plan_lines(found: xr.Dataset) -> list[str]:

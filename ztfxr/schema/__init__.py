@@ -3,6 +3,7 @@
 from ztfxr.schema.annotate import annotate, annotate_all, fill_value
 from ztfxr.schema.attributes import ATTRS, Attribute, kept, plain
 from ztfxr.schema.columns import COLUMN_ALIASES, find_columns
+from ztfxr.schema.page import schema_page
 from ztfxr.schema.planes import (
     CUT_PLANES,
     EXTRACTION_PLANES,
@@ -48,4 +49,5 @@ __all__ = [
     "kept",
     "plain",
     "planes_to_bits",
+    "schema_page",
 ]

@@ -115,7 +115,7 @@ def plain(value: Any, what: str, error: type[ZtfxrError] = InputError) -> Any:
     """`value` in JSON's types: dates and paths as text, arrays and tuples as lists; an `error` where it has none."""
     if isinstance(value, np.datetime64 | np.timedelta64):
         return str(value)
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic) and not isinstance(value, np.longdouble | np.clongdouble):
         return plain(value.item(), what, error)
     if value is None or isinstance(value, bool | int | float):
         return value
