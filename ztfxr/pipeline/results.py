@@ -14,20 +14,35 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ztfxr.errors import StoreError
 from ztfxr.io.remote import shown
-from ztfxr.schema import EPOCH_QUALITY, EXPOSURE, SPECS, STATUS_PLANES, annotate, fill_value, plain, planes_to_bits
+from ztfxr.schema import (
+    EPOCH_QUALITY,
+    EXPOSURE,
+    SPECS,
+    STATUS_PLANES,
+    Attrs,
+    annotate,
+    fill_value,
+    plain,
+    planes_to_bits,
+)
 from ztfxr.store.encoding import DTYPE_ATTR, VERSION_ATTR
 from ztfxr.store.zarr import to_zarr, tree_attrs
 
-__all__ = ["DONE", "ROOT", "Epoch", "EpochWriter", "Results", "Template", "create", "storage_errors"]
+if TYPE_CHECKING:
+    from zarr import Array, Group
 
+__all__ = ["DONE", "ROOT", "Epoch", "EpochWriter", "Header", "Results", "Template", "create", "storage_errors"]
+
+Header: TypeAlias = Mapping[str, Any]
+"""What is known of one epoch before it is measured."""
 Template: TypeAlias = Mapping[tuple[str, str], xr.DataArray]
 """What is stored of one epoch, by group and name: arrays whose shapes, dtypes and labels count, not their values."""
 
@@ -99,8 +114,8 @@ def create(
     store: Path,
     template: Template,
     static: Mapping[str, xr.Dataset],
-    headers: Sequence[Mapping[str, Any]],
-    attrs: Mapping[str, Any],
+    headers: Sequence[Header],
+    attrs: Attrs,
 ) -> None:
     """Write the store of a new run, without any epoch yet; it appears whole or not at all.
 
@@ -129,7 +144,7 @@ def create(
         raise
 
 
-def _lay_out(path: Path, template: Template, static: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> None:
+def _lay_out(path: Path, template: Template, static: Mapping[str, xr.Dataset], attrs: Attrs) -> None:
     import zarr
 
     groups = list(dict.fromkeys(group for group, _ in template))
@@ -192,7 +207,7 @@ def _labels(arrays: Mapping[str, xr.DataArray]) -> dict[str, xr.Variable]:
     }
 
 
-def _create(group: Any, column: Column) -> None:
+def _create(group: Group, column: Column) -> None:
     inner = column.shape
     options: dict[str, Any] = {"chunks": (column.rows, *inner)}
     if column.dims[:1] == ("source",) and len(inner) == 3:
@@ -209,7 +224,7 @@ def _create(group: Any, column: Column) -> None:
     )
 
 
-def _write_static(group: Any, name: str, variable: xr.Variable) -> None:
+def _write_static(group: Group, name: str, variable: xr.Variable) -> None:
     values = variable.values
     text = values.dtype.kind in "USO"
     array = group.create_array(
@@ -222,7 +237,7 @@ def _write_static(group: Any, name: str, variable: xr.Variable) -> None:
     array[...] = values.astype(object) if text else values
 
 
-def _json(name: str, attrs: Mapping[Any, Any]) -> dict[str, Any]:
+def _json(name: str, attrs: Attrs) -> dict[str, Any]:
     return dict(plain(attrs, f"the attributes of {name}", StoreError))
 
 
@@ -232,7 +247,7 @@ def _json(name: str, attrs: Mapping[Any, Any]) -> dict[str, Any]:
 class EpochWriter:
     """The arrays of which every epoch has files of its own; their order is the one in which they are written."""
 
-    def __init__(self, root: Any) -> None:
+    def __init__(self, root: Group) -> None:
         own = {key: array for key, array in _growing(root).items() if array.chunks[:1] == (1,)}
         # The status of the sources says that the rest of an epoch is there.
         self._arrays = dict(sorted(own.items(), key=lambda item: item[0][1] == "status"))
@@ -244,7 +259,7 @@ class EpochWriter:
             self._put(array, row, epoch.arrays.get(key, lost))
 
     @staticmethod
-    def _put(array: Any, row: int, values: Any) -> None:
+    def _put(array: Array[Any], row: int, values: ArrayLike) -> None:
         array[row] = values
 
 
@@ -258,7 +273,7 @@ class Results:
         self.store = store
         self._root = _open(store)
         self._arrays = _growing(self._root)
-        self.n_epochs = int(self._root.attrs[ROOT["epochs"]])
+        self.n_epochs = int(self.attrs[ROOT["epochs"]])
         self._repair()
         self._columns = {
             key: np.asarray(array[...])
@@ -283,12 +298,12 @@ class Results:
         values.flags.writeable = False
         return values
 
-    def add_run(self, about: Mapping[str, Any]) -> None:
+    def add_run(self, about: Attrs) -> None:
         """Note the provenance of one more run."""
         with storage_errors(self.store):
-            self._root.attrs[ROOT["runs"]] = [*self._root.attrs.get(ROOT["runs"], []), dict(about)]
+            self._root.attrs[ROOT["runs"]] = [*self.attrs.get(ROOT["runs"], []), dict(about)]
 
-    def append(self, headers: Sequence[Mapping[str, Any]]) -> None:
+    def append(self, headers: Sequence[Header]) -> None:
         """Rows for more epochs; until the last step the store has the old number of rows."""
         first, n = self.n_epochs, self.n_epochs + len(headers)
         with storage_errors(self.store):
@@ -305,7 +320,7 @@ class Results:
             self._root.attrs[ROOT["epochs"]] = n
         self.n_epochs = n
 
-    def _set_units(self, headers: Sequence[Mapping[str, Any]]) -> None:
+    def _set_units(self, headers: Sequence[Header]) -> None:
         units = next((h["seeing_units"] for h in headers if h.get("seeing_units")), None)
         for (_, name), array in self._arrays.items():
             if name == "seeing" and units is not None:
@@ -325,7 +340,7 @@ class Results:
         """Write what was recorded; `done` last, so that a row that says so is whole."""
         self._write(tuple(("epochs", name) for name in (*_MEASURED, DONE)))
 
-    def _set(self, rows: int | NDArray[np.integer[Any]], values: Mapping[str, Any]) -> None:
+    def _set(self, rows: int | NDArray[np.integer[Any]], values: Mapping[str, object]) -> None:
         """Change rows in memory, and note the chunks in which they lie."""
         for name, value in values.items():
             self._columns["epochs", name][rows] = value
@@ -346,7 +361,7 @@ class Results:
         attrs, values = self._arrays[key].attrs, self._columns[key]
         if DTYPE_ATTR in attrs and values.size:
             longest = max(map(len, values))
-            if longest > int(attrs[DTYPE_ATTR][2:]):
+            if longest > int(str(attrs[DTYPE_ATTR])[2:]):
                 attrs[DTYPE_ATTR] = f"<U{longest}"
 
     def _repair(self) -> None:
@@ -363,7 +378,7 @@ def _stored(name: str, value: Any) -> Any:
     return value.astype("datetime64[ns]").astype(np.int64) if isinstance(value, np.datetime64) else value
 
 
-def _open(store: Path) -> Any:
+def _open(store: Path) -> Group:
     import zarr
 
     try:
@@ -386,11 +401,12 @@ def _open(store: Path) -> Any:
     return root
 
 
-def _growing(root: Any) -> dict[tuple[str, str], Any]:
+def _growing(root: Group) -> dict[tuple[str, str], Array[Any]]:
     """Arrays with `time` in front, by group and name."""
     out = {}
     for group, members in root.groups():
         for name, array in members.arrays():
-            if array.metadata.dimension_names and array.metadata.dimension_names[0] == "time":
+            dims = getattr(array.metadata, "dimension_names", None) or ()
+            if dims[:1] == ("time",):
                 out[group, name] = array
     return out

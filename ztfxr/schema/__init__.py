@@ -1,7 +1,7 @@
 """What each variable, coordinate, attribute and bit plane is: one registry that annotates, checks and documents."""
 
 from ztfxr.schema.annotate import annotate, annotate_all, fill_value
-from ztfxr.schema.attributes import ATTRS, Attribute, kept, plain
+from ztfxr.schema.attributes import ATTRS, Attribute, Attrs, kept, plain
 from ztfxr.schema.columns import COLUMN_ALIASES, find_columns
 from ztfxr.schema.page import schema_page
 from ztfxr.schema.planes import (
@@ -39,6 +39,7 @@ __all__ = [
     "SPECS",
     "STATUS_PLANES",
     "Attribute",
+    "Attrs",
     "Plane",
     "Spec",
     "annotate",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -12,6 +11,7 @@ import xarray as xr
 from astropy import units as u
 
 from ztfxr._quiet import quiet
+from ztfxr.schema.attributes import Attrs
 from ztfxr.schema.planes import FLAG_PLANES, flag_attrs, planes_to_bits
 from ztfxr.schema.variables import SPECS
 
@@ -23,7 +23,7 @@ _BRIGHTNESSES = {"DN", "DN2", "electron", "uJy", "erg/s/cm2/A"}
 _NO_BRIGHTNESS = ({spec.units for spec in SPECS.values()} | _ANGLES) - _BRIGHTNESSES
 
 
-def annotate(array: xr.DataArray, name: str | None = None, *, unit: str | None = None, **extra: Any) -> xr.DataArray:
+def annotate(array: xr.DataArray, name: str | None = None, *, unit: str | None = None, **extra: object) -> xr.DataArray:
     """`array` with the name and attributes that the schema gives to `name`; pixels untouched, lazy.
 
     Parameters
@@ -53,7 +53,7 @@ def annotate_all(dataset: xr.Dataset, *, unit: str | None = None) -> xr.Dataset:
     return out
 
 
-def _attrs(name: str, stated: Mapping[Hashable, Any], unit: str | None) -> dict[str, Any]:
+def _attrs(name: str, stated: Attrs, unit: str | None) -> dict[str, Any]:
     """The schema's attributes, but for what the variable says better: its unit, and the planes of its flags.
 
     SEEING comes in pixels or in arcsec, and another camera's mask has planes of its own.

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from os import PathLike
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from ztfxr.errors import InputError, ZtfxrError
 
-__all__ = ["ATTRS", "About", "Attribute", "kept", "plain"]
+__all__ = ["ATTRS", "About", "Attribute", "Attrs", "kept", "plain"]
 
 About = Literal[
     "file", "grid", "object", "target", "stamp", "solution", "kernel", "registration", "stack", "photometry", "scale",
@@ -102,16 +102,19 @@ _ROWS: tuple[Attribute, ...] = (
     Attribute("positive", "variable", "str", "where a coordinate grows: 'left', 'right', 'up' or 'down'"),
 )
 
+Attrs: TypeAlias = Mapping[Any, Any]
+"""The attributes of a variable or a Dataset, as xarray holds them."""
+
 ATTRS: Mapping[str, Attribute] = {row.name: row for row in _ROWS}
 """Every attribute by name."""
 
 
-def kept(attrs: Mapping[Any, Any], *about: About) -> dict[str, Any]:
+def kept(attrs: Attrs, *about: About) -> dict[str, Any]:
     """Those of `attrs` that tell of the things named, such as ``kept(image.attrs, "grid", "object")``."""
     return {str(k): v for k, v in attrs.items() if k in ATTRS and ATTRS[str(k)].about in about}
 
 
-def plain(value: Any, what: str, error: type[ZtfxrError] = InputError) -> Any:
+def plain(value: object, what: str, error: type[ZtfxrError] = InputError) -> Any:
     """`value` in JSON's types: dates and paths as text, arrays and tuples as lists; an `error` where it has none."""
     if isinstance(value, np.datetime64 | np.timedelta64):
         return str(value)
@@ -136,7 +139,7 @@ def plain(value: Any, what: str, error: type[ZtfxrError] = InputError) -> Any:
     )
 
 
-def _key(key: Any, what: str, error: type[ZtfxrError]) -> str:
+def _key(key: object, what: str, error: type[ZtfxrError]) -> str:
     if not isinstance(key, str):
         raise error(f"{what} has the key {key!r}, which is no text; JSON has keys of text only: use {str(key)!r}")
     return _encodable(key, what, error)

@@ -30,8 +30,8 @@ def schema_page() -> str:
     for name, planes in FLAG_PLANES.items():
         parts += [f"### `{name}`\n", _table(("plane", "bit", "value", "meaning"), map(_plane, planes))]
     parts.append("## Attributes\n")
-    rows = [(f"`{a.name}`", a.about, a.type, a.meaning) for a in ATTRS.values()]
-    parts.append(_table(("name", "tells of", "type", "meaning"), rows))
+    attributes = [(f"`{a.name}`", a.about, a.type, a.meaning) for a in ATTRS.values()]
+    parts.append(_table(("name", "tells of", "type", "meaning"), attributes))
     return "\n".join(parts)
 
 

@@ -14,7 +14,7 @@ import xarray as xr
 from dask.base import tokenize
 
 from ztfxr.errors import StoreError
-from ztfxr.schema import SPECS, plain
+from ztfxr.schema import SPECS, Attrs, plain
 from ztfxr.store.layout import IMAGE_DIMS, file_shape
 from ztfxr.wcs import WCSIndex, WCSTransform, Window, drop_wcs
 
@@ -159,7 +159,7 @@ def _text(name: str, var: xr.Variable) -> xr.Variable:
         ) from error
 
 
-def _encode_attrs(attrs: Mapping[Any, Any], owner: str, *, times: bool) -> dict[str, Any]:
+def _encode_attrs(attrs: Attrs, owner: str, *, times: bool) -> dict[str, Any]:
     """Attributes in JSON's types, those that a reader would take for instructions set aside."""
     simple: dict[str, Any] = {}
     for key in (k for k in attrs if k not in _OWN_ATTRS):
@@ -169,7 +169,7 @@ def _encode_attrs(attrs: Mapping[Any, Any], owner: str, *, times: bool) -> dict[
     return out | ({_ASIDE_ATTR: aside} if aside else {})
 
 
-def _is_instruction(key: str, value: Any) -> bool:
+def _is_instruction(key: str, value: object) -> bool:
     return key in _INSTRUCTIONS or key.startswith("_") or (key == "units" and "since" in str(value))
 
 
@@ -220,7 +220,7 @@ def _chunked(name: str, var: xr.Variable, chunks: Chunks, identity: tuple[str | 
     return var.chunk(sizes, name=f"open_zarr-{name}-{tokenize(identity, name, sizes)}")
 
 
-def _dask_chunks(var: xr.Variable, chunks: Chunks) -> dict[Any, Any]:
+def _dask_chunks(var: xr.Variable, chunks: Chunks) -> dict[Hashable, Any]:
     if chunks == "auto":
         return dict.fromkeys(var.dims, "auto")
     on_disk = var.encoding.get("shards") or var.encoding.get("chunks") or var.shape
@@ -240,11 +240,11 @@ def _typed(var: xr.Variable) -> xr.Variable:
     return out
 
 
-def _decode_attrs(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
+def _decode_attrs(attrs: Attrs) -> dict[Any, Any]:
     return {k: v for k, v in attrs.items() if k not in _OWN_ATTRS} | dict(attrs.get(_ASIDE_ATTR, {}))
 
 
-def _decode_wcs(ds: xr.Dataset, attrs: Mapping[Any, Any]) -> xr.Dataset:
+def _decode_wcs(ds: xr.Dataset, attrs: Attrs) -> xr.Dataset:
     kept = attrs[_WINDOW_ATTR]
     shape = (ds.sizes["y"], ds.sizes["x"])
     if kept == "coords":

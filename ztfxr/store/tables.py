@@ -49,7 +49,7 @@ def to_table(obj: Catalog) -> Table:
     return table
 
 
-def _is_short(value: Any) -> bool:
+def _is_short(value: object) -> bool:
     return isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) < 69 and value.isprintable())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from ztfxr.errors import InputError, MissingDependencyError, StoreError
@@ -21,7 +21,7 @@ _EXTRAS = {"http": "remote", "https": "remote", "s3": "s3", "s3a": "s3"}
 _OBSTORE_KINDS = frozenset({"s3", "s3a", "gs", "az", "azure", "abfs"})
 
 
-def local_path(store: Any) -> Path | None:
+def local_path(store: object) -> Path | None:
     """The path of a store on this machine; None for every other."""
     place = location(store) if isinstance(store, str | PathLike) else None
     return place if isinstance(place, Path) else None
@@ -32,7 +32,7 @@ def name_of(store: object) -> str:
     return shown(store) if isinstance(store, str | PathLike) else f"the {type(store).__name__}"
 
 
-def as_store(store: Any, *, read_only: bool) -> Store:
+def as_store(store: object, *, read_only: bool) -> Store:
     """The zarr Store for a URL, an obstore store or a zarr Store.
 
     Raises

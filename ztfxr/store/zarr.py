@@ -20,6 +20,7 @@ import xarray as xr
 from dask.base import compute
 
 from ztfxr.errors import InputError, MissingDependencyError, StoreError
+from ztfxr.schema import Attrs
 from ztfxr.store import icechunk
 from ztfxr.store.encoding import (
     FORMAT_ATTR,
@@ -183,7 +184,7 @@ def _write_local(nodes: Mapping[str, xr.Dataset], destination: Path, overwrite: 
         replace(partial / "packed.zip", destination, overwrite)
 
 
-def _write_icechunk(nodes: Mapping[str, xr.Dataset], store: Any, overwrite: bool) -> None:
+def _write_icechunk(nodes: Mapping[str, xr.Dataset], store: Store, overwrite: bool) -> None:
     session, ours = icechunk.open_session(store, writable=True)
     # A session collects what is written in this process, so that its threads must write.
     _write_in_place(nodes, session.store, name_of(store), overwrite, scheduler="threads")
@@ -207,7 +208,7 @@ def _write_in_place(nodes: Mapping[str, xr.Dataset], store: ZarrStore, name: str
         raise StoreError(f"{name} cannot be written ({type(error).__name__}); what is there is not whole") from None
 
 
-def _write(nodes: Mapping[str, xr.Dataset], store: Any, mode: Literal["w", "w-"], **how: Any) -> None:
+def _write(nodes: Mapping[str, xr.Dataset], store: str | ZarrStore, mode: Literal["w", "w-"], **how: Any) -> None:
     delayed = []
     for path, ds in nodes.items():
         # Metadata first and all pixels in one go, so that nodes are computed side by side and share their inputs.
@@ -274,7 +275,7 @@ def _readable(store: Store) -> Any:
     return ZippedStore(path) if is_zip(path) else str(path)
 
 
-def _check_format(attrs: Mapping[Any, Any], store: str) -> None:
+def _check_format(attrs: Attrs, store: str) -> None:
     if attrs.get(UNFINISHED_ATTR):
         raise StoreError(
             f"{store} was not written to its end: the run that wrote it was broken off, or is still at it; "
