@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,8 @@ class CutoutEquations:
 
     `kernel` (cutout, packed) holds the upper triangles of the kernel's part row by row, `mixed` (cutout, component,
     term) and `background` (cutout, term, term) the rest of A; `vector` (cutout, parameter) is b; `square` is yWy and
-    `n_pixels` counts pixels with weight.
+    `n_pixels` counts pixels with weight. `noise` (cutout, kernel pixel) is what the noise of the reference adds to A,
+    on the diagonal of plain kernel pixels; (cutout, 0) where it is not told.
     """
 
     kernel: Floats
@@ -38,6 +39,11 @@ class CutoutEquations:
     vector: Floats
     square: Floats
     n_pixels: Ints
+    noise: Floats
+
+    def take(self, which: Ints) -> CutoutEquations:
+        """Those of some of the cut-outs."""
+        return CutoutEquations(*(getattr(self, f.name)[which] for f in fields(self)))
 
     @property
     def n_kernel(self) -> int:
@@ -49,19 +55,31 @@ class CutoutEquations:
         """Number of background terms."""
         return int(self.mixed.shape[2])
 
-    def chi2(self, parameters: Floats) -> Floats:
-        """Reduced χ² of each cut-out for its own parameters (cutout, parameter)."""
+    def chi2_and_light(self, parameters: Floats) -> tuple[Floats, Floats]:
+        """Reduced χ² of each cut-out for its own parameters (cutout, parameter), and the light that it holds: the
+        variance of the convolved reference in units of that of the noise.
+        """
         n = self.n_kernel
         p, q = np.ascontiguousarray(parameters[:, :n]), parameters[:, n:]
         total = self.square - 2.0 * np.einsum("ij,ij->i", parameters, self.vector)
         total += np.einsum("ij,ijk,ik->i", q, self.background, q)
         total += 2.0 * np.einsum("ij,ij->i", p, np.einsum("ijk,ik->ij", self.mixed, q))
-        start = 0
+        square = self._kernel_square(p)
+        light = square.copy()
+        if q.shape[1]:
+            level = np.einsum("ij,ij->i", p, self.mixed[:, :, 0])
+            light -= level**2 / np.maximum(self.background[:, 0, 0], 1e-300)
+        n_pixels = np.maximum(self.n_pixels, 1)
+        return np.maximum(total + square, 0.0) / n_pixels, np.maximum(light, 0.0) / n_pixels
+
+    def _kernel_square(self, parameters: Floats) -> Floats:
+        """The weighted sum of the squares of the convolved reference."""
+        total, start, n = np.zeros(len(parameters)), 0, self.n_kernel
         for i in range(n):
             row = self.kernel[:, start : start + n - i]
-            total += p[:, i] * (2.0 * np.einsum("ij,ij->i", row, p[:, i:]) - row[:, 0] * p[:, i])
+            total += parameters[:, i] * (2.0 * np.einsum("ij,ij->i", row, parameters[:, i:]) - row[:, 0] * parameters[:, i])
             start += n - i
-        return np.asarray(np.maximum(total, 0.0) / np.maximum(self.n_pixels, 1))
+        return total
 
 
 def tile_cutouts(shape: tuple[int, int], margin: int, *, size: int) -> Cutouts:
@@ -97,6 +115,7 @@ def equations(
     *,
     background_order: int,
     tiles: bool = False,
+    noise: NDArray[Any] | None = None,
 ) -> CutoutEquations:
     """Weighted normal equations of each cut-out (Bramich 2008, eq. 3-6, with the weights of both images).
 
@@ -110,6 +129,8 @@ def equations(
         Order of the background polynomial over the frame, -1 for none.
     tiles
         Give pixels that two cut-outs share to the first of them only.
+    noise
+        Variance of the reference.
 
     Notes
     -----
@@ -126,6 +147,7 @@ def equations(
         vector=np.empty((len(cutouts), n_k + n_b)),
         square=np.empty(len(cutouts)),
         n_pixels=np.asarray((weights > 0).sum(axis=(1, 2)), dtype=np.int64),
+        noise=np.empty((len(cutouts), 0 if noise is None else basis.size**2)),
     )
     flat = np.ravel_multi_index(np.triu_indices(n_k), (n_k + n_b, n_k + n_b))
     step = max(1, _BATCH_VALUES // ((n_k + n_b) * cutouts.size**2))
@@ -141,6 +163,8 @@ def equations(
         out.mixed[part], out.background[part] = normal[:, :n_k, n_k:], normal[:, n_k:, n_k:]
         out.vector[part] = (design @ data.transpose(0, 2, 1))[..., 0]
         out.square[part] = (data**2).sum(axis=(1, 2))
+        if noise is not None:
+            _noise_sums(some.windows(noise, basis.size // 2), weights[part], out.noise[part[0] : part[-1] + 1])
 
     in_parallel(batch, range(0, len(cutouts), step))
     return out
@@ -188,3 +212,20 @@ def _fill_delta(windows: NDArray[Any], root: Floats, size: int, design: Floats) 
                     else:
                         for x in range(n):
                             out[x] = w[x] * (np.float64(line[x]) - np.float64(middle[x]))
+
+
+@njit(nogil=True, cache=True)
+def _noise_sums(variances: NDArray[Any], weights: NDArray[Any], out: Floats) -> None:
+    """Weighted sums of the reference's variance at each kernel pixel, in the order of a convolution."""
+    n = weights.shape[1]
+    size = variances.shape[1] - n + 1
+    for c in range(variances.shape[0]):
+        variance, weight = variances[c], weights[c]
+        for a in range(size):
+            for b in range(size):
+                total = 0.0
+                for y in range(n):
+                    line, row = variance[y + size - 1 - a], weight[y]
+                    for x in range(n):
+                        total += line[x + size - 1 - b] * row[x]
+                out[c, a * size + b] = total

@@ -16,7 +16,9 @@ from ztfxr.arrays.images.windows import Cutouts
 from ztfxr.arrays.matching.basis import BASES, Basis, KernelBasis
 from ztfxr.arrays.matching.cutouts import CutoutEquations, equations, tile_cutouts
 from ztfxr.arrays.matching.model_error import model_modes
-from ztfxr.arrays.matching.spatial import SpatialKernel, chi2_limit, solve_kernel
+from ztfxr.arrays.matching.prior import ExpectedKernel
+from ztfxr.arrays.matching.spatial import SpatialKernel, chi2_limits, solve_kernel
+from ztfxr.arrays.matching.verdict import Verdict, background_excess, verdict_of
 from ztfxr.arrays.matching.whole_image import whole_equations
 from ztfxr.arrays.no_solution import NoSolutionError
 from ztfxr.arrays.polynomials import n_terms, unit_position
@@ -57,6 +59,7 @@ class MatchOptions:
     """How to match; see `ztfxr.difference`. A `kernel_size` or `kernel_order` of None is chosen by the images.
 
     `measure_sky`: the variance of the sky in the difference is that of its residuals, whatever the images' say.
+    `expected`: what is told of the kernel that acts on the convolved image.
 
     Raises
     ------
@@ -78,6 +81,7 @@ class MatchOptions:
     clip: float = 4.0
     saturation: float = np.inf
     measure_sky: bool = False
+    expected: ExpectedKernel = ExpectedKernel()
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -118,6 +122,7 @@ class Matched:
     solution: SpatialKernel
     convolved: Literal["reference", "science"]
     fwhm: tuple[float, float]
+    verdict: Verdict
 
     def model_error(self) -> Images:
         """The error of what was subtracted, by `model_modes` (mode, y, x), on the scale of the difference."""
@@ -160,13 +165,14 @@ def match(science: Image, reference: Image, excluded: Bools, options: MatchOptio
             problem = _calibrated(problem, solution, difference, variance)
         assert problem.target.variance is not None
         variance += problem.target.variance
+        verdict = verdict_of(solution, options.expected, _background(problem, solution, difference, variance))
         if options.measure_sky and science.variance is not None:
             _add_excess(problem, solution, difference, variance)
     if swap:
         difference, variance = -difference / np.float32(solution.scale), variance / np.float32(solution.scale**2)
     difference[problem.bad], variance[problem.bad] = np.nan, np.nan
     convolved: Literal["reference", "science"] = "science" if swap else "reference"
-    return Matched(difference, variance, problem.bad, problem.template.pixels, solution, convolved, fwhm)
+    return Matched(difference, variance, problem.bad, problem.template.pixels, solution, convolved, fwhm, verdict)
 
 
 def solve_match(
@@ -314,6 +320,7 @@ def _solve_on(problem: _Problem, cutouts: Cutouts, weight: Images, *, order: int
         basis,
         background_order=options.background_order,
         tiles=tiles,
+        noise=problem.template.variance,
     )
     minimum = 1 if tiles else int(0.6 * cutouts.size**2)
     return _Solved(_kernel(problem, normal, cutouts, basis, order=order, clip=clip, minimum=minimum), cutouts)
@@ -329,30 +336,40 @@ def _solve_whole(problem: _Problem, tiles: Cutouts, weight: Images, basis: Kerne
     kept, own = np.ones(len(tiles), dtype=bool), weight
     for _ in range(_ITERATIONS):
         normal = whole_equations(
-            template, target, own, size=problem.size, background_order=problem.options.background_order
+            template,
+            target,
+            own,
+            size=problem.size,
+            background_order=problem.options.background_order,
+            noise=problem.template.variance,
         )
         if normal is None:
             return None
         kernel = _kernel(problem, normal, whole, basis, order=0, clip=np.inf, minimum=1)
         if not np.isfinite(clip):
             return _Solved(kernel, whole)
-        chi2, count = _tile_chi2(problem, kernel, weight, tiles)
-        keep = (count > 0) & (chi2 <= chi2_limit(chi2[kept & (count > 0)], clip))
+        chi2, light, count = _tile_chi2(problem, kernel, weight, tiles)
+        keep = (count > 0) & (chi2 <= chi2_limits(chi2, light, kept & (count > 0), clip))
         if np.array_equal(keep, kept):
             break
         kept, own = keep, _without(weight, tiles.take(np.flatnonzero(~keep)))
-    return _Solved(replace(kernel, kept=kept, cutout_chi2=chi2), tiles)
+    return _Solved(replace(kernel, kept=kept, cutout_chi2=chi2, cutout_light=light, cutout_pixels=count), tiles)
 
 
 def _tile_chi2(
     problem: _Problem, kernel: SpatialKernel, weight: Images, tiles: Cutouts
-) -> tuple[Floats, NDArray[np.int64]]:
-    """Reduced χ² of each tile, and the pixels that it rests on."""
+) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Reduced χ² of each tile, the light per pixel that it holds, and the pixels that it rests on."""
+
+    def sums(image: NDArray[Any]) -> Floats:
+        return np.asarray(tiles.windows(image).sum(axis=(1, 2), dtype=np.float64))
+
     model, _ = varying_convolution(problem.template.pixels, None, kernel.coefficients)
+    light = sums(weight * model**2) - sums(weight * model) ** 2 / np.maximum(sums(weight), 1e-300)
     model += background_image((model.shape[0], model.shape[1]), kernel.background)
-    square = weight * (problem.target.pixels - model) ** 2
     count = (tiles.windows(weight) > 0).sum(axis=(1, 2))
-    return tiles.windows(square).sum(axis=(1, 2), dtype=np.float64) / np.maximum(count, 1), count
+    n_pixels = np.maximum(count, 1)
+    return sums(weight * (problem.target.pixels - model) ** 2) / n_pixels, np.maximum(light, 0.0) / n_pixels, count
 
 
 def _without(weight: Images, tiles: Cutouts) -> Images:
@@ -390,6 +407,7 @@ def _kernel(
             smoothing=problem.options.smoothing,
             clip=clip,
             min_pixels=minimum,
+            expected=problem.options.expected,
         )
     except np.linalg.LinAlgError as error:
         raise NoSolutionError("solve_failed") from error
@@ -444,6 +462,22 @@ def _calibrated(problem: _Problem, solution: SpatialKernel, residual: Images, te
     some = some_rows(signal)
     noise = fit_noise(signal[some], residual[some], template[some], problem.bad[some], problem.unused[some])
     return _with_variance(problem, noise.variance(signal, problem.bad, new=residual))
+
+
+def _background(
+    problem: _Problem, solution: SpatialKernel, residual: Images, variance: Images
+) -> tuple[float, float]:
+    """Whether the background is followed; the noise of the convolved template adds up over neighboring pixels."""
+    assert problem.template.variance is not None
+    some = some_rows(residual)
+    used = ~problem.unused[some]
+    single = float(np.sum(solution.at(0.0, 0.0) ** 2))
+    pull = residual[some][used] / np.sqrt(variance[some][used])
+    ratio = mad_std(pull) ** 2
+    if not ratio > 0:
+        return np.nan, np.nan
+    summed = variance + np.float32(solution.scale**2 - single) * problem.template.variance
+    return background_excess(residual, np.float32(ratio) * summed, problem.unused)
 
 
 def _add_excess(problem: _Problem, solution: SpatialKernel, residual: Images, variance: Images) -> None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import linalg
 
 from ztfxr.arrays.matching.basis import KernelBasis
 from ztfxr.arrays.matching.cutouts import CutoutEquations
+from ztfxr.arrays.matching.dilution import dilution, undiluted
+from ztfxr.arrays.matching.prior import ExpectedKernel, KernelPrior, choose_prior
 from ztfxr.arrays.polynomials import degrees, n_terms, polynomial_terms
 from ztfxr.arrays.statistics import median_and_scatter
 from ztfxr.arrays.types import Bools, Floats
 
-__all__ = ["SpatialKernel", "chi2_limit", "solve_kernel"]
+__all__ = ["SpatialKernel", "chi2_limits", "solve_kernel"]
 
 
 _SIGNIFICANT = 2.0
+_TOLERATED, _MOST_MISFIT, _JUST_MORE = 3.0, 0.02, 1.01
+_PULLED, _MATTERS, _POORLY_KNOWN, _AS_WELL_AS_TOLD = 0.3, 3e-4, 0.003, 9.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class SpatialKernel:
     condition: float
     kept: Bools
     cutout_chi2: Floats
+    cutout_light: Floats
+    cutout_pixels: NDArray[np.int64]
 
     def at(self, v: float, u: float) -> Floats:
         """The kernel at a position, (size, size)."""
@@ -88,8 +96,12 @@ class SpatialKernel:
 
     def scale_error(self) -> float:
         """Standard error of the photometric scale at the center of the frame."""
-        row = self._kernel_combinations(0.0, 0.0).sum(axis=0, keepdims=True)
-        return float(np.sqrt(max(self.covariance(row)[0, 0], 0.0)))
+        return self.sum_over(np.ones((self.basis.size, self.basis.size), dtype=bool))[1]
+
+    def sum_over(self, pixels: Bools) -> tuple[float, float]:
+        """The sum over some pixels (size, size) of the kernel at the center of the frame, and its standard error."""
+        row = self._kernel_combinations(0.0, 0.0)[pixels.ravel()].sum(axis=0, keepdims=True)
+        return float(self.at(0.0, 0.0)[pixels].sum()), float(np.sqrt(max(self.covariance(row)[0, 0], 0.0)))
 
     def background_error(self) -> Floats:
         """Standard errors of the background coefficients."""
@@ -110,18 +122,14 @@ class _Sums:
     background_vector: Floats
     square: float
     n_pixels: int
+    noise: Floats
 
     @classmethod
     def of(cls, equations: CutoutEquations, terms: Floats, which: Bools) -> _Sums:
         """The sums over the cut-outs `which`; few of them are gathered, many are weighted in place."""
         if which.sum() < len(which) // 4:
             index = np.flatnonzero(which)
-            equations = CutoutEquations(
-                *(
-                    getattr(equations, f)[index]
-                    for f in ("kernel", "mixed", "background", "vector", "square", "n_pixels")
-                )
-            )
+            equations = equations.take(index)
             terms, which = terms[index], np.ones(len(index), dtype=bool)
         p = np.where(which[:, None], terms, 0.0)
         s, t = np.triu_indices(terms.shape[1])
@@ -134,29 +142,88 @@ class _Sums:
             background_vector=equations.vector[which, n_k:].sum(axis=0),
             square=float(equations.square[which].sum()),
             n_pixels=int(equations.n_pixels[which].sum()),
+            noise=(p[:, s] * terms[:, t]).T @ equations.noise,
         )
 
     def plus(self, other: _Sums, sign: int) -> _Sums:
         """The sums with those of other cut-outs added (1) or taken away (-1)."""
-        names = ("kernel", "mixed", "background", "vector", "background_vector", "square", "n_pixels")
+        names = ("kernel", "mixed", "background", "vector", "background_vector", "square", "n_pixels", "noise")
         return _Sums(*(getattr(self, f) + sign * getattr(other, f) for f in names))
 
 
-def _assemble(sums: _Sums) -> tuple[Floats, Floats]:
-    """The normal matrix and right-hand side over (term, component) and background terms."""
-    n_t, n_k, n_b = sums.mixed.shape
-    matrix = np.empty((n_t * n_k + n_b, n_t * n_k + n_b))
+def _blocks(packed: Floats, n_k: int) -> Floats:
+    """Symmetric matrices from their upper triangles (which, n_k, n_k)."""
+    out = np.empty((len(packed), n_k, n_k))
     upper = np.triu_indices(n_k)
-    block = np.empty((n_k, n_k))
-    for packed, s, t in zip(sums.kernel, *np.triu_indices(n_t), strict=True):
-        block[upper] = packed
-        block.T[upper] = packed
+    out[:, upper[0], upper[1]] = packed
+    out[:, upper[1], upper[0]] = packed
+    return out
+
+
+def _by_terms(blocks: Floats, n_t: int, n_b: int) -> Floats:
+    """The matrix over (term, component) and `n_b` background terms (left empty) of the blocks of pairs of terms."""
+    n_k = blocks.shape[-1]
+    matrix = np.zeros((n_t * n_k + n_b, n_t * n_k + n_b))
+    for block, s, t in zip(blocks, *np.triu_indices(n_t), strict=True):
         matrix[s * n_k : (s + 1) * n_k, t * n_k : (t + 1) * n_k] = block
         matrix[t * n_k : (t + 1) * n_k, s * n_k : (s + 1) * n_k] = block
-    mixed = sums.mixed.reshape(n_t * n_k, n_b)
-    matrix[: n_t * n_k, n_t * n_k :], matrix[n_t * n_k :, : n_t * n_k] = mixed, mixed.T
-    matrix[n_t * n_k :, n_t * n_k :] = sums.background
-    return matrix, np.r_[sums.vector.ravel(), sums.background_vector]
+    return matrix
+
+
+@dataclass(frozen=True)
+class _System:
+    """Normal matrix and right-hand side over (term, component) and background terms; what the noise of the reference
+    adds to the matrix, where the light is `scarce`.
+    """
+
+    matrix: Floats
+    vector: Floats
+    noise: Floats
+    scarce: bool
+
+    @classmethod
+    def of(cls, sums: _Sums, basis: KernelBasis, expected: ExpectedKernel, *, smoothed: bool) -> _System:
+        n_t, n_k, n_b = sums.mixed.shape
+        matrix = _by_terms(_blocks(sums.kernel, n_k), n_t, n_b)
+        mixed = sums.mixed.reshape(n_t * n_k, n_b)
+        matrix[: n_t * n_k, n_t * n_k :], matrix[n_t * n_k :, : n_t * n_k] = mixed, mixed.T
+        matrix[n_t * n_k :, n_t * n_k :] = sums.background
+        vector = np.r_[sums.vector.ravel(), sums.background_vector]
+        scarce = not smoothed and _scarce(sums, matrix, vector, basis, expected)
+        noise = _by_terms(_noise_blocks(sums.noise, basis), n_t, n_b) if scarce else np.empty((0, 0))
+        return cls(matrix, vector, noise, scarce)
+
+
+def _noise_blocks(noise: Floats, basis: KernelBasis) -> Floats:
+    """Diagonal matrices over kernel pixels as matrices over components; zero where the noise is not told."""
+    if noise.shape[1] == 0:
+        return np.zeros((len(noise), basis.n_components, basis.n_components))
+    if not basis.delta:
+        return np.asarray(np.einsum("pi,sp,pj->sij", basis.matrix, noise, basis.matrix, optimize=True))
+    center = basis.n_components // 2
+    out = np.broadcast_to(noise[:, center, None, None], (len(noise), basis.n_components, basis.n_components)).copy()
+    out[:, center] *= -1.0
+    out[:, :, center] *= -1.0
+    others = np.r_[0:center, center + 1 : basis.n_components]
+    out[:, others, others] += noise[:, others]
+    return out
+
+
+def _scarce(sums: _Sums, matrix: Floats, vector: Floats, basis: KernelBasis, expected: ExpectedKernel) -> bool:
+    """Whether the light does not fix a constant kernel: the reference's noise pulls its sum by what matters, or the
+    error of the sum is large by itself or beside what is told.
+    """
+    free = _free(basis, 0, basis.order, sums.mixed.shape[2])
+    n_k = basis.n_components
+    noise = np.zeros((int(free.sum()), int(free.sum())))
+    noise[:n_k, :n_k] = _noise_blocks(sums.noise[:1], basis)[0]
+    carrier = np.r_[basis.matrix.sum(axis=0), np.zeros(len(noise) - n_k)]
+    try:
+        scale, error, pull = dilution(matrix[np.ix_(free, free)], noise, vector[free], carrier)
+    except np.linalg.LinAlgError:
+        return True
+    known = scale > 0 and error < _POORLY_KNOWN * scale and _AS_WELL_AS_TOLD * error < expected.scale_error
+    return not known or abs(pull) > max(_PULLED * error, _MATTERS * scale)
 
 
 def _free(basis: KernelBasis, order: int, full_order: int, n_background: int) -> Bools:
@@ -173,9 +240,9 @@ def _smoothness(basis: KernelBasis) -> Floats:
     return np.asarray(laplacian.T @ laplacian)
 
 
-def _penalized(matrix: Floats, basis: KernelBasis, smoothing: float) -> Floats:
-    """`matrix` with the smoothness penalty on each spatial term, relative to the mean diagonal of the first."""
-    out, n_k = matrix.copy(), basis.n_components
+def _penalty(matrix: Floats, basis: KernelBasis, smoothing: float) -> Floats:
+    """The smoothness penalty on each spatial term, relative to the mean diagonal of the first."""
+    out, n_k = np.zeros_like(matrix), basis.n_components
     penalty = _smoothness(basis)
     weight = smoothing * np.trace(matrix[:n_k, :n_k]) / np.trace(penalty)
     for t in range(n_terms(basis.order)):
@@ -197,12 +264,16 @@ class _Solved:
     chi2: float
 
 
-def _solve(sums: _Sums, system: tuple[Floats, Floats], basis: KernelBasis, order: int, smoothing: float) -> _Solved:
+def _solve(
+    sums: _Sums, system: _System, basis: KernelBasis, order: int, *, smoothing: float, expected: ExpectedKernel
+) -> _Solved:
     """Cholesky solution at a spatial order, scaled to a unit diagonal."""
-    matrix, vector = system
     free = _free(basis, order, basis.order, sums.mixed.shape[2])
-    own, right = matrix[np.ix_(free, free)], vector[free]
-    part = _penalized(matrix, basis, smoothing)[np.ix_(free, free)] if smoothing > 0 else own
+    own, right = system.matrix[np.ix_(free, free)], system.vector[free]
+    information, vector = _with_prior(system, free, basis, sums, expected) if system.scarce else (own, right)
+    part = information
+    if smoothing > 0:
+        part = information + _penalty(system.matrix, basis, smoothing)[np.ix_(free, free)]
     diagonal = np.diag(part)
     if not np.all(np.isfinite(diagonal)) or np.any(diagonal <= 0):
         raise np.linalg.LinAlgError("a kernel component or background term is not constrained by any data")
@@ -212,13 +283,46 @@ def _solve(sums: _Sums, system: tuple[Floats, Floats], basis: KernelBasis, order
     norm = float(np.abs(scaled).sum(axis=0).max())
     factor = linalg.cholesky(scaled.T, lower=True, overwrite_a=True, check_finite=False)
     inverse_condition, _ = linalg.lapack.dpocon(factor, norm, uplo="L")
-    solution = scaling * linalg.cho_solve((factor, True), scaling * right, check_finite=False)
-    quadratic = float(solution @ own @ solution) if smoothing > 0 else float(solution @ right)
+    solution = scaling * linalg.cho_solve((factor, True), scaling * vector, check_finite=False)
+    plain = part is own
+    quadratic = float(solution @ right) if plain else float(solution @ own @ solution)
     parameters = np.zeros(len(free))
     parameters[free] = solution
     chi2 = max(sums.square - 2.0 * float(solution @ right) + quadratic, 0.0)
-    kept = own if smoothing > 0 else np.empty((0, 0))
+    kept = information if smoothing > 0 else np.empty((0, 0))
     return _Solved(order, parameters, free, factor, scaling, kept, 1.0 / max(inverse_condition, 1e-300), chi2)
+
+
+def _with_prior(
+    system: _System, free: Bools, basis: KernelBasis, sums: _Sums, expected: ExpectedKernel
+) -> tuple[Floats, Floats]:
+    """Information and right-hand side of the free parameters without the reference's noise and with the prior."""
+    chosen = np.ix_(free, free)
+    matrix, vector = system.matrix[chosen], system.vector[free]
+    n_k, n_free = basis.n_components, int(free.sum())
+    if np.any(system.noise):
+        matrix, vector = undiluted(matrix, system.noise[chosen], vector, sums.n_pixels, n_k)
+    else:
+        matrix = matrix.copy()
+    rest = slice(n_free - sums.mixed.shape[2], n_free)
+    prior = _prior(matrix, vector, rest, basis, expected)
+    full = np.zeros(len(free))
+    full[:n_k] = prior.precision @ prior.mean
+    blocks = np.zeros((len(free), len(free)))
+    for t in range(n_terms(basis.order)):
+        blocks[t * n_k : (t + 1) * n_k, t * n_k : (t + 1) * n_k] = prior.precision
+    return matrix + blocks[chosen], vector + full[free]
+
+
+def _prior(matrix: Floats, vector: Floats, rest: slice, basis: KernelBasis, expected: ExpectedKernel) -> KernelPrior:
+    """The prior of a constant kernel, by what the equations say of one with any background (`rest`)."""
+    n_k = basis.n_components
+    information, right = matrix[:n_k, :n_k], vector[:n_k]
+    mixed = matrix[:n_k, rest]
+    if mixed.size:
+        taken = np.linalg.solve(matrix[rest, rest], np.column_stack([mixed.T, vector[rest]]))
+        information, right = information - mixed @ taken[:, :-1], right - mixed @ taken[:, -1]
+    return choose_prior(information, right, np.linalg.pinv(basis.matrix), basis.size, expected)
 
 
 def solve_kernel(
@@ -233,6 +337,7 @@ def solve_kernel(
     clip: float = 4.0,
     iterations: int = 5,
     min_pixels: int = 1,
+    expected: ExpectedKernel | None = None,
 ) -> SpatialKernel:
     """Solve for the kernel over the frame, rejecting cut-outs whose χ² stands out.
 
@@ -253,24 +358,25 @@ def solve_kernel(
         Solutions at most; it ends when the rejected cut-outs do not change.
     min_pixels
         Cut-outs with fewer weighted pixels are left out.
+    expected
+        What is told of the kernel; it counts where the light does not fix the kernel by itself.
 
     Raises
     ------
     numpy.linalg.LinAlgError
         The normal matrix is not positive definite: too few cut-outs, or none with signal.
     """
-    terms = polynomial_terms(v, u, basis.order)
+    terms, told = polynomial_terms(v, u, basis.order), expected or ExpectedKernel()
     usable = equations.n_pixels >= min_pixels
     kept = usable.copy()
     sums = _Sums.of(equations, terms, kept)
     for _ in range(max(iterations, 1)):
-        system = _assemble(sums)
-        solved = (
-            _best(sums, system, basis, smoothing) if order is None else _solve(sums, system, basis, order, smoothing)
-        )
+        system = _System.of(sums, basis, told, smoothed=smoothing > 0)
+        solve = partial(_solve, sums, system, basis, smoothing=smoothing, expected=told)
+        solved = _best(sums, basis, solve) if order is None else solve(order)
         order = solved.order
-        chi2 = equations.chi2(_per_cutout(solved.parameters, terms, equations))
-        keep = usable & (chi2 <= chi2_limit(chi2[kept], clip))
+        chi2, light = equations.chi2_and_light(_per_cutout(solved.parameters, terms, equations))
+        keep = usable & (chi2 <= chi2_limits(chi2, light, kept, clip))
         if np.array_equal(keep, kept):
             break
         gone, back = kept & ~keep, keep & ~kept
@@ -278,15 +384,37 @@ def solve_kernel(
         if back.any():
             sums = sums.plus(_Sums.of(equations, terms, back), 1)
         kept = keep
-    return _result(solved, sums, basis, background_order, smoothing > 0, kept, chi2)
+    return _result(solved, sums, basis, background_order, smoothing > 0, kept, chi2, light, equations.n_pixels)
 
 
-def chi2_limit(chi2: Floats, clip: float) -> float:
-    """The median and `clip` robust standard deviations above it; infinity for few values or no clip."""
-    if not np.isfinite(clip) or len(chi2) < 3:
-        return np.inf
-    median, scatter = median_and_scatter(chi2)
-    return median + clip * max(scatter, 1e-6 * median)
+def chi2_limits(chi2: Floats, light: Floats, kept: Bools, clip: float) -> Floats:
+    """The largest reduced χ² of each cut-out that is not rejected; infinity for few that are kept or no clip.
+
+    It is `clip` robust standard deviations above the median, and higher where there is light: a model that is wrong by
+    a fraction of the light raises χ² by its square times `light`, the variance of the convolved template in units of
+    the noise. Bright cut-outs show that first, and they are what fixes the kernel. The fraction allowed is three times
+    that of the cut-outs that fit best and hold half of the light, at most 6 %; but never so little that more than half
+    of the light is rejected.
+
+    Parameters
+    ----------
+    chi2, light, kept
+        Reduced χ², light per pixel, and which are kept so far, of each cut-out.
+    clip
+        Robust standard deviations.
+    """
+    own = chi2[kept]
+    if not np.isfinite(clip) or len(own) < 3:
+        return np.full(len(chi2), np.inf)
+    median, scatter = median_and_scatter(own)
+    limit = median + clip * max(scatter, 1e-6 * median)
+    weight = np.maximum(light[kept], 0.0)
+    misfit = np.sqrt(np.maximum(own - median, 0.0) / np.maximum(weight, 1e-300))
+    order = np.argsort(misfit)
+    total = np.cumsum(weight[order])
+    typical = float(misfit[order][np.searchsorted(total, 0.5 * total[-1])]) if total[-1] > 0 else 0.0
+    allowed = max(_TOLERATED * min(typical, _MOST_MISFIT), _JUST_MORE * typical)
+    return np.asarray(limit + allowed**2 * np.maximum(light, 0.0))
 
 
 def _per_cutout(parameters: Floats, terms: Floats, equations: CutoutEquations) -> Floats:
@@ -298,7 +426,7 @@ def _per_cutout(parameters: Floats, terms: Floats, equations: CutoutEquations) -
     )
 
 
-def _best(sums: _Sums, system: tuple[Floats, Floats], basis: KernelBasis, smoothing: float) -> _Solved:
+def _best(sums: _Sums, basis: KernelBasis, solve: Callable[[int], _Solved]) -> _Solved:
     """The highest spatial order whose terms lower χ² by more than noise would.
 
     Without real variation, the χ² falls by as many as there are new terms, with the scatter of a χ² distribution. A
@@ -312,7 +440,7 @@ def _best(sums: _Sums, system: tuple[Floats, Floats], basis: KernelBasis, smooth
         if 2 * _free(basis, order, basis.order, sums.mixed.shape[2]).sum() >= sums.n_pixels:
             break
         try:
-            found.append(_solve(sums, system, basis, order, smoothing))
+            found.append(solve(order))
         except np.linalg.LinAlgError as error:
             failure = error
             break
@@ -328,7 +456,15 @@ def _best(sums: _Sums, system: tuple[Floats, Floats], basis: KernelBasis, smooth
 
 
 def _result(
-    solved: _Solved, sums: _Sums, basis: KernelBasis, background_order: int, smoothed: bool, kept: Bools, chi2: Floats
+    solved: _Solved,
+    sums: _Sums,
+    basis: KernelBasis,
+    background_order: int,
+    smoothed: bool,
+    kept: Bools,
+    chi2: Floats,
+    light: Floats,
+    n_pixels: NDArray[np.int64],
 ) -> SpatialKernel:
     n_t, n_k = n_terms(basis.order), basis.n_components
     components = solved.parameters[: n_t * n_k].reshape(n_t, n_k)
@@ -348,4 +484,6 @@ def _result(
         condition=solved.condition,
         kept=kept,
         cutout_chi2=chi2,
+        cutout_light=light,
+        cutout_pixels=n_pixels,
     )

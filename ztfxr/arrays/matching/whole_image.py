@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -48,7 +48,13 @@ class _ReferencePart:
 
 
 def whole_equations(
-    reference: NDArray[Any], science: NDArray[Any], weight: NDArray[Any], *, size: int, background_order: int
+    reference: NDArray[Any],
+    science: NDArray[Any],
+    weight: NDArray[Any],
+    *,
+    size: int,
+    background_order: int,
+    noise: NDArray[Any] | None = None,
 ) -> CutoutEquations | None:
     """Normal equations of the delta basis over a whole image, as one cut-out.
 
@@ -58,6 +64,8 @@ def whole_equations(
         (y, x); the weight is 0 where a pixel is not used, and within ``size // 2`` of the border.
     size, background_order
         Of the kernel in pixels, and of the background polynomial.
+    noise
+        Variance of the reference.
 
     Returns
     -------
@@ -78,7 +86,12 @@ def whole_equations(
     mean = np.full(1, high) if len(part.matrices) == 1 else _band_weights(part.band, own, used)
     if mean is None:
         return None
-    return _added_up(ref, np.where(used, science[inner], 0.0).astype(np.float64), used, part, mean, background_order)
+    data = np.where(used, science[inner], 0.0).astype(np.float64)
+    found = _added_up(ref, data, used, part, mean, background_order)
+    if noise is None:
+        return found
+    variance = np.ascontiguousarray(noise, dtype=np.float64)
+    return replace(found, noise=_correlate(variance, np.where(used, mean[part.band], 0.0), size).reshape(1, -1))
 
 
 def _band_weights(band: NDArray[np.intp], weight: NDArray[Any], used: Bools) -> Floats | None:
@@ -110,6 +123,7 @@ def _added_up(
         vector=vector[None],
         square=np.array([float((weighted * data).sum())]),
         n_pixels=np.array([data.size - len(gone)], dtype=np.int64),
+        noise=np.empty((1, 0)),
     )
 
 

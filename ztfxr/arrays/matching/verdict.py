@@ -1,0 +1,156 @@
+"""Numbers that tell whether a matched difference can be believed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ztfxr.arrays.matching.prior import ExpectedKernel
+from ztfxr.arrays.matching.spatial import SpatialKernel
+from ztfxr.arrays.statistics import mad_std
+from ztfxr.arrays.types import Bools, Floats
+
+__all__ = ["Verdict", "background_excess", "verdict_of"]
+
+_SMALLEST_BOX, _LARGEST_BOX, _BOXES_PER_SIDE, _FILLED, _FEWEST_BOXES = 4, 32, 8, 0.5, 9
+_ROBUST_VARIANCE_SCATTER = 5.4
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a solution says of itself; NaN where there is nothing to say it from.
+
+    Parameters
+    ----------
+    scale_snr
+        The photometric scale in units of its error.
+    scale_deviation
+        What the images alone say of the scale, less what was told, in units of both errors.
+    light_left
+        Fraction of the light that the model leaves, of the cut-outs that hold half of the light and fit best.
+    light_chi2
+        Reduced χ² in the cut-outs, weighted by their light (median), over that of all.
+    kept_light
+        Share of the light in the cut-outs that were not rejected.
+    rejected_chi2
+        Reduced χ² of the pixels that were rejected.
+    shift_y, shift_x
+        The kernel's center of light in pixels: where the reference lies beside the science image.
+    border_light, border_snr
+        What the outermost pixels of the kernel hold of its sum, and that in units of its error.
+    background_chi2, background_sigma
+        Variance of the residuals' means in boxes, 1 where the background is followed, and its significance.
+    """
+
+    scale_snr: float
+    scale_deviation: float
+    light_left: float
+    light_chi2: float
+    kept_light: float
+    rejected_chi2: float
+    shift_y: float
+    shift_x: float
+    border_light: float
+    border_snr: float
+    background_chi2: float
+    background_sigma: float
+
+
+def verdict_of(solution: SpatialKernel, expected: ExpectedKernel, background: tuple[float, float]) -> Verdict:
+    """The verdict on a solution, with that on its background."""
+    kernel, size = solution.at(0.0, 0.0), solution.basis.size
+    offset = np.arange(size) - size // 2
+    total = solution.scale if solution.scale != 0 else np.nan
+    ring = np.ones((size, size), dtype=bool)
+    ring[1:-1, 1:-1] = False
+    border, border_error = solution.sum_over(ring)
+    error = solution.scale_error()
+    light_left, light_chi2 = _light_left(solution)
+    kept_light, rejected_chi2 = _rejected(solution)
+    return Verdict(
+        scale_snr=_ratio(solution.scale, error),
+        scale_deviation=_scale_deviation(solution.scale, error, expected),
+        light_left=light_left,
+        light_chi2=light_chi2,
+        kept_light=kept_light,
+        rejected_chi2=rejected_chi2,
+        shift_y=float((kernel.sum(axis=1) @ offset) / total),
+        shift_x=float((kernel.sum(axis=0) @ offset) / total),
+        border_light=float(border / total),
+        border_snr=_ratio(border, border_error),
+        background_chi2=background[0],
+        background_sigma=background[1],
+    )
+
+
+def _ratio(value: float, error: float) -> float:
+    return value / error if error > 0 else np.nan
+
+
+def _scale_deviation(scale: float, error: float, expected: ExpectedKernel) -> float:
+    """The scale without what was told, against it; what was told is part of a scale only where the light is scarce."""
+    if not expected.knows_scale or not error > 0:
+        return np.nan
+    told = expected.scale_error**-2.0
+    own = error**-2.0 - told
+    if own <= 1e-6 * told:
+        return 0.0
+    alone = (scale * error**-2.0 - expected.scale * told) / own
+    return float((alone - expected.scale) / np.sqrt(1.0 / own + 1.0 / told))
+
+
+def _light_left(solution: SpatialKernel) -> tuple[float, float]:
+    """`light_left` and `light_chi2`, over all cut-outs, rejected ones too."""
+    chi2, light, n = solution.cutout_chi2, solution.cutout_light, solution.cutout_pixels
+    total = light * n
+    if not total.sum() > 0:
+        return np.nan, np.nan
+    typical = max(float(np.median(chi2[n > 0])), 1e-300)
+    misfit = np.sqrt(np.maximum(chi2 - typical, 0.0) / np.maximum(light, 1e-300))
+    return _weighted_median(misfit, total), _weighted_median(chi2, total) / typical
+
+
+def _weighted_median(values: Floats, weights: Floats) -> float:
+    order = np.argsort(values)
+    cumulative = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(cumulative, 0.5 * cumulative[-1])])
+
+
+def _rejected(solution: SpatialKernel) -> tuple[float, float]:
+    """`kept_light` and `rejected_chi2`."""
+    n, gone = solution.cutout_pixels, ~solution.kept
+    light = solution.cutout_light * n
+    kept = float(light[~gone].sum() / light.sum()) if light.sum() > 0 else np.nan
+    lost = float(n[gone].sum())
+    return kept, float((solution.cutout_chi2 * n)[gone].sum()) / lost if lost > 0 else np.nan
+
+
+def background_excess(residual: Floats, variance: Floats, unused: Bools) -> tuple[float, float]:
+    """Robust variance of box means in units of their noise, and how significantly it exceeds 1.
+
+    Parameters
+    ----------
+    residual, variance
+        The difference, and what a pixel adds to the variance of a sum over many.
+    unused
+        Pixels that do not count.
+
+    Notes
+    -----
+    The variance is normalized by that of single pixels, so that a wrong unit of noise is no wrong background.
+    """
+    side = int(np.clip(min(residual.shape) // _BOXES_PER_SIDE, _SMALLEST_BOX, _LARGEST_BOX))
+    rows, columns = residual.shape[0] // side, residual.shape[1] // side
+
+    def sums(image: Floats) -> Floats:
+        boxes = image[: rows * side, : columns * side].reshape(rows, side, columns, side)
+        return np.asarray(boxes.sum(axis=(1, 3), dtype=np.float64))
+
+    count = sums(np.asarray(~unused, dtype=np.float64))
+    full = count > _FILLED * side**2
+    if full.sum() < _FEWEST_BOXES:
+        return np.nan, np.nan
+    total, noise = sums(np.where(unused, 0.0, residual))[full], sums(np.where(unused, 0.0, variance))[full]
+    excess = mad_std(total / np.sqrt(noise)) ** 2
+    return float(excess), float((excess - 1.0) / np.sqrt(_ROBUST_VARIANCE_SCATTER / full.sum()))
