@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,16 @@ class CutoutEquations:
         """Those of some of the cut-outs."""
         return CutoutEquations(*(getattr(self, f.name)[which] for f in fields(self)))
 
+    def limited(self, background_order: int) -> CutoutEquations:
+        """The same with a background of a lower order."""
+        n = n_terms(background_order)
+        return replace(
+            self,
+            mixed=self.mixed[:, :, :n],
+            background=self.background[:, :n, :n],
+            vector=self.vector[:, : self.n_kernel + n],
+        )
+
     @property
     def n_kernel(self) -> int:
         """Number of kernel components."""
@@ -76,8 +86,8 @@ class CutoutEquations:
         """The weighted sum of the squares of the convolved reference."""
         total, start, n = np.zeros(len(parameters)), 0, self.n_kernel
         for i in range(n):
-            row = self.kernel[:, start : start + n - i]
-            total += parameters[:, i] * (2.0 * np.einsum("ij,ij->i", row, parameters[:, i:]) - row[:, 0] * parameters[:, i])
+            row, first = self.kernel[:, start : start + n - i], parameters[:, i]
+            total += first * (2.0 * np.einsum("ij,ij->i", row, parameters[:, i:]) - row[:, 0] * first)
             start += n - i
         return total
 

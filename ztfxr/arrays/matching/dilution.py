@@ -29,8 +29,8 @@ def undiluted(matrix: Floats, noise: Floats, vector: Floats, n_pixels: int, n_ke
     With ``A' = A - N``, ``b - A' p`` has zero mean and covariance A at the true p, so that ``A' A⁻¹ A'`` is the
     information on p and ``A' A⁻¹ b`` its right-hand side. In directions where the reference holds no light, A' is
     nothing but the scatter of the noise. A is a sum over lags, so that its eigenvalues are about those of a power
-    spectrum of as many lags as the kernel has, and the largest of `n_kernel` lies some ``3 √(n_kernel / n_pixels)`` off,
-    relative to N. Such directions would still dilute the kernel, and count as no information.
+    spectrum of as many lags as the kernel has, and the largest of `n_kernel` lies some ``3 √(n_kernel / n_pixels)``
+    off, relative to N. Such directions would still dilute the kernel, and count as no information.
     """
     edge = _SCATTER * np.sqrt(n_kernel / max(n_pixels, 1))
     regular = matrix.copy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,8 @@ from ztfxr.arrays.images.windows import Cutouts
 from ztfxr.arrays.matching.basis import BASES, Basis, KernelBasis
 from ztfxr.arrays.matching.cutouts import CutoutEquations, equations, tile_cutouts
 from ztfxr.arrays.matching.model_error import model_modes
-from ztfxr.arrays.matching.prior import ExpectedKernel
-from ztfxr.arrays.matching.spatial import SpatialKernel, chi2_limits, solve_kernel
+from ztfxr.arrays.matching.prior import NOTHING_TOLD, ExpectedKernel
+from ztfxr.arrays.matching.spatial import SpatialKernel, chi2_limits, followed_order, solve_kernel
 from ztfxr.arrays.matching.verdict import Verdict, background_excess, verdict_of
 from ztfxr.arrays.matching.whole_image import whole_equations
 from ztfxr.arrays.no_solution import NoSolutionError
@@ -56,7 +56,8 @@ _CHOICES = {"basis": Basis, "solve_on": SolveOn, "convolve": Convolve, "weights"
 
 @dataclass(frozen=True)
 class MatchOptions:
-    """How to match; see `ztfxr.difference`. A `kernel_size` or `kernel_order` of None is chosen by the images.
+    """How to match; see `ztfxr.difference`. A `kernel_size`, `kernel_order` or `background_order` of None is
+    chosen by the images.
 
     `measure_sky`: the variance of the sky in the difference is that of its residuals, whatever the images' say.
     `expected`: what is told of the kernel that acts on the convolved image.
@@ -70,7 +71,7 @@ class MatchOptions:
     kernel_size: int | None = None
     kernel_order: int | None = None
     scale_order: int = 0
-    background_order: int = 1
+    background_order: int | None = 1
     basis: Basis = "delta"
     solve_on: SolveOn = "all"
     convolve: Convolve = "reference"
@@ -81,7 +82,7 @@ class MatchOptions:
     clip: float = 4.0
     saturation: float = np.inf
     measure_sky: bool = False
-    expected: ExpectedKernel = ExpectedKernel()
+    expected: ExpectedKernel = NOTHING_TOLD
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -95,7 +96,7 @@ class MatchOptions:
             raise InputError(f"kernel_size must be odd, so that the kernel has a center; got {size}: use {size + 1}")
         for name in ("kernel_order", "background_order", "scale_order"):
             order = getattr(self, name)
-            if order not in range(_MAX_ORDER + 1) and not (name == "kernel_order" and order is None):
+            if order not in range(_MAX_ORDER + 1) and not (name != "scale_order" and order is None):
                 raise InputError(f"{name} must be 0, 1, 2 or 3; got {order!r}")
         if self.smoothing < 0 or self.cutout_size < 3 or self.n_cutouts < 1:
             raise InputError("smoothing must be at least 0, cutout_size at least 3 and n_cutouts at least 1")
@@ -104,6 +105,11 @@ class MatchOptions:
     def max_order(self) -> int:
         """The highest spatial order that the kernel may have."""
         return _MAX_ORDER if self.kernel_order is None else self.kernel_order
+
+    @property
+    def max_background_order(self) -> int:
+        """The highest order that the background may have."""
+        return _MAX_ORDER if self.background_order is None else self.background_order
 
     @property
     def max_size(self) -> int:
@@ -318,7 +324,7 @@ def _solve_on(problem: _Problem, cutouts: Cutouts, weight: Images, *, order: int
         weight,
         cutouts,
         basis,
-        background_order=options.background_order,
+        background_order=options.max_background_order,
         tiles=tiles,
         noise=problem.template.variance,
     )
@@ -340,7 +346,7 @@ def _solve_whole(problem: _Problem, tiles: Cutouts, weight: Images, basis: Kerne
             target,
             own,
             size=problem.size,
-            background_order=problem.options.background_order,
+            background_order=problem.options.max_background_order,
             noise=problem.template.variance,
         )
         if normal is None:
@@ -391,18 +397,22 @@ def _kernel(
     minimum: int,
 ) -> SpatialKernel:
     """The kernel that solves the equations of some cut-outs with at least `minimum` pixels each."""
-    needed = 2 * (basis.n_components + n_terms(problem.options.background_order))
+    needed = 2 * (basis.n_components + n_terms(problem.options.max_background_order))
     if normal.n_pixels[normal.n_pixels >= minimum].sum() < needed:
         raise NoSolutionError("too_few_pixels")
     shape = problem.target.pixels.shape
     v, u = unit_position(cutouts.y, shape[0]), unit_position(cutouts.x, shape[1])
+    background = problem.options.max_background_order
     try:
+        if problem.options.background_order is None:
+            background = followed_order(normal, basis, background, minimum)
+            normal = normal.limited(background)
         return solve_kernel(
             normal,
             v,
             u,
             basis,
-            background_order=problem.options.background_order,
+            background_order=background,
             order=order,
             smoothing=problem.options.smoothing,
             clip=clip,
@@ -464,9 +474,7 @@ def _calibrated(problem: _Problem, solution: SpatialKernel, residual: Images, te
     return _with_variance(problem, noise.variance(signal, problem.bad, new=residual))
 
 
-def _background(
-    problem: _Problem, solution: SpatialKernel, residual: Images, variance: Images
-) -> tuple[float, float]:
+def _background(problem: _Problem, solution: SpatialKernel, residual: Images, variance: Images) -> tuple[float, float]:
     """Whether the background is followed; the noise of the convolved template adds up over neighboring pixels."""
     assert problem.template.variance is not None
     some = some_rows(residual)

@@ -12,11 +12,11 @@ from scipy import linalg
 
 from ztfxr.arrays.types import Floats
 
-__all__ = ["ExpectedKernel", "KernelPrior", "choose_prior", "gaussian_kernel"]
+__all__ = ["NOTHING_TOLD", "ExpectedKernel", "KernelPrior", "choose_prior", "gaussian_kernel"]
 
 Complexes: TypeAlias = NDArray[np.complex128]
 
-_AMPLITUDES, _LENGTHS, _FLOOR = (0.1, 0.3, 1.0, 3.0), (0.8, 1.4), 0.02
+_AMPLITUDES, _LENGTHS, _FLOOR = (0.1, 0.3, 1.0, 3.0, 10.0), (0.4, 0.8, 1.4), 0.02
 _WIDTH, _WIDTH_ERROR, _SHIFT_ERROR, _ELLIPSE_ERROR = 1.0, 1.0, 0.3, 0.15
 _NOT_SHARP, _FREE_SCALE, _STEP, _PADDING, _FIT_STEPS, _MAX_DAMPING = 0.5, 10.0, 1e-3, 2, 30, 1e8
 
@@ -48,6 +48,9 @@ class ExpectedKernel:
             return cls()
         error = float(2.0 * relative_error * np.hypot(*variances))
         return cls(width=max(float(variances[0] - variances[1]), 0.0), width_error=error)
+
+
+NOTHING_TOLD = ExpectedKernel()
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,14 @@ def _with_derivatives(size: int, shape: Floats) -> tuple[Floats, Floats]:
 def _transforms(size: int) -> tuple[Complexes, Complexes, Floats, Floats]:
     """Matrices that turn a spectrum, given at some frequencies along y and x, into the middle of its image."""
     n = _PADDING * size
-    frequency = 2.0 * np.pi * np.fft.fftfreq(n)
-    rows = np.exp(1j * np.outer(np.arange(size) - size // 2, frequency))
+    frequency: Floats = np.asarray(2.0 * np.pi * np.fft.fftfreq(n), dtype=np.float64)
+    rows: Complexes = np.exp(1j * np.outer(np.arange(size) - size // 2, frequency))
     return rows, rows.T, frequency[:, None], frequency[None, :]
 
 
-def choose_prior(information: Floats, vector: Floats, inverse: Floats, size: int, expected: ExpectedKernel) -> KernelPrior:
+def choose_prior(
+    information: Floats, vector: Floats, inverse: Floats, size: int, expected: ExpectedKernel
+) -> KernelPrior:
     """A prior around the smooth kernel that fits best, as loose as the data ask for (by the evidence).
 
     Parameters
@@ -133,6 +138,8 @@ def choose_prior(information: Floats, vector: Floats, inverse: Floats, size: int
     deviations are those with the highest marginal likelihood; see Gull 1989 and MacKay 1992 for the principle.
     """
     told = _Shape.of(expected)
+    if not expected.knows_scale and not np.trace(information) > 0:
+        raise np.linalg.LinAlgError("the reference holds no light, and nothing is told of the scale")
     found = _fit(information, vector, inverse, size, told)
     kernel, slopes = gaussian_kernel(size, found), _with_derivatives(size, _not_sharp(found))[1]
     error, center = told.error.copy(), told.center.copy()

@@ -7,20 +7,21 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg
 
 from ztfxr.arrays.matching.basis import KernelBasis
 from ztfxr.arrays.matching.cutouts import CutoutEquations
 from ztfxr.arrays.matching.dilution import dilution, undiluted
-from ztfxr.arrays.matching.prior import ExpectedKernel, KernelPrior, choose_prior
+from ztfxr.arrays.matching.prior import NOTHING_TOLD, ExpectedKernel, KernelPrior, choose_prior
 from ztfxr.arrays.polynomials import degrees, n_terms, polynomial_terms
 from ztfxr.arrays.statistics import median_and_scatter
 from ztfxr.arrays.types import Bools, Floats
 
-__all__ = ["SpatialKernel", "chi2_limits", "solve_kernel"]
+__all__ = ["SpatialKernel", "chi2_limits", "followed_order", "solve_kernel"]
 
 
-_SIGNIFICANT = 2.0
+_SIGNIFICANT, _SIGNIFICANT_BACKGROUND = 2.0, 3.0
 _TOLERATED, _MOST_MISFIT, _JUST_MORE = 3.0, 0.02, 1.01
 _PULLED, _MATTERS, _POORLY_KNOWN, _AS_WELL_AS_TOLD = 0.3, 3e-4, 0.003, 9.0
 
@@ -211,8 +212,10 @@ def _noise_blocks(noise: Floats, basis: KernelBasis) -> Floats:
 
 def _scarce(sums: _Sums, matrix: Floats, vector: Floats, basis: KernelBasis, expected: ExpectedKernel) -> bool:
     """Whether the light does not fix a constant kernel: the reference's noise pulls its sum by what matters, or the
-    error of the sum is large by itself or beside what is told.
+    error of the sum is large by itself or beside what is told. Never where nothing is told, of noise neither.
     """
+    if sums.noise.shape[1] == 0 and expected == NOTHING_TOLD:
+        return False
     free = _free(basis, 0, basis.order, sums.mixed.shape[2])
     n_k = basis.n_components
     noise = np.zeros((int(free.sum()), int(free.sum())))
@@ -322,7 +325,8 @@ def _prior(matrix: Floats, vector: Floats, rest: slice, basis: KernelBasis, expe
     if mixed.size:
         taken = np.linalg.solve(matrix[rest, rest], np.column_stack([mixed.T, vector[rest]]))
         information, right = information - mixed @ taken[:, :-1], right - mixed @ taken[:, -1]
-    return choose_prior(information, right, np.linalg.pinv(basis.matrix), basis.size, expected)
+    inverse: Floats = np.asarray(np.linalg.pinv(basis.matrix), dtype=np.float64)
+    return choose_prior(information, right, inverse, basis.size, expected)
 
 
 def solve_kernel(
@@ -366,7 +370,7 @@ def solve_kernel(
     numpy.linalg.LinAlgError
         The normal matrix is not positive definite: too few cut-outs, or none with signal.
     """
-    terms, told = polynomial_terms(v, u, basis.order), expected or ExpectedKernel()
+    terms, told = polynomial_terms(v, u, basis.order), expected or NOTHING_TOLD
     usable = equations.n_pixels >= min_pixels
     kept = usable.copy()
     sums = _Sums.of(equations, terms, kept)
@@ -385,6 +389,36 @@ def solve_kernel(
             sums = sums.plus(_Sums.of(equations, terms, back), 1)
         kept = keep
     return _result(solved, sums, basis, background_order, smoothing > 0, kept, chi2, light, equations.n_pixels)
+
+
+def followed_order(equations: CutoutEquations, basis: KernelBasis, highest: int, min_pixels: int = 1) -> int:
+    """The highest order of a background polynomial, up to `highest`, whose terms lower χ² by more than noise would.
+
+    Parameters
+    ----------
+    equations, basis, highest
+        Of a background of order `highest`, and the basis that they were made with; the kernel is taken as constant.
+    min_pixels
+        Cut-outs with fewer weighted pixels are left out.
+    """
+    usable = equations.n_pixels >= min_pixels
+    sums = _Sums.of(equations, np.ones((len(usable), 1)), usable)
+    constant = basis.limited(0)
+    system = _System.of(sums, constant, NOTHING_TOLD, smoothed=True)
+    n_k, found = basis.n_components, []
+    for order in range(highest + 1):
+        own = np.s_[: n_k + n_terms(order)]
+        matrix, vector = system.matrix[own, own], system.vector[own]
+        diagonal = np.arange(len(matrix))
+        matrix[diagonal, diagonal] *= 1.0 + 1e-10
+        found.append(sums.square - float(vector @ linalg.solve(matrix, vector, assume_a="pos")))
+    unit = max(found[-1] / max(sums.n_pixels - n_k, 1), 1e-300)
+    best = 0
+    for order in range(1, highest + 1):
+        n_new = n_terms(order) - n_terms(best)
+        if (found[best] - found[order]) / unit > n_new + _SIGNIFICANT_BACKGROUND * np.sqrt(2.0 * n_new):
+            best = order
+    return best
 
 
 def chi2_limits(chi2: Floats, light: Floats, kept: Bools, clip: float) -> Floats:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ztfxr.arrays.matching.prior import ExpectedKernel
 from ztfxr.arrays.matching.spatial import SpatialKernel
@@ -126,7 +128,7 @@ def _rejected(solution: SpatialKernel) -> tuple[float, float]:
     return kept, float((solution.cutout_chi2 * n)[gone].sum()) / lost if lost > 0 else np.nan
 
 
-def background_excess(residual: Floats, variance: Floats, unused: Bools) -> tuple[float, float]:
+def background_excess(residual: NDArray[Any], variance: NDArray[Any], unused: Bools) -> tuple[float, float]:
     """Robust variance of box means in units of their noise, and how significantly it exceeds 1.
 
     Parameters
@@ -143,7 +145,7 @@ def background_excess(residual: Floats, variance: Floats, unused: Bools) -> tupl
     side = int(np.clip(min(residual.shape) // _BOXES_PER_SIDE, _SMALLEST_BOX, _LARGEST_BOX))
     rows, columns = residual.shape[0] // side, residual.shape[1] // side
 
-    def sums(image: Floats) -> Floats:
+    def sums(image: NDArray[Any]) -> Floats:
         boxes = image[: rows * side, : columns * side].reshape(rows, side, columns, side)
         return np.asarray(boxes.sum(axis=(1, 3), dtype=np.float64))
 
