@@ -135,7 +135,7 @@ def test_a_prior_alone_is_a_smooth_kernel_of_the_told_sum(make):
     inverse = np.linalg.pinv(basis.matrix)
     prior = choose_prior(np.zeros((n, n)), np.zeros(n), inverse, 9, ExpectedKernel(1.3, 0.01, 1.0, 0.1))
     total = basis.matrix.sum(axis=0)
-    assert total @ prior.mean == pytest.approx(1.3)
+    assert total @ prior.mean == pytest.approx(1.3, rel=1e-3)
     assert np.sqrt(total @ np.linalg.solve(prior.precision, total)) == pytest.approx(0.01, rel=0.05)
 
 

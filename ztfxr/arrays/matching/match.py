@@ -352,9 +352,10 @@ def _solve_whole(problem: _Problem, tiles: Cutouts, weight: Images, basis: Kerne
         if normal is None:
             return None
         kernel = _kernel(problem, normal, whole, basis, order=0, clip=np.inf, minimum=1)
-        if not np.isfinite(clip):
-            return _Solved(kernel, whole)
         chi2, light, count = _tile_chi2(problem, kernel, weight, tiles)
+        if not np.isfinite(clip):
+            kept = count > 0
+            break
         keep = (count > 0) & (chi2 <= chi2_limits(chi2, light, kept & (count > 0), clip))
         if np.array_equal(keep, kept):
             break
