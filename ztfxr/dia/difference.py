@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,12 +13,14 @@ from numpy.typing import NDArray
 from ztfxr.arrays.images.image import Image
 from ztfxr.arrays.matching.basis import Basis
 from ztfxr.arrays.matching.match import Convolve, Matched, MatchOptions, SolveOn, Weights, match
+from ztfxr.arrays.matching.prior import NOTHING_TOLD, ExpectedKernel
 from ztfxr.arrays.polynomials import n_terms
 from ztfxr.arrays.stamps import pad
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.dia.kernel_frame import KernelFrame
 from ztfxr.dia.kernel_options import KernelOptions, match_options
-from ztfxr.dia.pair import gather_pair
+from ztfxr.dia.pair import Pair, gather_pair
+from ztfxr.dia.verdict import verdict_numbers, verdict_status
 from ztfxr.errors import InputError
 from ztfxr.ops.exposure import Labeled, MaskChoice
 from ztfxr.ops.mapping import map_images
@@ -26,6 +29,7 @@ from ztfxr.ops.positions import Positions
 __all__ = ["difference"]
 
 _MODE_PIXELS = 256 * 256
+_RADIUS, _ALERT_RADIUS = 10.0, 8.0
 
 
 def difference(
@@ -35,7 +39,7 @@ def difference(
     kernel_size: int | Literal["auto"] | None = None,
     kernel_order: int | Literal["auto"] | None = None,
     scale_order: int = 0,
-    background_order: int | None = None,
+    background_order: int | Literal["auto"] | None = None,
     basis: Basis = "delta",
     solve_on: SolveOn | None = None,
     convolve: Convolve | None = None,
@@ -45,7 +49,9 @@ def difference(
     cutout_size: int = 17,
     clip: float = 4.0,
     exclude: Positions | None = None,
-    exclude_radius: float = 10.0,
+    exclude_radius: float | None = None,
+    known_scale: tuple[float, float] | None = None,
+    fwhm: tuple[float, float] | None = None,
     variance: xr.DataArray | None = None,
     reference_variance: xr.DataArray | None = None,
     mask: MaskChoice = None,
@@ -79,7 +85,8 @@ def difference(
     scale_order
         Spatial order of the photometric scale, the kernel's sum; 0 holds it constant.
     background_order
-        Order of the polynomial of the background difference, 0 to 3. Default: 3 on frames, 1 on cut-outs.
+        Order of the polynomial of the background difference, 0 to 3, or ``"auto"``: the highest whose terms lower χ²
+        by more than noise would. Default: 3 on frames, auto on cut-outs.
     basis
         ``"delta"``: every kernel pixel is free. ``"gaussian"``: Gaussians times polynomials, for few or faint stars.
     solve_on
@@ -102,9 +109,19 @@ def difference(
         Number of the cut-outs around stars at most, and the pixels along the side of each.
     clip
         Cut-outs whose reduced χ² exceeds the median by this many robust standard deviations are rejected.
-    exclude, exclude_radius
-        Positions of variable objects that must not shape the kernel; pixels within `exclude_radius` pixels are left
-        out of the solution (never out of the difference). By default the position that an alert was raised for.
+    exclude
+        Positions of variable objects that must not shape the kernel. By default the position that an alert was raised
+        for.
+    exclude_radius
+        Pixels around each of them that are left out of the solution (never out of the difference). Default: 8 for
+        stamps of alerts, whose object may hold most of the light that fixes the kernel, else 10.
+    known_scale
+        Photometric scale that is known beforehand, with its error: the flux of a star in the science image over that in
+        the reference. It counts where little light fixes the kernel. By default 1 ± 0.001 for stamps of alerts, else
+        what the zero points `magzp` of both images say, where both have a scatter `magzprms`; else the scale is free.
+    fwhm
+        FWHM in pixels of the PSFs of science image and reference, where they are known: they say how wide the kernel
+        is, which counts where little light fixes it.
     variance, reference_variance
         Variance per pixel in the square of the image's unit. By default the variables `variance` of the Datasets
         (`reference_variance` of an alert stack), else `ztfxr.variance` where the gain is known, its sky set right by
@@ -126,11 +143,13 @@ def difference(
         `kernel_err` (ky, kx) at the image's center, in the convention of a convolution; `kernel_coeff` (kterm, ky, kx)
         and `background_coeff` with errors (term), for the terms 1, u, v, u², uv, v², … with u, v in [-1, 1] along x
         and y; `kernel_sum`, the photometric scale; reduced `chi2` of the solution, `noise_ratio` of the whole
-        difference, `lost_fraction`, cut-outs used and rejected, `condition`; and `epoch_status`: an epoch that cannot
-        be solved is NaN with a status that says why. With `model_error`, `model_error` (mode, y, x): a sum over pixels
-        has the variance that the squares of the modes' sums add up to. The coordinates of `science` stay. The attribute
-        `frame` holds the first absolute pixel (y, x) and the sizes (y, x) over which u and v run, also of a slice of
-        the result.
+        difference, `lost_fraction`, cut-outs used and rejected, `condition`; the numbers of the verdict
+        (`kernel_sum_pull`, `kernel_shift_y`, `kernel_shift_x`, `border_light`, `light_left`, `kept_light`,
+        `rejected_chi2`, `background_chi2`); and `epoch_status`, which says what is wrong with the epoch: one that
+        cannot be solved is NaN, one that should not be believed keeps its pixels. With `model_error`, `model_error`
+        (mode, y, x): a sum over pixels has the variance that the squares of the modes' sums add up to. The coordinates
+        of `science` stay. The attribute `frame` holds the first absolute pixel (y, x) and the sizes (y, x) over which u
+        and v run, also of a slice of the result.
 
     Raises
     ------
@@ -171,16 +190,17 @@ def difference(
     }
     options = match_options(pair, given)
     n_modes = _n_modes(options, pair.n_pixels) if model_error else 0
+    radius = _excluded_radius(pair) if exclude_radius is None else exclude_radius
     found = map_images(
         _matched,
-        pair.inputs() | {"excluded": pair.near(exclude, exclude_radius)},
+        pair.inputs() | {"excluded": pair.near(exclude, radius)} | pair.told_scale(known_scale),
         [name for name in _Results._fields if name != "model_error" or model_error],
         sizes=_sizes(options, n_modes),
-        options={"options": options, "n_modes": n_modes},
+        options={"options": options, "n_modes": n_modes, "fwhm": fwhm},
     )
     offset = np.arange(options.max_size) - options.max_size // 2
     out = pair.results(found).assign_coords(ky=offset, kx=offset)
-    out.attrs |= _attrs(options) | {"exclude_radius": exclude_radius}
+    out.attrs |= _attrs(options) | {"exclude_radius": radius}
     with suppress(InputError):
         # Binned or reversed pixels are not those of a frame: such an image has no frame to state.
         out.attrs |= KernelFrame.of_image(pair.science.image).attrs()
@@ -209,6 +229,14 @@ class _Results(NamedTuple):
     n_rejected: int
     condition: float
     science_convolved: bool
+    kernel_sum_pull: float
+    kernel_shift_y: float
+    kernel_shift_x: float
+    border_light: float
+    light_left: float
+    kept_light: float
+    rejected_chi2: float
+    background_chi2: float
     epoch_status: int
     model_error: NDArray[np.float32] | None
 
@@ -222,13 +250,16 @@ def _matched(
     reference_bad: Bools,
     reference_variance: NDArray[Any] | None,
     excluded: Bools,
+    told_scale: NDArray[Any] | None,
+    told_scale_err: NDArray[Any] | None,
+    fwhm: tuple[float, float] | None,
     options: MatchOptions,
     n_modes: int,
 ) -> _Results:
     """Match and subtract one image (y, x), with `n_modes` of the model's error if any."""
     sci = Image.of(science, science_variance, science_bad)
     ref = Image.of(reference, reference_variance, reference_bad)
-    matched = match(sci, ref, excluded, options)
+    matched = match(sci, ref, excluded, replace(options, expected=_expected(told_scale, told_scale_err, fwhm)))
     solution, size = matched.solution, options.max_size
     coefficients = np.zeros((n_terms(options.max_order), size, size))
     coefficients[: len(solution.coefficients)] = pad(solution.coefficients, size)
@@ -242,8 +273,8 @@ def _matched(
         kernel_order=solution.order,
         kernel_sum=solution.scale,
         kernel_sum_err=solution.scale_error(),
-        background_coeff=solution.background,
-        background_coeff_err=solution.background_error(),
+        background_coeff=_padded(solution.background, options),
+        background_coeff_err=_padded(solution.background_error(), options),
         chi2=solution.chi2,
         noise_ratio=matched.noise_ratio(),
         lost_fraction=float((matched.bad & ~sci.bad).mean()),
@@ -252,9 +283,30 @@ def _matched(
         n_rejected=int((~solution.kept).sum()),
         condition=solution.condition,
         science_convolved=matched.convolved == "science",
-        epoch_status=0,
+        **verdict_numbers(matched),
+        epoch_status=verdict_status(matched),
         model_error=_modes(matched, n_modes) if n_modes else None,
     )
+
+
+def _expected(
+    scale: NDArray[Any] | None, error: NDArray[Any] | None, fwhm: tuple[float, float] | None
+) -> ExpectedKernel:
+    """What is told of the kernel of one epoch; a scale that is not a number, or has no error, is not told."""
+    told = NOTHING_TOLD if fwhm is None else ExpectedKernel.of_psfs(*fwhm)
+    if scale is None or error is None or not (np.isfinite(scale) and error > 0 and np.isfinite(error)):
+        return told
+    return replace(told, scale=float(scale), scale_error=float(error))
+
+
+def _excluded_radius(pair: Pair) -> float:
+    """Pixels around a variable object that are left out: fewer in an alert's stamp, whose light there is needed."""
+    return _ALERT_RADIUS if pair.reference.name == "reference" else _RADIUS
+
+
+def _padded(terms: Floats, options: MatchOptions) -> Floats:
+    """Coefficients with zeros for the terms of orders that were not chosen."""
+    return np.pad(terms, (0, n_terms(options.max_background_order) - len(terms)))
 
 
 def _sizes(options: MatchOptions, n_modes: int) -> dict[str, int]:
@@ -263,7 +315,7 @@ def _sizes(options: MatchOptions, n_modes: int) -> dict[str, int]:
         "ky": options.max_size,
         "kx": options.max_size,
         "kterm": n_terms(options.max_order),
-        "term": n_terms(options.background_order),
+        "term": n_terms(options.max_background_order),
         "mode": n_modes,
     }
 
@@ -273,7 +325,7 @@ def _attrs(options: MatchOptions) -> dict[str, Any]:
     return {
         "kernel_size": options.kernel_size or "auto",
         "kernel_order": "auto" if options.kernel_order is None else options.kernel_order,
-        "background_order": options.background_order,
+        "background_order": "auto" if options.background_order is None else options.background_order,
         "solve_on": options.solve_on,
         "basis": options.basis,
     }
@@ -288,7 +340,7 @@ def _n_modes(options: MatchOptions, n_pixels: int) -> int:
         )
     if options.kernel_size is None or options.kernel_order is None:
         raise InputError("model_error needs a kernel_size and a kernel_order that are numbers, not 'auto'")
-    return n_terms(options.max_order) * options.kernel_size**2 + n_terms(options.background_order)
+    return n_terms(options.max_order) * options.kernel_size**2 + n_terms(options.max_background_order)
 
 
 def _modes(matched: Matched, number: int) -> NDArray[np.float32]:

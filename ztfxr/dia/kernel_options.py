@@ -20,7 +20,7 @@ class KernelOptions(TypedDict, total=False):
     kernel_size: int | Literal["auto"] | None
     kernel_order: int | Literal["auto"] | None
     scale_order: int
-    background_order: int | None
+    background_order: int | Literal["auto"] | None
     basis: Basis
     solve_on: SolveOn | None
     convolve: Convolve | None
@@ -41,7 +41,7 @@ _OF_FRAMES: KernelOptions = {
 _OF_CUTOUTS: KernelOptions = {
     "kernel_size": 9,
     "kernel_order": 0,
-    "background_order": 1,
+    "background_order": "auto",
     "solve_on": "all",
     "convolve": "reference",
 }
@@ -61,6 +61,6 @@ def match_options(pair: Pair, given: KernelOptions) -> MatchOptions:
         raise InputError(f"the kernel solution has no option {', '.join(unknown)}; its options are {', '.join(known)}")
     defaults = _OF_FRAMES if pair.n_pixels > _FRAME_PIXELS else _OF_CUTOUTS
     chosen: dict[str, Any] = {**defaults, **{k: v for k, v in given.items() if v is not None}}
-    for name in ("kernel_size", "kernel_order"):
+    for name in ("kernel_size", "kernel_order", "background_order"):
         chosen[name] = None if chosen[name] == "auto" else chosen[name]
     return MatchOptions(**chosen, measure_sky=pair.science.own_variance is None)

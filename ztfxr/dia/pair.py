@@ -11,12 +11,14 @@ import xarray as xr
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
 from ztfxr.ops.exposure import Exposure, Labeled, MaskChoice, gather
-from ztfxr.ops.mapping import IMAGE
+from ztfxr.ops.mapping import IMAGE, bare
 from ztfxr.ops.positions import Positions, resolve_positions
 from ztfxr.schema import SPECS, annotate_all, kept
 from ztfxr.wcs import same_grid
 
 __all__ = ["Pair", "gather_pair", "number_or_array"]
+
+_PER_MAG = 0.4 * np.log(10.0)
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,27 @@ class Pair:
             for px, py in zip(found["x_pixel"].values, found["y_pixel"].values, strict=True):
                 _add_disk(out, x - px, y - py, radius)
         return xr.DataArray(out, dims=IMAGE)
+
+    def told_scale(self, given: tuple[float, float] | None) -> dict[str, xr.DataArray | None]:
+        """The photometric scale that is known beforehand, with its error: science over reference; None where unknown.
+
+        It is what is given, else what the reader says of a reference that comes with the science image, else what the
+        zero points of both images say, where both come with their scatter `magzprms`.
+        """
+        attrs = self.science.owner.attrs
+        if given is None and self.reference.name == "reference" and "reference_scale" in attrs:
+            given = (float(attrs["reference_scale"]), float(attrs["reference_scale_err"]))
+        if given is not None:
+            if not (np.isfinite(given).all() and given[0] > 0 and given[1] > 0):
+                raise InputError(f"known_scale is a positive ratio of fluxes and its error; got {given}")
+            return {"told_scale": xr.DataArray(float(given[0])), "told_scale_err": xr.DataArray(float(given[1]))}
+        points = [e.image.coords.get(name) for e in (self.science, self.reference) for name in ("magzp", "magzprms")]
+        if any(p is None for p in points):
+            return {"told_scale": None, "told_scale_err": None}
+        zp, rms, zp_ref, rms_ref = (bare(p).astype(np.float64) for p in points if p is not None)
+        told = 10 ** (0.4 * (zp - zp_ref))
+        error = _PER_MAG * told * np.sqrt(rms**2 + rms_ref**2)
+        return {"told_scale": told, "told_scale_err": error}
 
     def results(self, found: Mapping[str, xr.DataArray]) -> xr.Dataset:
         """What array code found, with the dimensions, unit and attributes of the science image, and its status."""

@@ -170,6 +170,8 @@ def _stack(packets: Sequence[dict[str, Any]], name: str, gain: float, readnoise:
     epochs = {k: v.chunk(time=1) for k, v in images.items()}
     dataset = xr.Dataset(epochs, coords)
     dataset.attrs = {"object": str(packets[0]["objectId"]), "target_x": 0, "target_y": 0}
+    # IPAC brings the science stamp to the scale of the reference before it cuts both out.
+    dataset.attrs |= {"reference_scale": 1.0, "reference_scale_err": 0.001}
     out = annotate_all(dataset)
     for dim in ("y", "x"):
         out[dim].attrs["long_name"] = "offset from the central pixel of the stamp"

@@ -47,6 +47,8 @@ _ROWS: tuple[Attribute, ...] = (
     Attribute("object", "object", "str", "name of the transient"),
     Attribute("target_x", "target", "float", "column of the transient, in absolute 0-based FITS pixels"),
     Attribute("target_y", "target", "float", "row of the transient, in absolute 0-based FITS pixels"),
+    Attribute("reference_scale", "file", "float", "flux of a star in the science image over that in the reference"),
+    Attribute("reference_scale_err", "file", "float", "standard error of that ratio"),
     Attribute("stamp_x", "stamp", "float", "column that the stamp was cut around, in absolute 0-based FITS pixels"),
     Attribute("stamp_y", "stamp", "float", "row that the stamp was cut around, in absolute 0-based FITS pixels"),
     Attribute("kernel_size", "solution", "int or str", "side of the kernel in pixels, or 'auto'"),

@@ -60,7 +60,7 @@ class MatchOptions:
     chosen by the images.
 
     `measure_sky`: the variance of the sky in the difference is that of its residuals, whatever the images' say.
-    `expected`: what is told of the kernel that acts on the convolved image.
+    `expected`: what is told of the kernel that makes the science image out of the reference.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def match(science: Image, reference: Image, excluded: Bools, options: MatchOptio
             problem = _calibrated(problem, solution, difference, variance)
         assert problem.target.variance is not None
         variance += problem.target.variance
-        verdict = verdict_of(solution, options.expected, _background(problem, solution, difference, variance))
+        verdict = verdict_of(solution, problem.options.expected, _background(problem, solution, difference, variance))
         if options.measure_sky and science.variance is not None:
             _add_excess(problem, solution, difference, variance)
     if swap:
@@ -204,6 +204,8 @@ def _solved_problem(
         fwhm = (star_fwhm(science), star_fwhm(reference))
     swap = options.convolve == "science" or (options.convolve == "auto" and fwhm[1] > 1.05 * fwhm[0])
     target, template = (reference, science) if swap else (science, reference)
+    if swap:
+        options = replace(options, expected=options.expected.inverted())
     size = options.kernel_size or _kernel_size(fwhm)
     bad = target.bad | footprint_mask(template.bad, size)
     target, template = _with_noise(target, _TYPICAL_SLOPE), _with_noise(template)

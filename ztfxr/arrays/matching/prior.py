@@ -47,7 +47,11 @@ class ExpectedKernel:
         if not np.isfinite(variances).all():
             return cls()
         error = float(2.0 * relative_error * np.hypot(*variances))
-        return cls(width=max(float(variances[0] - variances[1]), 0.0), width_error=error)
+        return cls(width=float(variances[0] - variances[1]), width_error=error)
+
+    def inverted(self) -> ExpectedKernel:
+        """What is told of the kernel that acts on the other image instead."""
+        return ExpectedKernel(1.0 / self.scale, self.scale_error / self.scale**2, -self.width, self.width_error)
 
 
 NOTHING_TOLD = ExpectedKernel()
