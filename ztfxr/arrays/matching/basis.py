@@ -49,6 +49,10 @@ class KernelBasis:
         """The highest spatial order."""
         return int(self.orders.max())
 
+    def limited(self, order: int) -> KernelBasis:
+        """The same components, none varying with more than `order`."""
+        return KernelBasis(self.size, self.matrix, np.minimum(self.orders, order), self.delta)
+
 
 def delta_basis(size: int, order: int = 0, scale_order: int = 0) -> KernelBasis:
     """One component per kernel pixel (Bramich 2008, MNRAS 386, L77): complete, absorbs sub-pixel shifts."""
