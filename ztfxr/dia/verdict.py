@@ -10,8 +10,8 @@ from ztfxr.schema import STATUS_PLANES, planes_to_bits
 __all__ = ["verdict_numbers", "verdict_status"]
 
 _LEAST_SCALE_SNR = 3.0
-_LARGEST_SCALE_PULL = 5.0
-_LARGEST_SHIFT = 0.5
+_SCALE_PULL, _SCALE_OFFSET = 5.0, 0.03
+_SHIFT, _SHIFT_SNR = 0.5, 5.0
 _LIGHT_LEFT, _LIGHT_CHI2 = 0.05, 1.5
 _BORDER_LIGHT, _BORDER_SNR = 0.1, 4.0
 _LEAST_KEPT_LIGHT = 0.5
@@ -43,8 +43,8 @@ def verdict_status(matched: Matched) -> int:
     v, noise = matched.verdict, matched.noise_ratio()
     found = {
         "scale_not_significant": not v.scale_snr >= _LEAST_SCALE_SNR,
-        "scale_unexpected": abs(v.scale_deviation) > _LARGEST_SCALE_PULL,
-        "misregistered": float(np.hypot(v.shift_y, v.shift_x)) > _LARGEST_SHIFT,
+        "scale_unexpected": abs(v.scale_deviation) > _SCALE_PULL and abs(v.scale_offset) > _SCALE_OFFSET,
+        "misregistered": float(np.hypot(v.shift_y, v.shift_x)) > _SHIFT and v.shift_snr > _SHIFT_SNR,
         "light_left": v.light_left > _LIGHT_LEFT and v.light_chi2 > _LIGHT_CHI2,
         "kernel_cut": abs(v.border_light) > _BORDER_LIGHT and abs(v.border_snr) > _BORDER_SNR,
         "light_rejected": v.kept_light < _LEAST_KEPT_LIGHT,

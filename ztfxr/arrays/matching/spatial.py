@@ -97,12 +97,12 @@ class SpatialKernel:
 
     def scale_error(self) -> float:
         """Standard error of the photometric scale at the center of the frame."""
-        return self.sum_over(np.ones((self.basis.size, self.basis.size), dtype=bool))[1]
+        return self.weighted_sum(np.ones((self.basis.size, self.basis.size)))[1]
 
-    def sum_over(self, pixels: Bools) -> tuple[float, float]:
-        """The sum over some pixels (size, size) of the kernel at the center of the frame, and its standard error."""
-        row = self._kernel_combinations(0.0, 0.0)[pixels.ravel()].sum(axis=0, keepdims=True)
-        return float(self.at(0.0, 0.0)[pixels].sum()), float(np.sqrt(max(self.covariance(row)[0, 0], 0.0)))
+    def weighted_sum(self, weights: Floats) -> tuple[float, float]:
+        """The sum of the kernel's pixels at the center of the frame, times `weights` (size, size), with its error."""
+        row = weights.reshape(1, -1) @ self._kernel_combinations(0.0, 0.0)
+        return float((self.at(0.0, 0.0) * weights).sum()), float(np.sqrt(max(self.covariance(row)[0, 0], 0.0)))
 
     def background_error(self) -> Floats:
         """Standard errors of the background coefficients."""

@@ -27,8 +27,8 @@ class Verdict:
     ----------
     scale_snr
         The photometric scale in units of its error.
-    scale_deviation
-        What the images alone say of the scale, less what was told, in units of both errors.
+    scale_deviation, scale_offset
+        What the images alone say of the scale, less what was told: in units of both errors, and of the scale told.
     light_left
         Fraction of the light that the model leaves, of the cut-outs that hold half of the light and fit best.
     light_chi2
@@ -37,8 +37,9 @@ class Verdict:
         Share of the light in the cut-outs that were not rejected.
     rejected_chi2
         Reduced χ² of the pixels that were rejected.
-    shift_y, shift_x
-        The kernel's center of light in pixels: where the reference lies beside the science image.
+    shift_y, shift_x, shift_snr
+        The kernel's center of light in pixels: where the reference lies beside the science image; and how far from 0 it
+        is in units of its error.
     border_light, border_snr
         What the outermost pixels of the kernel hold of its sum, and that in units of its error.
     background_chi2, background_sigma
@@ -47,12 +48,14 @@ class Verdict:
 
     scale_snr: float
     scale_deviation: float
+    scale_offset: float
     light_left: float
     light_chi2: float
     kept_light: float
     rejected_chi2: float
     shift_y: float
     shift_x: float
+    shift_snr: float
     border_light: float
     border_snr: float
     background_chi2: float
@@ -61,24 +64,26 @@ class Verdict:
 
 def verdict_of(solution: SpatialKernel, expected: ExpectedKernel, background: tuple[float, float]) -> Verdict:
     """The verdict on a solution, with that on its background."""
-    kernel, size = solution.at(0.0, 0.0), solution.basis.size
-    offset = np.arange(size) - size // 2
+    size = solution.basis.size
     total = solution.scale if solution.scale != 0 else np.nan
-    ring = np.ones((size, size), dtype=bool)
-    ring[1:-1, 1:-1] = False
-    border, border_error = solution.sum_over(ring)
-    error = solution.scale_error()
+    deviation, relative = _scale_deviation(solution.scale, solution.scale_error(), expected)
+    shift_y, shift_x, shift_snr = _shift(solution)
+    ring = np.ones((size, size))
+    ring[1:-1, 1:-1] = 0.0
+    border, border_error = solution.weighted_sum(ring)
     light_left, light_chi2 = _light_left(solution)
     kept_light, rejected_chi2 = _rejected(solution)
     return Verdict(
-        scale_snr=_ratio(solution.scale, error),
-        scale_deviation=_scale_deviation(solution.scale, error, expected),
+        scale_snr=_ratio(solution.scale, solution.scale_error()),
+        scale_deviation=deviation,
+        scale_offset=relative,
         light_left=light_left,
         light_chi2=light_chi2,
         kept_light=kept_light,
         rejected_chi2=rejected_chi2,
-        shift_y=float((kernel.sum(axis=1) @ offset) / total),
-        shift_x=float((kernel.sum(axis=0) @ offset) / total),
+        shift_y=shift_y,
+        shift_x=shift_x,
+        shift_snr=shift_snr,
         border_light=float(border / total),
         border_snr=_ratio(border, border_error),
         background_chi2=background[0],
@@ -90,16 +95,35 @@ def _ratio(value: float, error: float) -> float:
     return value / error if error > 0 else np.nan
 
 
-def _scale_deviation(scale: float, error: float, expected: ExpectedKernel) -> float:
-    """The scale without what was told, against it; what was told is part of a scale only where the light is scarce."""
+def _shift(solution: SpatialKernel) -> tuple[float, float, float]:
+    """The kernel's center of light (y, x), and its distance from the middle in units of its error."""
+    if solution.scale == 0:
+        return np.nan, np.nan, np.nan
+    size = solution.basis.size
+    offset = np.arange(size, dtype=np.float64) - size // 2
+    axes = np.repeat(offset[:, None], size, axis=1), np.repeat(offset[None, :], size, axis=0)
+    center = [solution.weighted_sum(axis)[0] / solution.scale for axis in axes]
+    # How the center changes with each pixel, at a sum that changes with it.
+    errors = [solution.weighted_sum((a - c) / solution.scale)[1] for a, c in zip(axes, center, strict=True)]
+    distance = float(np.hypot(*center))
+    error = float(np.hypot(center[0] * errors[0], center[1] * errors[1])) / distance if distance > 0 else np.nan
+    return center[0], center[1], _ratio(distance, error)
+
+
+def _scale_deviation(scale: float, error: float, expected: ExpectedKernel) -> tuple[float, float]:
+    """The scale without what was told, less that, in units of both errors and of the scale told.
+
+    What was told is part of a scale only where the light is scarce.
+    """
     if not expected.knows_scale or not error > 0:
-        return np.nan
+        return np.nan, np.nan
     told = expected.scale_error**-2.0
     own = error**-2.0 - told
     if own <= 1e-6 * told:
-        return 0.0
+        return 0.0, 0.0
     alone = (scale * error**-2.0 - expected.scale * told) / own
-    return float((alone - expected.scale) / np.sqrt(1.0 / own + 1.0 / told))
+    deviation = (alone - expected.scale) / np.sqrt(1.0 / own + 1.0 / told)
+    return float(deviation), float(alone / expected.scale - 1.0)
 
 
 def _light_left(solution: SpatialKernel) -> tuple[float, float]:
