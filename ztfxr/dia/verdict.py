@@ -11,7 +11,7 @@ __all__ = ["verdict_numbers", "verdict_status"]
 
 _LEAST_SCALE_SNR = 3.0
 _SCALE_PULL, _SCALE_OFFSET = 5.0, 0.03
-_SHIFT, _SHIFT_SNR = 0.5, 5.0
+_SHIFT, _SHIFT_SNR = 0.75, 5.0
 _LIGHT_LEFT, _LIGHT_CHI2 = 0.05, 1.5
 _BORDER_LIGHT, _BORDER_SNR = 0.1, 4.0
 _LEAST_KEPT_LIGHT = 0.5

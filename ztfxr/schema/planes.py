@@ -84,7 +84,7 @@ STATUS_PLANES: tuple[Plane, ...] = (
     Plane("not_run", 15, "the run has not come to this epoch yet"),
     Plane("scale_not_significant", 16, "no light fixes the photometric scale: it is within 3 errors of 0, or below"),
     Plane("scale_unexpected", 17, "the photometric scale is far from what was known of it beforehand"),
-    Plane("misregistered", 18, "the reference lies more than half a pixel beside the science image"),
+    Plane("misregistered", 18, "the reference lies more than three quarters of a pixel beside the science image"),
     Plane("light_left", 19, "light of stars or galaxies is left in the difference"),
     Plane("kernel_cut", 20, "the kernel still holds light at its border: it is too small"),
     Plane("light_rejected", 21, "most of the light that fixes the kernel did not fit and was rejected"),

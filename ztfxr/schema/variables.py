@@ -13,6 +13,11 @@ _YX = "time? y x | time? source dy dx"
 _TS = "time? source"
 
 
+def _of_the_verdict(name: str, units: str, meaning: str) -> Spec:
+    """A number that says whether an epoch should be believed."""
+    return Spec(name, "time?", "float64", units, meaning, epoch_quality=True)
+
+
 _IMAGES: tuple[Spec, ...] = (
     Spec("sci", _YX, "float32", "DN", "science image"),
     Spec("flags", _YX, "uint16", "", "mask bit planes"),
@@ -96,70 +101,14 @@ _EPOCH_QUALITY: tuple[Spec, ...] = (
         epoch_quality=True,
         short="lost pixels (%)",
     ),
-    Spec(
-        "kernel_sum_pull",
-        "time?",
-        "float64",
-        "",
-        "kernel sum less what was known of it, in units of both errors",
-        epoch_quality=True,
-    ),
-    Spec(
-        "kernel_shift_y",
-        "time?",
-        "float64",
-        "pixel",
-        "shift in y of the reference that the kernel takes out",
-        epoch_quality=True,
-    ),
-    Spec(
-        "kernel_shift_x",
-        "time?",
-        "float64",
-        "pixel",
-        "shift in x of the reference that the kernel takes out",
-        epoch_quality=True,
-    ),
-    Spec(
-        "border_light",
-        "time?",
-        "float64",
-        "",
-        "fraction of the kernel's sum in its outermost pixels",
-        epoch_quality=True,
-    ),
-    Spec(
-        "light_left",
-        "time?",
-        "float64",
-        "",
-        "fraction of the brightest light that is left in the difference",
-        epoch_quality=True,
-    ),
-    Spec(
-        "kept_light",
-        "time?",
-        "float64",
-        "",
-        "share of the light in the cut-outs that were not rejected",
-        epoch_quality=True,
-    ),
-    Spec(
-        "rejected_chi2",
-        "time?",
-        "float64",
-        "",
-        "reduced chi-square of the pixels that were rejected",
-        epoch_quality=True,
-    ),
-    Spec(
-        "background_chi2",
-        "time?",
-        "float64",
-        "",
-        "variance of the residuals' means in boxes over that of noise",
-        epoch_quality=True,
-    ),
+    _of_the_verdict("kernel_sum_pull", "", "kernel sum less what was known of it, in units of both errors"),
+    _of_the_verdict("kernel_shift_y", "pixel", "shift in y of the reference that the kernel takes out"),
+    _of_the_verdict("kernel_shift_x", "pixel", "shift in x of the reference that the kernel takes out"),
+    _of_the_verdict("border_light", "", "fraction of the kernel's sum in its outermost pixels"),
+    _of_the_verdict("light_left", "", "fraction of the brightest light that is left in the difference"),
+    _of_the_verdict("kept_light", "", "share of the light in the cut-outs that were not rejected"),
+    _of_the_verdict("rejected_chi2", "", "reduced chi-square of the pixels that were rejected"),
+    _of_the_verdict("background_chi2", "", "variance of the residuals' means in boxes over that of noise"),
     Spec("n_pixels", "time?", "int64", "", "pixels used in the kernel solution", epoch_quality=True),
     Spec("n_cutouts", "time?", "int64", "", "cut-outs that were offered to the kernel solution", epoch_quality=True),
     Spec("n_rejected", "time?", "int64", "", "cut-outs that were rejected", epoch_quality=True),

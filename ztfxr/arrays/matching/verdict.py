@@ -105,7 +105,7 @@ def _shift(solution: SpatialKernel) -> tuple[float, float, float]:
     center = [solution.weighted_sum(axis)[0] / solution.scale for axis in axes]
     # How the center changes with each pixel, at a sum that changes with it.
     errors = [solution.weighted_sum((a - c) / solution.scale)[1] for a, c in zip(axes, center, strict=True)]
-    distance = float(np.hypot(*center))
+    distance = float(np.hypot(center[0], center[1]))
     error = float(np.hypot(center[0] * errors[0], center[1] * errors[1])) / distance if distance > 0 else np.nan
     return center[0], center[1], _ratio(distance, error)
 
