@@ -61,7 +61,7 @@ def test_it_is_left_out_unless_asked_for() -> None:
     xr.testing.assert_identical(plain, difference().drop_vars("model_error"))
     modes = difference()["model_error"]
     assert modes.dims == ("time", "mode", "y", "x")
-    assert modes.sizes["mode"] == 7 * 7 + 3
+    assert modes.sizes["mode"] == 7 * 7 + 10
     assert modes.attrs["units"] == "DN"
     assert bool((modes.isnull().any("mode") == difference()["mask"]).all())
 
@@ -112,7 +112,9 @@ def test_convolving_the_science_image_gives_it_on_the_scale_of_the_science_image
     options = {"kernel_size": 7, "variance": noise, "reference_variance": noise, "model_error": True, **EXCLUDED}
     one = ztfxr.difference(*pair, convolve="science", **options)
     ten = ztfxr.difference(10 * pair[0], pair[1], convolve="science", **(options | {"variance": 100 * noise}))
-    np.testing.assert_allclose(ten["model_error"] ** 2, 100 * one["model_error"] ** 2, rtol=1e-3, atol=1e-3)
+    # A mode is one of many sets with the same sum of squares, whose choice hangs on the last digits.
+    sums = [(d["model_error"] ** 2).sum("mode") for d in (one, ten)]
+    np.testing.assert_allclose(sums[1], 100 * sums[0], rtol=2e-3, atol=1e-3)
 
 
 def test_a_smoothed_kernel_has_one() -> None:
@@ -120,7 +122,8 @@ def test_a_smoothed_kernel_has_one() -> None:
     found = ztfxr.difference(science, reference, kernel_size=5, smoothing=1e-3, model_error=True, **EXCLUDED)
     free = ztfxr.difference(science, reference, kernel_size=5, model_error=True, **EXCLUDED)
     smooth, rough = (np.sqrt((d["model_error"] ** 2).sum("mode").median(("y", "x"))) for d in (found, free))
-    assert (smooth < rough).all()
+    # Where nothing is asked for, the prior smooths as much as the data want.
+    np.testing.assert_allclose(smooth, rough, rtol=0.1)
     assert (smooth > 0).all()
 
 
