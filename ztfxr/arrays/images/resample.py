@@ -136,8 +136,10 @@ def _loop(taps: int) -> Callable[..., None]:
 
     @njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp"})
     def rows(source: _Source, table: Images, places: _Places, out: Resampled) -> None:
-        image, variance, flags = source.image, source.variance, source.flags
-        xs, ys, start = places.x, places.y, places.start
+        # Unpacked once: the compiler does not take arrays of tuples out of the loop.
+        image, variance, _, flags, touched, _, _ = source
+        xs, ys, area, start = places
+        out_image, out_variance, out_bad, out_flags = out
         ny, nx = image.shape
         steps = table.shape[0] - 1
         with_variance, with_flags = variance.size > 0, flags.size > 0
@@ -154,12 +156,12 @@ def _loop(taps: int) -> Callable[..., None]:
                 for t in range(taps):
                     wx[t] = table[tx, t] + ax * (table[tx + 1, t] - table[tx, t])
                     wy[t] = table[ty, t] + ay * (table[ty + 1, t] - table[ty, t])
-                jacobian = np.float32(places.area[r, c])
+                jacobian = np.float32(area[r, c])
                 x0, y0 = ix - left, iy - left
                 nearest_x, nearest_y = min(int(x + 0.5), nx - 1), min(int(y + 0.5), ny - 1)
                 found = flags[nearest_y, nearest_x] if with_flags else np.uint16(0)
                 inside = x0 >= 0 and y0 >= 0 and x0 + taps <= nx and y0 + taps <= ny
-                if inside and not source.touched[nearest_y, nearest_x]:
+                if inside and not touched[nearest_y, nearest_x]:
                     total, noise = np.float32(0.0), np.float32(0.0)
                     for b in range(taps):
                         line = image[y0 + b, x0 : x0 + taps]
@@ -174,19 +176,19 @@ def _loop(taps: int) -> Callable[..., None]:
                             for a in range(taps):
                                 part += wx[a] * wx[a] * line[a]
                             noise += wy[b] * wy[b] * part
-                        out.variance[start + r, c] = noise * jacobian * jacobian
-                    out.image[start + r, c] = total * jacobian
-                    out.bad[start + r, c] = False
-                    out.flags[start + r, c] = found
+                        out_variance[start + r, c] = noise * jacobian * jacobian
+                    out_image[start + r, c] = total * jacobian
+                    out_bad[start + r, c] = False
+                    out_flags[start + r, c] = found
                     continue
                 spoilt, value, noise, found = _around_bad(source, wx, wy, x0, y0, found)
-                out.flags[start + r, c] = found
+                out_flags[start + r, c] = found
                 if spoilt:
                     continue
-                out.image[start + r, c] = value * jacobian
+                out_image[start + r, c] = value * jacobian
                 if with_variance:
-                    out.variance[start + r, c] = noise * jacobian * jacobian
-                out.bad[start + r, c] = False
+                    out_variance[start + r, c] = noise * jacobian * jacobian
+                out_bad[start + r, c] = False
 
     return rows
 
