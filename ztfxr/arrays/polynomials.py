@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from ztfxr.arrays.types import Floats
+from ztfxr.arrays.types import Floats, Ints, Numbers
 
 __all__ = ["degrees", "exponents", "n_terms", "order_of", "polynomial_at", "polynomial_terms", "unit_position"]
 
@@ -30,12 +27,12 @@ def exponents(order: int) -> list[tuple[int, int]]:
     return [(d - j, j) for d in range(order + 1) for j in range(d + 1)]
 
 
-def degrees(order: int) -> NDArray[np.int64]:
+def degrees(order: int) -> Ints:
     """Total degree of each term of `exponents`."""
     return np.array([i + j for i, j in exponents(order)], dtype=np.int64)
 
 
-def unit_position(position: NDArray[Any], size: int) -> Floats:
+def unit_position(position: Numbers, size: int) -> Floats:
     """Pixel positions 0 … size − 1 mapped to [-1, 1], where the polynomials are at home."""
     return (2.0 * np.asarray(position, dtype=float) - (size - 1)) / max(size - 1, 1)
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from ztfxr.arrays.types import Floats
+from ztfxr.arrays.types import Floats, Scalar
 
 __all__ = ["pad", "shift_stamps", "trim", "zero_margin"]
 
 
-def zero_margin(stamps: NDArray[Any]) -> int:
+def zero_margin(stamps: NDArray[Scalar]) -> int:
     """Width of the border of stamps (..., y, x) that is zero on all four sides; 0 where all is zero."""
     used = np.any(stamps, axis=tuple(range(stamps.ndim - 2)))
     rows, columns = np.flatnonzero(used.any(axis=1)), np.flatnonzero(used.any(axis=0))
@@ -23,7 +21,7 @@ def zero_margin(stamps: NDArray[Any]) -> int:
     return int(min(rows[0], columns[0], ny - 1 - rows[-1], nx - 1 - columns[-1]))
 
 
-def trim(stamps: NDArray[Any], *, keep: int = 0) -> NDArray[Any]:
+def trim(stamps: NDArray[Scalar], *, keep: int = 0) -> NDArray[Scalar]:
     """Stamps (..., y, x) without the border that is zero on all four sides, but for `keep` pixels of it.
 
     What was in the middle stays there.
@@ -33,13 +31,13 @@ def trim(stamps: NDArray[Any], *, keep: int = 0) -> NDArray[Any]:
     return stamps[..., cut : ny - cut, cut : nx - cut]
 
 
-def pad(stamps: NDArray[Any], size: int) -> NDArray[Any]:
+def pad(stamps: NDArray[Scalar], size: int) -> NDArray[Scalar]:
     """Stamps (..., y, x) of odd sides in the middle of `size` × `size` pixels of zeros; larger ones stay."""
     margins = [(max((size - n) // 2, 0),) * 2 for n in stamps.shape[-2:]]
     return np.pad(stamps, [(0, 0)] * (stamps.ndim - 2) + margins)
 
 
-def shift_stamps(stamps: Floats, dy: NDArray[Any], dx: NDArray[Any]) -> Floats:
+def shift_stamps(stamps: Floats, dy: Floats, dx: Floats) -> Floats:
     """Stamps (..., y, x) moved by (dy, dx) pixels to larger indices, by the Fourier shift theorem.
 
     Shifts broadcast over the leading dimensions. Flux is conserved exactly; the stamps are taken as periodic, so their

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ztfxr.arrays.statistics import MAD_TO_SIGMA
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Ints
 
 __all__ = ["BaselineRules", "Baselines", "fit_baselines"]
 
@@ -37,12 +36,12 @@ class Baselines:
     level: Floats
     error: Floats
     factor: Floats
-    n: NDArray[np.int64]
+    n: Ints
     used: Bools
 
 
 def fit_baselines(
-    time: Floats, flux: Floats, error: Floats, group: NDArray[np.int64], quiet: Bools | None, rules: BaselineRules
+    time: Floats, flux: Floats, error: Floats, group: Ints, quiet: Bools | None, rules: BaselineRules
 ) -> Baselines:
     """Levels of the groups of one source.
 
@@ -87,7 +86,7 @@ def fit_baselines(
     return _only_steady(_levels(flux, error, group, used, n_groups, rules), time, flux, error, group, rules)
 
 
-def _lowest(flux: Floats, error: Floats, index: NDArray[np.int64], n: int) -> tuple[float, float]:
+def _lowest(flux: Floats, error: Floats, index: Ints, n: int) -> tuple[float, float]:
     """The lowest level that lasts, of a group in order of time, and its noise in units of the errors, at least 1.
 
     It starts from the smallest running median, which noise makes too low, and climbs to the mean of all that lies
@@ -109,7 +108,7 @@ def _lowest(flux: Floats, error: Floats, index: NDArray[np.int64], n: int) -> tu
 
 
 def _only_steady(
-    found: Baselines, time: Floats, flux: Floats, error: Floats, group: NDArray[np.int64], rules: BaselineRules
+    found: Baselines, time: Floats, flux: Floats, error: Floats, group: Ints, rules: BaselineRules
 ) -> Baselines:
     """Levels that scatter or drift too much taken back."""
     level, used = found.level.copy(), found.used.copy()
@@ -133,7 +132,7 @@ def _transient(
     time: Floats,
     flux: Floats,
     error: Floats,
-    group: NDArray[np.int64],
+    group: Ints,
     good: Bools,
     level: Floats,
     factor: Floats,
@@ -158,9 +157,7 @@ def _transient(
     return out
 
 
-def _levels(
-    flux: Floats, error: Floats, group: NDArray[np.int64], used: Bools, n_groups: int, rules: BaselineRules
-) -> Baselines:
+def _levels(flux: Floats, error: Floats, group: Ints, used: Bools, n_groups: int, rules: BaselineRules) -> Baselines:
     """Clipped weighted means of the epochs used."""
     level, spread, factor = (np.full(n_groups, np.nan) for _ in range(3))
     n, kept = np.zeros(n_groups, dtype=np.int64), np.zeros(len(flux), dtype=bool)
@@ -178,7 +175,7 @@ def _levels(
     return Baselines(level, spread, factor, n, kept)
 
 
-def _clip(flux: Floats, error: Floats, index: NDArray[np.int64], n_sigma: float) -> NDArray[np.int64]:
+def _clip(flux: Floats, error: Floats, index: Ints, n_sigma: float) -> Ints:
     """The epochs whose deviation from the median is below `n_sigma` of the typical one."""
     for _ in range(_CLIP_ROUNDS):
         if len(index) < 3:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ztfxr.arrays.statistics import MAD_TO_SIGMA
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Ints
 
 __all__ = ["ScaleFit", "ScaleRules", "fit_scales"]
 
@@ -36,7 +35,7 @@ class ScaleFit:
     coefficients: Floats
     covariance: Floats
     scatter: Floats
-    n_used: NDArray[np.int64]
+    n_used: Ints
     constant: Bools
     mean: Floats
     intrinsic: Floats
@@ -109,7 +108,7 @@ def _stars(flux: Floats, error: Floats, scale: Floats, good: Bools, with_intrins
 
 def _epochs(
     flux: Floats, error: Floats, design: Floats, good: Bools, mean: Floats, intrinsic: Floats, rules: ScaleRules
-) -> tuple[Floats, Floats, Floats, NDArray[np.int64]]:
+) -> tuple[Floats, Floats, Floats, Ints]:
     """The scale of each epoch."""
     n_time, n_terms = len(flux), design.shape[1]
     coefficients, covariance = np.full((n_time, n_terms), np.nan), np.full((n_time, n_terms, n_terms), np.nan)

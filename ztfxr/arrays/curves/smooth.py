@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ztfxr.arrays.types import Floats
+from ztfxr.arrays.types import Floats, Ints
 
 __all__ = ["SmoothCurve", "smooth_nights"]
 
@@ -23,7 +22,7 @@ class SmoothCurve:
 
     value: Floats
     leverage: Floats
-    night: NDArray[np.int64]
+    night: Ints
     chi2: float
     dof: float
 

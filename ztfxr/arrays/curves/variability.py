@@ -4,12 +4,9 @@ measurement.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Ints, Numbers
 
 __all__ = [
     "consecutive_excess",
@@ -76,14 +73,14 @@ def fractional_excess(flux: Floats, error: Floats) -> tuple[Floats, Floats]:
         return value, np.where(value == 0, high, np.hypot(low, high))
 
 
-def _compact(values: Floats) -> tuple[Floats, NDArray[np.int64]]:
+def _compact(values: Floats) -> tuple[Floats, Ints]:
     """Values (time, source) with the finite ones first, in their order, and their number."""
     known = np.isfinite(values)
     order = np.argsort(~known, axis=0, kind="stable")
     return np.take_along_axis(np.where(known, values, 0.0), order, axis=0), known.sum(axis=0)
 
 
-def _pairs(values: Floats, n: NDArray[np.int64]) -> Bools:
+def _pairs(values: Floats, n: Ints) -> Bools:
     """True where both of two consecutive rows hold a measurement."""
     return np.asarray(np.arange(1, len(values))[:, None] < n)
 
@@ -127,14 +124,14 @@ def consecutive_excess(flux: Floats, error: Floats) -> Floats:
 
 
 def grouped_mean(
-    flux: NDArray[Any], error: NDArray[Any], good: Bools, *, group: NDArray[np.int64], n_groups: int
-) -> tuple[Floats, Floats, Floats, NDArray[np.int64]]:
+    flux: Numbers, error: Numbers, good: Bools, *, group: Ints, n_groups: int
+) -> tuple[Floats, Floats, Floats, Ints]:
     """Inverse-variance means of groups of epochs, their errors, reduced χ² and numbers, each (group, source).
 
     χ² is NaN below two measurements, the rest where there is none.
     """
 
-    def total(values: NDArray[Any]) -> Floats:
+    def total(values: Numbers) -> Floats:
         out = np.zeros((n_groups, values.shape[1]))
         np.add.at(out, group, values)
         return out

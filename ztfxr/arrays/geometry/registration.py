@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import sep
@@ -14,12 +13,11 @@ from scipy.spatial import cKDTree
 
 from ztfxr.arrays.geometry.transform import Kind, Transform, fit_transform, n_coefficients
 from ztfxr.arrays.statistics import FWHM_TO_SIGMA
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Images, Ints, Numbers, Table
 from ztfxr.errors import AlignmentError
 
 __all__ = ["Stars", "find_stars", "fit_pairs", "match_patterns", "not_registered", "register_stars"]
 
-Ints = NDArray[np.int64]
 
 _SEARCHED = 1000
 _FITTED = 100
@@ -69,7 +67,7 @@ class Stars:
 
 
 def find_stars(
-    image: NDArray[Any],
+    image: Numbers,
     bad: Bools | None = None,
     *,
     saturation: float = np.inf,
@@ -114,7 +112,7 @@ def find_stars(
     return _trusted(found, level, unusable, spoilt if saturated is None else spoilt | saturated, origin)
 
 
-def _extract(level: NDArray[np.float32], bad: Bools, n_sigma: float, rms: float) -> NDArray[Any]:
+def _extract(level: Images, bad: Bools, n_sigma: float, rms: float) -> Table:
     """Detections, brightest first; in fields too crowded for sep's buffers only the brighter ones."""
     for factor in (1.0, 4.0, 16.0):
         try:
@@ -126,9 +124,7 @@ def _extract(level: NDArray[np.float32], bad: Bools, n_sigma: float, rms: float)
     raise not_registered(f"no stars could be detected: {reason}")
 
 
-def _trusted(
-    found: NDArray[Any], level: NDArray[np.float32], bad: Bools, spoilt: Bools, origin: tuple[int, int]
-) -> Stars:
+def _trusted(found: Table, level: Images, bad: Bools, spoilt: Bools, origin: tuple[int, int]) -> Stars:
     """Centroids of detections, and which of them to trust: those with no spoilt pixel within a few sigma."""
     if len(found) == 0:
         empty = np.zeros(0)
@@ -145,7 +141,7 @@ def _trusted(
     return Stars(where[0] + origin[1], where[1] + origin[0], np.asarray(found["flux"], dtype=float), good)
 
 
-def _isolated(found: NDArray[Any], radius: float) -> Bools:
+def _isolated(found: Table, radius: float) -> Bools:
     """Whether no other detection of a tenth of a star's flux or more lies within `radius`."""
     pairs = cKDTree(np.column_stack([found["x"], found["y"]])).query_pairs(radius, output_type="ndarray")
     out = np.ones(len(found), dtype=bool)

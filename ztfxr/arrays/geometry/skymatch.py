@@ -7,17 +7,14 @@ arcsec, rounded to the micro-arcsecond: neither ties nor a pair exactly at the r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from ztfxr.arrays.types import Floats
+from ztfxr.arrays.types import Floats, Ints, Numbers
 
 __all__ = ["MAX_PAIRS", "Pairs", "all_pairs", "moved", "nearest_pairs", "neighbor_separation", "unique_pairs"]
 
-Indices = NDArray[np.int64]
 
 ARCSEC = np.deg2rad(1.0 / 3600.0)
 MAX_PAIRS = 50_000_000
@@ -30,11 +27,11 @@ _SLACK = 1e-11
 class Pairs:
     """Index into the left and the right positions, and the separation in arcsec; one row a pair."""
 
-    left: Indices
-    right: Indices
+    left: Ints
+    right: Ints
     separation: Floats
 
-    def take(self, rows: NDArray[Any]) -> Pairs:
+    def take(self, rows: Numbers) -> Pairs:
         """The chosen rows."""
         return Pairs(self.left[rows], self.right[rows], self.separation[rows])
 
@@ -48,7 +45,7 @@ class _Sphere:
     """The finite ones of some positions: their unit vectors (n, 3), and where they stood."""
 
     vectors: Floats
-    index: Indices
+    index: Ints
 
     @classmethod
     def of(cls, ra: Floats, dec: Floats) -> _Sphere:
@@ -72,7 +69,7 @@ def _chord(radius: float) -> float:
     return float(2.0 * np.sin(min(radius * ARCSEC, np.pi) / 2.0)) + _SLACK
 
 
-def _paired(a: _Sphere, b: _Sphere, i: Indices, j: Indices, radius: float) -> Pairs:
+def _paired(a: _Sphere, b: _Sphere, i: Ints, j: Ints, radius: float) -> Pairs:
     """The candidates (rows of `a` and `b`) that lie within the radius, as indices of the positions that were given."""
     separation = _separation(a.vectors[i], b.vectors[j])
     near = separation <= round(radius, _DECIMALS)

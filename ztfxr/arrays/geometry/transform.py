@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ztfxr.arrays.polynomials import exponents, n_terms
-from ztfxr.arrays.types import Floats
+from ztfxr.arrays.types import Floats, Numbers
 from ztfxr.errors import InputError
 
 __all__ = ["Kind", "Transform", "fit_transform", "n_coefficients"]
@@ -176,5 +176,5 @@ def fit_transform(
     return Transform(kind, order, solution.T.copy(), _rms(residual), len(source), place, scale)
 
 
-def _rms(residual: NDArray[Any]) -> float:
+def _rms(residual: Numbers) -> float:
     return float(np.sqrt((residual**2).sum(axis=1).mean())) if len(residual) else np.nan

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from ztfxr.arrays.statistics import MAD_TO_SIGMA
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Ints, Numbers
 
 __all__ = ["LEVELS", "AnnulusLevels", "inliers", "level_of", "measure_annuli", "ring_pixels"]
 
@@ -34,12 +32,12 @@ class AnnulusLevels:
 
     level: Floats
     error: Floats
-    n: NDArray[np.int64]
+    n: Ints
 
 
 @njit(nogil=True, cache=True)
 def ring_pixels(
-    image: NDArray[Any], bad: Bools, y: float, x: float, inner: float, outer: float, out: Floats
+    image: Numbers, bad: Bools, y: float, x: float, inner: float, outer: float, out: Floats
 ) -> int:  # pragma: no cover
     """Copy the good pixels whose centers lie `inner` to `outer` pixels from (y, x) to the front of `out`; their number.
 
@@ -96,7 +94,7 @@ def level_of(values: Floats, estimator: int) -> float:  # pragma: no cover
 
 @njit(nogil=True, cache=True)
 def _all_annuli(
-    image: NDArray[Any],
+    image: Numbers,
     bad: Bools,
     y: Floats,
     x: Floats,
@@ -118,7 +116,7 @@ def _all_annuli(
 
 
 def measure_annuli(
-    image: NDArray[Any],
+    image: Numbers,
     bad: Bools,
     x: Floats,
     y: Floats,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import sep
 from numpy.typing import NDArray
 
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Numbers
 
 __all__ = ["any_bit", "disk", "ellipses", "fractions", "grow"]
 
@@ -78,9 +77,7 @@ def _rim(bad: Bools) -> Bools:
     return bad & ~rim
 
 
-def ellipses(
-    x: NDArray[Any], y: NDArray[Any], a: NDArray[Any], b: NDArray[Any], angle: NDArray[Any], *, shape: tuple[int, int]
-) -> Bools:
+def ellipses(x: Numbers, y: Numbers, a: Numbers, b: Numbers, angle: Numbers, *, shape: tuple[int, int]) -> Bools:
     """Pixels of an image of `shape` whose centers lie in any ellipse.
 
     Centers `x`, `y` and semi-axes `a`, `b` in pixels, `angle` in degrees from +x towards +y, each of shape (source,).

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from ztfxr.arrays.types import Bools
+from ztfxr.arrays.types import Bools, Images, Numbers, Scalar
 
 __all__ = ["block_mean", "block_or", "block_range", "combine_means"]
 
-Means = NDArray[np.float32]
+Means = Images
 Counts = NDArray[np.int32]
 
 
@@ -20,9 +20,7 @@ def block_range(start: int, size: int, factor: int) -> tuple[int, int]:
     return start // factor, -(-(start + size) // factor)
 
 
-def block_mean(
-    image: NDArray[Any], bad: Bools, *, factor: int, start: tuple[int, int] = (0, 0)
-) -> tuple[Means, Counts]:
+def block_mean(image: Numbers, bad: Bools, *, factor: int, start: tuple[int, int] = (0, 0)) -> tuple[Means, Counts]:
     """Mean and number of the good pixels of each block; NaN where there is none.
 
     Parameters
@@ -42,7 +40,7 @@ def block_mean(
     return _mean(sums, counts), counts
 
 
-def block_or(bits: NDArray[Any], *, factor: int, start: tuple[int, int] = (0, 0)) -> NDArray[Any]:
+def block_or(bits: NDArray[Scalar], *, factor: int, start: tuple[int, int] = (0, 0)) -> NDArray[Scalar]:
     """The planes that any pixel of a block has set; booleans or integers, blocks as of `block_mean`."""
     return _reduce(np.bitwise_or, bits, factor, start, bits.dtype)
 
@@ -60,7 +58,9 @@ def _mean(sums: Means, counts: Counts) -> Means:
     return means.astype(np.float32)
 
 
-def _reduce(operation: np.ufunc, values: NDArray[Any], factor: int, start: tuple[int, int], dtype: Any) -> NDArray[Any]:
+def _reduce(
+    operation: np.ufunc, values: NDArray[Any], factor: int, start: tuple[int, int], dtype: DTypeLike
+) -> NDArray[Any]:
     """`operation` over the pixels of each block, one row and then one column of all blocks at a time.
 
     `ufunc.reduceat` does the same ten times slower along rows.

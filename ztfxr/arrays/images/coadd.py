@@ -15,7 +15,7 @@ from ztfxr.arrays.images.stars import bright_stars, star_fwhm
 from ztfxr.arrays.images.windows import Cutouts
 from ztfxr.arrays.statistics import MAD_TO_SIGMA
 from ztfxr.arrays.threads import in_parallel, workers
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Images, Numbers
 
 __all__ = [
     "MAX_STARS",
@@ -66,7 +66,7 @@ def anchor_stars(frame: Image) -> Floats:
     return out
 
 
-def star_fluxes(image: NDArray[Any], bad: Bools, stars: Floats, noise: float) -> tuple[Floats, Floats]:
+def star_fluxes(image: Numbers, bad: Bools, stars: Floats, noise: float) -> tuple[Floats, Floats]:
     """Fluxes of stars at (row, column) in square windows above the median of their borders, with errors.
 
     `noise` is that of a sky pixel. NaN where the window has a bad pixel. The error takes in 2 % of the flux, the part
@@ -110,7 +110,7 @@ class EpochMeasures(NamedTuple):
     flux_scale: float
 
 
-def measure_anchor(image: NDArray[Any], bad: Bools) -> Anchor:
+def measure_anchor(image: Numbers, bad: Bools) -> Anchor:
     """Measure the epoch (y, x) that others are compared with."""
     frame = Image.of(image, None, bad)
     stars, noise = anchor_stars(frame), median_sky(frame.pixels, frame.bad, rounds=_SKY_ROUNDS)[1]
@@ -118,7 +118,7 @@ def measure_anchor(image: NDArray[Any], bad: Bools) -> Anchor:
 
 
 def measure_epoch(
-    image: NDArray[Any],
+    image: Numbers,
     bad: Bools,
     stars: Floats,
     anchor_flux: Floats,
@@ -203,9 +203,7 @@ def _sky_part(flux: Floats, error: Floats) -> Floats:
     return np.maximum(error**2 - (_MODEL_ERROR * flux) ** 2, 0.0)
 
 
-def epoch_planes(
-    values: NDArray[Any], variance: NDArray[Any], bad: Bools, weight: float, *, summed: bool
-) -> NDArray[np.float32]:
+def epoch_planes(values: Numbers, variance: Numbers, bad: Bools, weight: float, *, summed: bool) -> Images:
     """What an epoch (y, x) adds to a coadd, stacked on a first axis; pixels without a value or variance are bad too.
 
     For sums: weight, weighted value, variance by squared weight, and 1, all 0 where bad. Else value and variance, NaN
@@ -220,14 +218,14 @@ def epoch_planes(
     return np.stack([share, weighted, squared, good]).astype(np.float32)
 
 
-def mean_of_sums(sums: NDArray[Any]) -> tuple[Any, ...]:
+def mean_of_sums(sums: Numbers) -> tuple[Any, ...]:
     """Mean, variance and count from sums of `epoch_planes` with the planes last; NaN and 0 without a good pixel."""
     total, weighted, squared, count = np.moveaxis(sums, -1, 0)
     known = np.where(total > 0, total, np.nan)
     return (weighted / known).astype(np.float32), (squared / known**2).astype(np.float32), count.astype(np.int32)
 
 
-def median_inefficiency(n: NDArray[Any]) -> Floats:
+def median_inefficiency(n: Numbers) -> Floats:
     """Variance of the median of n Gaussian values over that of their mean: 1, 1, 1.35, 1.19, 1.43, … to π/2.
 
     A fit, good to 1 %, to the exact moments of the order statistics (odd n have one middle value, even n two).
@@ -237,7 +235,7 @@ def median_inefficiency(n: NDArray[Any]) -> Floats:
     return np.asarray((np.pi / 2) * m / (m + excess))
 
 
-def median_variance(n: NDArray[Any], inverse: NDArray[Any], square: NDArray[Any]) -> Floats:
+def median_variance(n: Numbers, inverse: Numbers, square: Numbers) -> Floats:
     """Variance of the median of n Gaussian values with errors σ, from the sums of 1/σ and σ².
 
     `median_inefficiency` times the variance for equal errors, which for many values have the harmonic mean of σ (the
@@ -251,7 +249,7 @@ def median_variance(n: NDArray[Any], inverse: NDArray[Any], square: NDArray[Any]
         return np.asarray(np.where(np.asarray(n) > 0, median_inefficiency(m) * variance / m, np.nan))
 
 
-def median_stack(values: NDArray[Any], variance: NDArray[Any]) -> tuple[Any, ...]:
+def median_stack(values: Numbers, variance: Numbers) -> tuple[Any, ...]:
     """The median over epochs (time, y, x) of finite pixels, its variance, and how many epochs it rests on.
 
     The variance is that of `median_variance`. NaN without a finite pixel.
@@ -269,8 +267,8 @@ def median_stack(values: NDArray[Any], variance: NDArray[Any]) -> tuple[Any, ...
 
 
 def clipped_mean(
-    values: NDArray[Any], variance: NDArray[Any], weights: NDArray[Any], *, clip: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
+    values: Numbers, variance: Numbers, weights: Numbers, *, clip: float
+) -> tuple[Images, Images, NDArray[np.int32]]:
     """The weighted mean over epochs (time, y, x) without outliers, its variance, and how many epochs it rests on.
 
     Parameters
@@ -309,7 +307,7 @@ def clipped_mean(
     return mean, noise, count
 
 
-def _largest_step(image: NDArray[np.float32]) -> NDArray[np.float32]:
+def _largest_step(image: Images) -> Images:
     """The largest difference of each pixel to the eight around it; 0 where none is known."""
     padded = np.pad(image, 1, mode="edge")
     step = np.zeros_like(image)
@@ -354,7 +352,7 @@ def _clip(x: Floats, v: Floats, w: Floats, n: int, clip: float, tolerance: float
 
 
 @njit(nogil=True, cache=True)
-def _median_rows(values: NDArray[np.float32], start: int, stop: int, middle: NDArray[np.float32]) -> None:
+def _median_rows(values: Images, start: int, stop: int, middle: Images) -> None:
     x, space = np.empty(values.shape[0]), np.empty(values.shape[0])
     for row in range(start, stop):
         for column in range(values.shape[2]):
@@ -368,15 +366,15 @@ def _median_rows(values: NDArray[np.float32], start: int, stop: int, middle: NDA
 
 @njit(nogil=True, cache=True)
 def _clip_rows(
-    values: NDArray[np.float32],
-    variance: NDArray[np.float32],
+    values: Images,
+    variance: Images,
     weights: Floats,
     clip: float,
-    tolerance: NDArray[np.float32],
+    tolerance: Images,
     start: int,
     stop: int,
-    mean: NDArray[np.float32],
-    noise: NDArray[np.float32],
+    mean: Images,
+    noise: Images,
     count: NDArray[np.int32],
 ) -> None:
     n_epochs = values.shape[0]

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from ztfxr.arrays.polynomials import exponents, order_of, unit_position
 from ztfxr.arrays.threads import in_parallel, workers
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Images, Numbers
 
 __all__ = ["background_image", "footprint_mask", "varying_convolution"]
 
-Images = NDArray[np.float32]
 
 _BLOCK_ROWS, _BLOCK_COLUMNS = (2, 16), (8, 32)
 _CONSTANT_BLOCK, _BLOCKS_PER_SIDE = (32, 256), 48
@@ -84,7 +81,7 @@ def _rows(size: int) -> Callable[..., None]:
 
 
 def varying_convolution(
-    image: NDArray[Any], variance: NDArray[Any] | None, coefficients: Floats, *, every: int = 1
+    image: Numbers, variance: Numbers | None, coefficients: Floats, *, every: int = 1
 ) -> tuple[Images, Images]:
     """Convolve an image with a kernel that varies as a polynomial, and its variance with the kernel's square.
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from ztfxr.arrays.images.bits import grow
 from ztfxr.arrays.statistics import SAMPLE, median_and_scatter
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Numbers
 
 __all__ = ["autocorrelation", "convolved_share"]
 
 
 def autocorrelation(
-    image: NDArray[Any],
-    variance: NDArray[Any],
+    image: Numbers,
+    variance: Numbers,
     bad: Bools,
     *,
     reach: int = 3,
@@ -57,7 +54,7 @@ def autocorrelation(
     return out
 
 
-def convolved_share(correlation: Floats, kernel: NDArray[Any]) -> float:
+def convolved_share(correlation: Floats, kernel: Numbers) -> float:
     """Variance that an image had before it was convolved and subtracted, in units of that of the difference.
 
     Pixels l apart have the covariance ``t² Σ K(u) K(u + l)``; t² is its least-squares fit to the measured `correlation`

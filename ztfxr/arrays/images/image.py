@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ztfxr.arrays.images.sky import median_sky
-from ztfxr.arrays.types import Bools
+from ztfxr.arrays.types import Bools, Images, Numbers
 
 __all__ = ["Image"]
-
-Images = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,7 @@ class Image:
         return median_sky(self.pixels, self.bad)
 
     @classmethod
-    def of(cls, pixels: NDArray[Any], variance: NDArray[Any] | None, bad: Bools) -> Image:
+    def of(cls, pixels: Numbers, variance: Numbers | None, bad: Bools) -> Image:
         """Copies with harmless values under the mask, which takes in every pixel that cannot be used.
 
         A variance that is nowhere finite and positive is unknown, as it is where the gain of an epoch is unknown.

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from ztfxr.arrays.types import Floats
+from ztfxr.arrays.types import Floats, Images, Numbers
 
 __all__ = ["photon_variance", "sky_variance"]
 
 
-def photon_variance(image: NDArray[Any], *, gain: ArrayLike, readnoise: ArrayLike, n_frames: ArrayLike = 1.0) -> Floats:
+def photon_variance(image: Numbers, *, gain: ArrayLike, readnoise: ArrayLike, n_frames: ArrayLike = 1.0) -> Floats:
     """Variance in DN² of (..., y, x) images that still hold their sky.
 
     ``(max(S, median) / gain + (readnoise / gain)²) / n_frames``: the signal is floored at the image's median, so that
@@ -28,7 +26,7 @@ def photon_variance(image: NDArray[Any], *, gain: ArrayLike, readnoise: ArrayLik
     return np.asarray((signal / g + (r / g) ** 2) / n, dtype=float)
 
 
-def sky_variance(image: NDArray[Any], level: ArrayLike, rms: ArrayLike, gain: ArrayLike) -> NDArray[np.float32]:
+def sky_variance(image: Numbers, level: ArrayLike, rms: ArrayLike, gain: ArrayLike) -> Images:
     """Variance in DN² of images whose sky is known: ``rms² + max(S - level, 0) / gain``; the arguments broadcast.
 
     What the sky and the detector add is in `rms` (DN) as measured; only the light above the sky adds photon noise of

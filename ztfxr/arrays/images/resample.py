@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numba import njit
@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from ztfxr.arrays.geometry.transform import Transform
 from ztfxr.arrays.images.convolve import footprint_mask
 from ztfxr.arrays.threads import in_parallel
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Images, Numbers
 from ztfxr.errors import InputError
 
 __all__ = ["Interpolation", "Resampled", "kernel_table", "resample"]
 
-Images = NDArray[np.float32]
 Flags = NDArray[np.uint16]
 Interpolation = Literal["lanczos3", "spline"]
 
@@ -194,13 +193,13 @@ def _loop(taps: int) -> Callable[..., None]:
 
 
 def resample(
-    image: NDArray[Any],
+    image: Numbers,
     transform: Transform,
     shape: tuple[int, int],
     *,
-    variance: NDArray[Any] | None = None,
+    variance: Numbers | None = None,
     bad: Bools | None = None,
-    flags: NDArray[Any] | None = None,
+    flags: Numbers | None = None,
     spread: int = 0xFFFF,
     outside: int = 0,
     origin: tuple[int, int] = (0, 0),
@@ -272,7 +271,7 @@ def resample(
     return out
 
 
-def _prepared(image: NDArray[Any], variance: NDArray[Any] | None, bad: Bools | None) -> tuple[Bools, Images, Images]:
+def _prepared(image: Numbers, variance: Numbers | None, bad: Bools | None) -> tuple[Bools, Images, Images]:
     """What is bad, and image and variance as float32 with zeros there."""
     unusable = ~np.isfinite(image) if bad is None else bad | ~np.isfinite(image)
     if variance is not None:

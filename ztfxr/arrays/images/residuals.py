@@ -7,16 +7,14 @@ from itertools import pairwise
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from ztfxr.arrays.images.sky import median_sky
 from ztfxr.arrays.statistics import mad_std
 from ztfxr.arrays.threads import in_parallel
-from ztfxr.arrays.types import Bools
+from ztfxr.arrays.types import Bools, Images
 
 __all__ = ["PhotonNoise", "fit_noise", "sky_excess", "without_own_noise"]
 
-Images = NDArray[np.float32]
 
 _ROWS_PER_TASK = 128
 _FEWEST = 50

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ztfxr.arrays.images.bits import any_bit
 from ztfxr.arrays.statistics import mad_std, some_rows
-from ztfxr.arrays.types import Bools
+from ztfxr.arrays.types import Bools, Images, Numbers
 from ztfxr.errors import InputError
 
 __all__ = [
@@ -42,8 +42,6 @@ _STAR_LEVEL = 3.0
 # sep.Background passes over a box with fewer good pixels than this.
 _LEAST_GOOD = 0.5
 
-Image = NDArray[np.float32]
-Mask = Bools
 Method: TypeAlias = Literal["sep", "median", "none"]
 
 
@@ -84,10 +82,10 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
 class DeferredMap:
     """A map that is made when it is called; to another process it travels made, since a mesh cannot be pickled."""
 
-    def __init__(self, make: Callable[[], Image]) -> None:
+    def __init__(self, make: Callable[[], Images]) -> None:
         self._make = make
 
-    def __call__(self) -> Image:
+    def __call__(self) -> Images:
         """The map, a new array at each call."""
         return self._make()
 
@@ -102,7 +100,7 @@ class DeferredMaps(NamedTuple):
     background_rms: DeferredMap
 
 
-def sky_maps(image: NDArray[Any], bad: NDArray[Any], *, options: SkyOptions, planes: int = 0) -> tuple[Image, Image]:
+def sky_maps(image: Numbers, bad: NDArray[Any], *, options: SkyOptions, planes: int = 0) -> tuple[Images, Images]:
     """Level and scatter of the sky at each pixel of a (y, x) image.
 
     `bad` is boolean, or integers of which the bits `planes` count. Pixels that are not finite count as bad. A mesh
@@ -112,7 +110,7 @@ def sky_maps(image: NDArray[Any], bad: NDArray[Any], *, options: SkyOptions, pla
     return level(), rms()
 
 
-def deferred_maps(image: NDArray[Any], bad: NDArray[Any], *, options: SkyOptions, planes: int = 0) -> DeferredMaps:
+def deferred_maps(image: Numbers, bad: NDArray[Any], *, options: SkyOptions, planes: int = 0) -> DeferredMaps:
     """`sky_maps`, measured but not yet spread over the pixels: a fifth of the time goes into each map."""
     pixels, unusable = _prepared(image, bad, planes)
     shape = pixels.shape
@@ -130,7 +128,7 @@ def _flat(shape: tuple[int, ...], value: float | np.float32) -> DeferredMap:
     return DeferredMap(partial(np.full, shape, value, dtype=np.float32))
 
 
-def without_sky(image: NDArray[Any], bad: NDArray[Any], *, options: SkyOptions, planes: int = 0) -> Image:
+def without_sky(image: Numbers, bad: NDArray[Any], *, options: SkyOptions, planes: int = 0) -> Images:
     """A (y, x) image minus the level of its sky, NaN where it is bad or not finite."""
     pixels, unusable = _prepared(image, bad, planes)
     if not unusable.all():
@@ -144,9 +142,9 @@ def without_sky(image: NDArray[Any], bad: NDArray[Any], *, options: SkyOptions, 
 
 
 def sky_scatter(
-    image: NDArray[Any],
+    image: Numbers,
     bad: NDArray[Any],
-    sources: Mask | None = None,
+    sources: Bools | None = None,
     *,
     statistic: str,
     options: SkyOptions,
@@ -169,7 +167,7 @@ def sky_scatter(
     return mad_std(values) if statistic == "mad" else float(np.std(values, dtype=np.float64))
 
 
-def median_sky(pixels: Image, bad: Mask, *, rounds: int = 0) -> tuple[float, float]:
+def median_sky(pixels: Images, bad: Bools, *, rounds: int = 0) -> tuple[float, float]:
     """Median and noise of the sky of a finite (y, x) image, on some rows; NaN where too few pixels are good.
 
     The noise comes from differences of pixels 5 apart, so that gradients drop out. Stars widen it; in each of some
@@ -184,7 +182,7 @@ def median_sky(pixels: Image, bad: Mask, *, rounds: int = 0) -> tuple[float, flo
     return level, noise
 
 
-def _level_and_noise(values: Image, good: Mask) -> tuple[float, float]:
+def _level_and_noise(values: Images, good: Bools) -> tuple[float, float]:
     pair = good[:, _LAG:] & good[:, :-_LAG]
     difference = (values[:, _LAG:] - values[:, :-_LAG])[pair]
     if difference.size < 2:
@@ -192,7 +190,7 @@ def _level_and_noise(values: Image, good: Mask) -> tuple[float, float]:
     return float(np.median(values[good])), mad_std(difference) / float(np.sqrt(2.0))
 
 
-def _prepared(image: NDArray[Any], bad: NDArray[Any], planes: int) -> tuple[Image, Mask]:
+def _prepared(image: Numbers, bad: NDArray[Any], planes: int) -> tuple[Images, Bools]:
     """A copy that may be written to, which is also what sep asks for, and the pixels that it must not use."""
     pixels, unusable = np.empty(image.shape, dtype=np.float32), np.empty(image.shape, dtype=bool)
     # By rows that stay in the processor's cache, since every pass over a whole image waits for memory.
@@ -205,7 +203,7 @@ def _prepared(image: NDArray[Any], bad: NDArray[Any], planes: int) -> tuple[Imag
     return pixels, unusable
 
 
-def _mesh(pixels: Image, unusable: Mask, options: SkyOptions) -> Any:
+def _mesh(pixels: Images, unusable: Bools, options: SkyOptions) -> Any:
     """The mesh of Barbary (2016), after Bertin & Arnouts (1996); None where one level stands for it."""
     (bh, bw), (fh, fw) = _pair(options.box_size), _pair(options.filter_size)
     if options.method != "sep" or not _has_good_box(unusable, bh, bw):
@@ -213,7 +211,7 @@ def _mesh(pixels: Image, unusable: Mask, options: SkyOptions) -> Any:
     return sep.Background(pixels, mask=unusable, bh=bh, bw=bw, fh=fh, fw=fw)
 
 
-def _has_good_box(unusable: Mask, bh: int, bw: int) -> bool:
+def _has_good_box(unusable: Bools, bh: int, bw: int) -> bool:
     """Whether sep can measure a box at all: without one it states a level of 0 and a scatter of 1."""
     if np.count_nonzero(unusable) < (1 - _LEAST_GOOD) * unusable.size:
         return True
@@ -223,5 +221,5 @@ def _has_good_box(unusable: Mask, bh: int, bw: int) -> bool:
     return bool((good >= _LEAST_GOOD * np.outer(*sides)).any())
 
 
-def _level(good: Image, options: SkyOptions) -> np.float32:
+def _level(good: Images, options: SkyOptions) -> np.float32:
     return np.float32(0.0 if options.method == "none" else np.median(good))

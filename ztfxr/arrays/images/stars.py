@@ -10,22 +10,19 @@ saturated or blended as part of the pattern.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from ztfxr.arrays.images.image import Image
 from ztfxr.arrays.images.windows import Cutouts
 from ztfxr.arrays.statistics import FWHM_TO_SIGMA
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Ints, Numbers
 
 __all__ = ["Peaks", "bright_stars", "find_peaks", "rank_in_cells", "star_fwhm"]
 
-Ints = NDArray[np.int64]
 
 _DETECTION = 5.0
 _WIDTH_STARS, _WIDTH_WINDOW, _WIDTH_SNR = 200, 11, 20.0
@@ -45,7 +42,7 @@ class Peaks:
         return np.column_stack([self.y, self.x]).astype(np.float64)
 
 
-def find_peaks(image: NDArray[Any], bad: Bools, noise: float) -> Peaks:
+def find_peaks(image: Numbers, bad: Bools, noise: float) -> Peaks:
     """The local maxima of the mean of 3 × 3 pixels that exceed five times its noise."""
     clean = np.where(bad, 0, image).astype(np.float32)
     smooth = ndimage.uniform_filter(clean, 3)
@@ -58,7 +55,7 @@ def find_peaks(image: NDArray[Any], bad: Bools, noise: float) -> Peaks:
 
 
 @njit(nogil=True, cache=True)
-def _local_maxima(image: NDArray[Any], bad: Bools, level: float, y: Ints, x: Ints) -> int:
+def _local_maxima(image: Numbers, bad: Bools, level: float, y: Ints, x: Ints) -> int:
     """Good pixels above `level` that no neighbor exceeds; how many there are, the first of them in `y`, `x`."""
     found = 0
     for row in range(1, image.shape[0] - 1):
@@ -90,7 +87,7 @@ def rank_in_cells(y: Ints, x: Ints, height: Floats, shape: tuple[int, ...], grid
 
 
 def bright_stars(
-    image: NDArray[Any],
+    image: Numbers,
     bad: Bools,
     *,
     sky: tuple[float, float],
@@ -138,7 +135,7 @@ def bright_stars(
     return stars.take(np.flatnonzero(~stars.windows(bad).any(axis=(1, 2)))) if clear and len(stars) else stars
 
 
-def _block_maxima(image: NDArray[Any], bad: Bools, step: int) -> tuple[Ints, Ints, Floats]:
+def _block_maxima(image: Numbers, bad: Bools, step: int) -> tuple[Ints, Ints, Floats]:
     """The brightest good pixel of each block of `step` pixels: rows, columns, values."""
     ny, nx = image.shape[0] // step, image.shape[1] // step
     crop = np.s_[: ny * step, : nx * step]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from types import EllipsisType
+from typing import cast
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -14,11 +15,10 @@ from numpy.typing import NDArray
 from ztfxr.arrays.geometry.transform import Transform
 from ztfxr.arrays.images.resample import Interpolation, Resampled, kernel_table, resample
 from ztfxr.arrays.threads import in_parallel, task
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Ints, Numbers, Scalar
 
 __all__ = ["Cutouts", "Windows", "gather", "gather_shifted"]
 
-Ints = NDArray[np.int64]
 Slices = tuple[slice, ...]
 
 _NOWHERE = -(1 << 40)
@@ -35,7 +35,7 @@ class Cutouts:
     def __len__(self) -> int:
         return len(self.y)
 
-    def windows(self, image: NDArray[Any], margin: int = 0) -> NDArray[Any]:
+    def windows(self, image: NDArray[Scalar], margin: int = 0) -> NDArray[Scalar]:
         """The pixels of every cut-out, with `margin` more on each side; copies, (cutout, y, x)."""
         n, half = self.size + 2 * margin, self.size // 2 + margin
         return sliding_window_view(image, (n, n))[self.y - half, self.x - half]
@@ -117,7 +117,9 @@ class Windows:
         return replace(self, origin=(self.origin[0] + part[0].start, self.origin[1] + part[1].start))
 
 
-def gather(pixels: NDArray[Any], *, starts: Sequence[Ints], sides: Sequence[int], fill: Any) -> NDArray[Any]:
+def gather(
+    pixels: NDArray[Scalar], *, starts: Sequence[Ints], sides: Sequence[int], fill: Scalar | float
+) -> NDArray[Scalar]:
     """Windows of images, copied: (..., y, x) to (..., source, dy, dx), `fill` where an image has no pixel.
 
     There are as many core axes, at the end, as there are `starts`, the first array positions of the windows.
@@ -126,8 +128,8 @@ def gather(pixels: NDArray[Any], *, starts: Sequence[Ints], sides: Sequence[int]
     leading, shape = pixels.shape[: pixels.ndim - n], pixels.shape[pixels.ndim - n :]
     out = np.full((*leading, len(starts[0]), *sides), fill, dtype=pixels.dtype)
     for number, inside, where in _overlaps(starts, sides, shape):
-        here: Any = (..., number, *where)
-        there: Any = (..., *inside)
+        here: tuple[EllipsisType | int | slice, ...] = (..., number, *where)
+        there: tuple[EllipsisType | slice, ...] = (..., *inside)
         out[here] = pixels[there]
     return out
 
@@ -145,10 +147,10 @@ def _overlaps(
 
 
 def gather_shifted(
-    image: NDArray[Any],
-    variance: NDArray[Any] | None,
+    image: Numbers,
+    variance: Numbers | None,
     bad: Bools,
-    flags: NDArray[Any] | None,
+    flags: Numbers | None,
     *,
     windows: Windows,
     interpolation: Interpolation,
@@ -186,7 +188,7 @@ def gather_shifted(
                 origin=(where[0].start - margin, where[1].start - margin),
                 interpolation=interpolation,
             )
-        for whole, part in zip(cast("tuple[NDArray[Any], ...]", out), found, strict=True):
+        for whole, part in zip(cast("tuple[Numbers, ...]", out), found, strict=True):
             if whole.size:
                 whole[number] = part
 

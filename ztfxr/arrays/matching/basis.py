@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ztfxr.arrays.polynomials import exponents
-from ztfxr.arrays.types import Floats
+from ztfxr.arrays.types import Floats, Ints
 
 __all__ = [
     "BASES",
@@ -36,7 +35,7 @@ class KernelBasis:
 
     size: int
     matrix: Floats
-    orders: NDArray[np.int64]
+    orders: Ints
     delta: bool
 
     @property

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
 from ztfxr.arrays.images.windows import Cutouts
 from ztfxr.arrays.matching.basis import KernelBasis
 from ztfxr.arrays.polynomials import exponents, n_terms, unit_position
 from ztfxr.arrays.threads import in_parallel
-from ztfxr.arrays.types import Floats
+from ztfxr.arrays.types import Floats, Ints, Numbers
 
 __all__ = ["CutoutEquations", "equations", "tile_cutouts"]
 
-Ints = NDArray[np.int64]
 
 _BATCH_VALUES = 400_000
 
@@ -106,7 +103,7 @@ def tile_cutouts(shape: tuple[int, int], margin: int, *, size: int) -> Cutouts:
     return Cutouts(y.ravel(), x.ravel(), size)
 
 
-def _owned(cutouts: Cutouts, weights: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+def _owned(cutouts: Cutouts, weights: Numbers, shape: tuple[int, int]) -> Numbers:
     """Weights of the cut-outs with pixels that an earlier cut-out has already set to zero."""
     owner = np.full(shape, -1, dtype=np.int64)
     half = cutouts.size // 2
@@ -117,15 +114,15 @@ def _owned(cutouts: Cutouts, weights: NDArray[Any], shape: tuple[int, int]) -> N
 
 
 def equations(
-    reference: NDArray[Any],
-    science: NDArray[Any],
-    weight: NDArray[Any],
+    reference: Numbers,
+    science: Numbers,
+    weight: Numbers,
     cutouts: Cutouts,
     basis: KernelBasis,
     *,
     background_order: int,
     tiles: bool = False,
-    noise: NDArray[Any] | None = None,
+    noise: Numbers | None = None,
 ) -> CutoutEquations:
     """Weighted normal equations of each cut-out (Bramich 2008, eq. 3-6, with the weights of both images).
 
@@ -180,9 +177,7 @@ def equations(
     return out
 
 
-def _design(
-    reference: NDArray[Any], cutouts: Cutouts, basis: KernelBasis, background_order: int, root: Floats
-) -> Floats:
+def _design(reference: Numbers, cutouts: Cutouts, basis: KernelBasis, background_order: int, root: Floats) -> Floats:
     """The transposed, weighted design matrices of some cut-outs, (cutout, parameter, pixel)."""
     n, n_k = cutouts.size, basis.n_components
     design = np.empty((len(cutouts), n_k + n_terms(background_order), n * n))
@@ -203,7 +198,7 @@ def _design(
 
 
 @njit(nogil=True, cache=True)
-def _fill_delta(windows: NDArray[Any], root: Floats, size: int, design: Floats) -> None:
+def _fill_delta(windows: Numbers, root: Floats, size: int, design: Floats) -> None:
     """Shifted copies of the reference less the central one, the central one itself, times the root of the weight."""
     half, n = size // 2, root.shape[1]
     for c in range(windows.shape[0]):
@@ -225,7 +220,7 @@ def _fill_delta(windows: NDArray[Any], root: Floats, size: int, design: Floats) 
 
 
 @njit(nogil=True, cache=True)
-def _noise_sums(variances: NDArray[Any], weights: NDArray[Any], out: Floats) -> None:
+def _noise_sums(variances: Numbers, weights: Numbers, out: Floats) -> None:
     """Weighted sums of the reference's variance at each kernel pixel, in the order of a convolution."""
     n = weights.shape[1]
     size = variances.shape[1] - n + 1

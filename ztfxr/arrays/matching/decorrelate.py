@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft
 
 from ztfxr.arrays.images.convolve import background_image, footprint_mask, varying_convolution
 from ztfxr.arrays.images.correlation import autocorrelation, convolved_share
 from ztfxr.arrays.polynomials import order_of, polynomial_terms
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Images, Numbers
 
 __all__ = ["Decorrelated", "decorrelated", "effective_psf", "variance_ratio", "whitening_kernel"]
 
-Images = NDArray[np.float32]
 
 _SIGNIFICANT = 0.02
 _LAGS, _LEAST_PIXELS, _CLIP = 4, 100, 4.0
@@ -34,7 +31,7 @@ class Decorrelated:
     kernel: Floats
 
 
-def whitening_kernel(kernel: NDArray[Any], ratio: float, size: int) -> Floats:
+def whitening_kernel(kernel: Numbers, ratio: float, size: int) -> Floats:
     """The kernel that makes the noise of ``a - kernel ⊗ b`` white, (size, size), with unit sum.
 
     ``phi(k) = sqrt((s² + t² K(0)²) / (s² + t² |K(k)|²))``, with s² the variance of a and t² that of b: DMTN-021
@@ -60,7 +57,7 @@ def whitening_kernel(kernel: NDArray[Any], ratio: float, size: int) -> Floats:
     return np.asarray(stamp + (1 - stamp.sum()) / stamp.size)
 
 
-def effective_psf(psf: NDArray[Any], *kernels: NDArray[Any]) -> Floats:
+def effective_psf(psf: Numbers, *kernels: Numbers) -> Floats:
     """A PSF stamp convolved with kernels in turn, cut to its own size; flux beyond the stamp is lost."""
     from scipy import signal
 
@@ -72,7 +69,7 @@ def effective_psf(psf: NDArray[Any], *kernels: NDArray[Any]) -> Floats:
     return out
 
 
-def variance_ratio(difference: NDArray[Any], variance: NDArray[Any], bad: Bools, kernel: NDArray[Any]) -> float:
+def variance_ratio(difference: Numbers, variance: Numbers, bad: Bools, kernel: Numbers) -> float:
     """``t² / s²`` of `whitening_kernel`, from the correlation that the difference image's own noise has.
 
     t² is that of `convolved_share` over lags of up to 4 pixels, s² what is left of the variance. NaN with fewer than a
@@ -87,8 +84,8 @@ def variance_ratio(difference: NDArray[Any], variance: NDArray[Any], bad: Bools,
 
 
 def decorrelated(
-    difference: NDArray[Any],
-    variance: NDArray[Any],
+    difference: Numbers,
+    variance: Numbers,
     bad: Bools,
     coefficients: Floats,
     *,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ztfxr.arrays.images.convolve import background_image, footprint_mask, varying_convolution
 from ztfxr.arrays.images.image import Image
@@ -24,7 +23,7 @@ from ztfxr.arrays.no_solution import NoSolutionError
 from ztfxr.arrays.polynomials import n_terms, unit_position
 from ztfxr.arrays.statistics import SAMPLE, mad_std, some_rows
 from ztfxr.arrays.threads import one_blas_thread
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Images, Ints, Numbers
 from ztfxr.errors import InputError
 
 __all__ = [
@@ -38,7 +37,6 @@ __all__ = [
     "solve_match",
 ]
 
-Images = NDArray[np.float32]
 SolveOn: TypeAlias = Literal["all", "stars"]
 Convolve: TypeAlias = Literal["reference", "science", "auto"]
 Weights: TypeAlias = Literal["variance", "uniform"]
@@ -373,12 +371,10 @@ def _solve_whole(problem: _Problem, tiles: Cutouts, weight: Images, basis: Kerne
     return _Solved(replace(kernel, kept=kept, cutout_chi2=chi2, cutout_light=light, cutout_pixels=count), tiles)
 
 
-def _tile_chi2(
-    problem: _Problem, kernel: SpatialKernel, weight: Images, tiles: Cutouts
-) -> tuple[Floats, Floats, NDArray[np.int64]]:
+def _tile_chi2(problem: _Problem, kernel: SpatialKernel, weight: Images, tiles: Cutouts) -> tuple[Floats, Floats, Ints]:
     """Reduced χ² of each tile, the light per pixel that it holds, and the pixels that it rests on."""
 
-    def sums(image: NDArray[Any]) -> Floats:
+    def sums(image: Numbers) -> Floats:
         return np.asarray(tiles.windows(image).sum(axis=(1, 2), dtype=np.float64))
 
     model, _ = varying_convolution(problem.template.pixels, None, kernel.coefficients)

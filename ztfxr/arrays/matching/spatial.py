@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from ztfxr.arrays.matching.basis import KernelBasis
@@ -16,7 +15,7 @@ from ztfxr.arrays.matching.dilution import dilution, undiluted
 from ztfxr.arrays.matching.prior import NOTHING_TOLD, ExpectedKernel, KernelPrior, choose_prior
 from ztfxr.arrays.polynomials import degrees, n_terms, polynomial_terms
 from ztfxr.arrays.statistics import median_and_scatter
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Ints
 
 __all__ = ["SpatialKernel", "chi2_limits", "followed_order", "solve_kernel"]
 
@@ -51,7 +50,7 @@ class SpatialKernel:
     kept: Bools
     cutout_chi2: Floats
     cutout_light: Floats
-    cutout_pixels: NDArray[np.int64]
+    cutout_pixels: Ints
 
     def at(self, v: float, u: float) -> Floats:
         """The kernel at a position, (size, size)."""
@@ -498,7 +497,7 @@ def _result(
     kept: Bools,
     chi2: Floats,
     light: Floats,
-    n_pixels: NDArray[np.int64],
+    n_pixels: Ints,
 ) -> SpatialKernel:
     n_t, n_k = n_terms(basis.order), basis.n_components
     components = solved.parameters[: n_t * n_k].reshape(n_t, n_k)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ztfxr.arrays.matching.prior import ExpectedKernel
 from ztfxr.arrays.matching.spatial import SpatialKernel
 from ztfxr.arrays.statistics import mad_std
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Numbers
 
 __all__ = ["Verdict", "background_excess", "verdict_of"]
 
@@ -152,7 +150,7 @@ def _rejected(solution: SpatialKernel) -> tuple[float, float]:
     return kept, float((solution.cutout_chi2 * n)[gone].sum()) / lost if lost > 0 else np.nan
 
 
-def background_excess(residual: NDArray[Any], variance: NDArray[Any], unused: Bools) -> tuple[float, float]:
+def background_excess(residual: Numbers, variance: Numbers, unused: Bools) -> tuple[float, float]:
     """Robust variance of box means in units of their noise, and how significantly it exceeds 1.
 
     Parameters
@@ -169,7 +167,7 @@ def background_excess(residual: NDArray[Any], variance: NDArray[Any], unused: Bo
     side = int(np.clip(min(residual.shape) // _BOXES_PER_SIDE, _SMALLEST_BOX, _LARGEST_BOX))
     rows, columns = residual.shape[0] // side, residual.shape[1] // side
 
-    def sums(image: NDArray[Any]) -> Floats:
+    def sums(image: Numbers) -> Floats:
         boxes = image[: rows * side, : columns * side].reshape(rows, side, columns, side)
         return np.asarray(boxes.sum(axis=(1, 3), dtype=np.float64))
 

@@ -26,7 +26,7 @@ from scipy import ndimage
 from ztfxr.arrays.matching.cutouts import CutoutEquations
 from ztfxr.arrays.polynomials import exponents, n_terms, unit_position
 from ztfxr.arrays.threads import in_parallel
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Ints, Numbers
 
 __all__ = ["whole_equations"]
 
@@ -48,13 +48,13 @@ class _ReferencePart:
 
 
 def whole_equations(
-    reference: NDArray[Any],
-    science: NDArray[Any],
-    weight: NDArray[Any],
+    reference: Numbers,
+    science: Numbers,
+    weight: Numbers,
     *,
     size: int,
     background_order: int,
-    noise: NDArray[Any] | None = None,
+    noise: Numbers | None = None,
 ) -> CutoutEquations | None:
     """Normal equations of the delta basis over a whole image, as one cut-out.
 
@@ -94,7 +94,7 @@ def whole_equations(
     return replace(found, noise=_correlate(variance, np.where(used, mean[part.band], 0.0), size).reshape(1, -1))
 
 
-def _band_weights(band: NDArray[np.intp], weight: NDArray[Any], used: Bools) -> Floats | None:
+def _band_weights(band: NDArray[np.intp], weight: Numbers, used: Bools) -> Floats | None:
     """The mean weight of each band; None where the weights within bands are too unlike."""
     which = band[used]
     count = np.maximum(np.bincount(which, minlength=_BANDS), 1)
@@ -257,7 +257,7 @@ def _background_terms(shape: tuple[int, int], half: int, order: int) -> Floats:
     return np.array(terms).reshape(n_terms(order), len(v) * len(u))
 
 
-def _design_rows(ref: Floats, terms: Floats, pixels: NDArray[np.int64], size: int) -> Floats:
+def _design_rows(ref: Floats, terms: Floats, pixels: Ints, size: int) -> Floats:
     """Rows of the design matrix (pixel, parameter) of a few inner pixels."""
     windows = sliding_window_view(ref, (size, size))
     y, x = np.divmod(pixels, windows.shape[1])

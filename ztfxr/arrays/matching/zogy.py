@@ -17,11 +17,10 @@ from ztfxr.arrays.no_solution import NoSolutionError
 from ztfxr.arrays.stamps import shift_stamps
 from ztfxr.arrays.statistics import median_and_scatter
 from ztfxr.arrays.threads import workers
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Images, Numbers
 
 __all__ = ["PSFImage", "Registration", "Subtraction", "proper_subtraction", "register"]
 
-Images = NDArray[np.float32]
 Spectrum = NDArray[np.complexfloating[Any, Any]]
 
 _SIGNIFICANT, _SIGNIFICANT_IN_SCORE = (0.01, 0.01), (0.1, 0.003)
@@ -46,7 +45,7 @@ class PSFImage:
     flux: float = 1.0
 
     @classmethod
-    def of(cls, image: Image, psf: NDArray[Any], *, flux: float = 1.0) -> PSFImage:
+    def of(cls, image: Image, psf: Numbers, *, flux: float = 1.0) -> PSFImage:
         """An image with its PSF, normalized here.
 
         The noise of the sky is the root of the median variance, or measured where there is none. Raises
@@ -81,7 +80,7 @@ class Subtraction:
     flux_scale: float
 
 
-def _unit_sum(psf: NDArray[Any]) -> Floats:
+def _unit_sum(psf: Numbers) -> Floats:
     total = float(np.sum(psf, dtype=np.float64))
     if not np.all(np.isfinite(psf)) or not total > 0:
         raise NoSolutionError("solve_failed")
@@ -200,24 +199,24 @@ def _padded_shape(shape: tuple[int, int], *stamps: tuple[int, ...]) -> tuple[int
     return height, width
 
 
-def _forward(image: NDArray[Any], grid: tuple[int, int]) -> NDArray[Any]:
+def _forward(image: Numbers, grid: tuple[int, int]) -> Spectrum:
     return np.asarray(fft.rfft2(image, s=grid, workers=workers()))
 
 
-def _backward(spectrum: NDArray[Any], grid: tuple[int, int], shape: tuple[int, int]) -> Images:
+def _backward(spectrum: Spectrum, grid: tuple[int, int], shape: tuple[int, int]) -> Images:
     """The part of the image that is not padding, float32."""
     image = fft.irfft2(spectrum, s=grid, workers=workers(), overwrite_x=True)
     return np.ascontiguousarray(image[: shape[0], : shape[1]], dtype=np.float32)
 
 
-def _transfer(stamp: Floats, grid: tuple[int, int]) -> NDArray[np.complex128]:
+def _transfer(stamp: Floats, grid: tuple[int, int]) -> Spectrum:
     """Transform of a stamp whose middle pixel is the origin."""
     full = np.zeros(grid)
     full[: stamp.shape[0], : stamp.shape[1]] = stamp
     return _forward(np.roll(full, (-(stamp.shape[0] // 2), -(stamp.shape[1] // 2)), (0, 1)), grid)
 
 
-def _phase(grid: tuple[int, int], shift: tuple[float, float]) -> NDArray[Any]:
+def _phase(grid: tuple[int, int], shift: tuple[float, float]) -> Spectrum:
     """Transfer function that moves an image by `shift` pixels."""
     rows = np.exp(-2j * np.pi * shift[0] * fft.fftfreq(grid[0]))
     return np.asarray(rows[:, None] * np.exp(-2j * np.pi * shift[1] * fft.rfftfreq(grid[1])))
@@ -238,10 +237,10 @@ def _filled(pixels: Images, bad: Bools) -> Images:
 
 def _propagated(
     noise: list[Spectrum], filters: tuple[Spectrum, Spectrum], grid: tuple[int, int], shape: tuple[int, int]
-) -> tuple[Images, list[NDArray[Any]]]:
+) -> tuple[Images, list[Numbers]]:
     """Variance of a filtered pair, ``Σ V ⊗ k²``, and the kernels k on the periodic grid."""
     kernels = [fft.irfft2(transfer, s=grid, workers=workers()) for transfer in filters]
-    total: NDArray[Any] = np.zeros_like(noise[0])
+    total: Spectrum = np.zeros_like(noise[0])
     floor = 0.0
     for spectrum, kernel in zip(noise, kernels, strict=True):
         square = _forward(kernel**2, grid)
@@ -250,7 +249,7 @@ def _propagated(
     return np.maximum(_backward(total, grid, shape), np.float32(floor)), kernels
 
 
-def _reach(kernel: NDArray[Any], significant: float) -> int:
+def _reach(kernel: Numbers, significant: float) -> int:
     """Odd size of the centered square outside which a kernel on a periodic grid stays below a fraction of its peak."""
     strong = np.abs(kernel) > significant * np.abs(kernel).max()
     half = 0
@@ -260,9 +259,7 @@ def _reach(kernel: NDArray[Any], significant: float) -> int:
     return 2 * half + 1
 
 
-def _grown(
-    bad: tuple[Bools, Bools], kernels: list[NDArray[Any]], significant: tuple[float, float], limit: int
-) -> Bools:
+def _grown(bad: tuple[Bools, Bools], kernels: list[Numbers], significant: tuple[float, float], limit: int) -> Bools:
     """Where bad pixels, or the frame's edge, reach into a filter with more than these fractions of its peak.
 
     Bad pixels have neighbors that fill them; beyond the edge nothing says that half a star is missing.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Numbers, Scalar
 
 __all__ = ["ApertureSums", "circle_overlap", "sum_apertures"]
 
@@ -113,8 +112,8 @@ def _add_pixel(
 
 @njit(nogil=True, cache=True)
 def _sum_all(
-    image: NDArray[Any],
-    variance: NDArray[Any],
+    image: Numbers,
+    variance: Numbers,
     bad: Bools,
     x: Floats,
     y: Floats,
@@ -147,7 +146,7 @@ def _sum_all(
 
 
 def sum_apertures(
-    image: NDArray[Any], variance: NDArray[Any], bad: Bools, x: Floats, y: Floats, *, radii: ArrayLike
+    image: Numbers, variance: Numbers, bad: Bools, x: Floats, y: Floats, *, radii: ArrayLike
 ) -> ApertureSums:
     """Sum one (y, x) image in disks at array positions `x`, `y`, leaving out bad pixels and those off the image.
 
@@ -160,8 +159,8 @@ def sum_apertures(
     wanted = np.atleast_1d(np.asarray(radii, dtype=np.float64))
     order = np.argsort(wanted)
     out = np.zeros((len(x), 4, len(wanted)))
-    planes = (_plain(image), _plain(variance), _plain(bad))
-    _sum_all(*planes, np.ascontiguousarray(x), np.ascontiguousarray(y), wanted[order], out)
+    row, column = np.ascontiguousarray(y), np.ascontiguousarray(x)
+    _sum_all(_plain(image), _plain(variance), _plain(bad), column, row, wanted[order], out)
     sums = np.empty_like(out)
     sums[:, :, order] = out
     total = np.pi * wanted**2
@@ -169,6 +168,6 @@ def sum_apertures(
     return ApertureSums(sums[:, 0], sums[:, 1], sums[:, 2], outside, total)
 
 
-def _plain(array: NDArray[Any]) -> NDArray[Any]:
+def _plain(array: NDArray[Scalar]) -> NDArray[Scalar]:
     """The array contiguous and in the machine's byte order, which numba reads."""
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))

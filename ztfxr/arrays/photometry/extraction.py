@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import sep
 from numpy.typing import ArrayLike, NDArray
 
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Images, Ints, Numbers, Table
 from ztfxr.errors import InputError
 
 __all__ = ["COLUMNS", "DEFAULT_KERNEL", "Detection", "Extraction", "Threshold", "extract_sources"]
 
-Image = NDArray[np.float32]
-Mask = Bools
-Ints = NDArray[np.int64]
 
 COLUMNS = (
     "x_centroid",
@@ -133,7 +129,7 @@ class Extraction:
     `n_sources` counts those beyond the limit too. `segmentation` is, per pixel, 1 + the row of its source, or 0.
     """
 
-    columns: dict[str, NDArray[Any]]
+    columns: dict[str, Numbers]
     n_sources: int
     status: int
     threshold_factor: float
@@ -144,18 +140,18 @@ class Extraction:
 class _Frame:
     """An image ready for sep: zero, and without variance, where it is bad."""
 
-    pixels: Image
-    bad: Mask
-    variance: Image
-    sigma: Image
+    pixels: Images
+    bad: Bools
+    variance: Images
+    sigma: Images
     gain: float | None
     threshold: Threshold
 
 
 def extract_sources(
-    image: NDArray[Any],
-    bad: Mask,
-    variance: NDArray[Any],
+    image: Numbers,
+    bad: Bools,
+    variance: Numbers,
     gain: float | None,
     *,
     threshold: Threshold,
@@ -202,12 +198,12 @@ def extract_sources(
 
 def _nothing(shape: tuple[int, ...]) -> Extraction:
     """What an image without a good pixel gives."""
-    columns: dict[str, NDArray[Any]] = {name: np.zeros(0) for name in COLUMNS}
+    columns: dict[str, Numbers] = {name: np.zeros(0) for name in COLUMNS}
     columns["sep_flags"] = np.zeros(0, dtype=np.uint16)
     return Extraction(columns, 0, NO_GOOD_PIXELS, 1.0, np.zeros(shape, dtype=np.int32))
 
 
-def _prepared(image: NDArray[Any], bad: Mask, variance: NDArray[Any], gain: float, threshold: Threshold) -> _Frame:
+def _prepared(image: Numbers, bad: Bools, variance: Numbers, gain: float, threshold: Threshold) -> _Frame:
     unusable = np.ascontiguousarray(bad | ~np.isfinite(image))
     if not threshold.absolute:
         unusable |= ~((variance > 0) & (variance < np.inf))
@@ -219,7 +215,7 @@ def _prepared(image: NDArray[Any], bad: Mask, variance: NDArray[Any], gain: floa
     return _Frame(pixels, unusable, noise, np.sqrt(noise), gain if known else None, threshold)
 
 
-def _detected(frame: _Frame, detection: Detection) -> tuple[NDArray[Any], NDArray[np.int32], int, float]:
+def _detected(frame: _Frame, detection: Detection) -> tuple[Table, NDArray[np.int32], int, float]:
     """Objects and labels by sep, what had to be raised for them, and the factor on the threshold."""
     with _lock:
         before = sep.get_extract_pixstack(), sep.get_sub_object_limit()
@@ -232,7 +228,7 @@ def _detected(frame: _Frame, detection: Detection) -> tuple[NDArray[Any], NDArra
 
 def _insisting(
     frame: _Frame, detection: Detection, buffer: int, sub_objects: int
-) -> tuple[NDArray[Any], NDArray[np.int32], int, float]:
+) -> tuple[Table, NDArray[np.int32], int, float]:
     status, factor, most = 0, 1.0, frame.pixels.size + 2
     while True:
         sep.set_extract_pixstack(buffer)
@@ -252,7 +248,7 @@ def _insisting(
             return found, labels, status, factor
 
 
-def _extract(frame: _Frame, detection: Detection, factor: float) -> tuple[NDArray[Any], NDArray[np.int32]]:
+def _extract(frame: _Frame, detection: Detection, factor: float) -> tuple[Table, NDArray[np.int32]]:
     kernel = None if detection.kernel is None else np.array(detection.kernel, dtype=np.float32)
     found, labels = sep.extract(
         frame.pixels,
@@ -270,9 +266,7 @@ def _extract(frame: _Frame, detection: Detection, factor: float) -> tuple[NDArra
     return found, labels
 
 
-def _measured(
-    frame: _Frame, found: NDArray[Any], labels: NDArray[np.int32], detection: Detection
-) -> dict[str, NDArray[Any]]:
+def _measured(frame: _Frame, found: Table, labels: NDArray[np.int32], detection: Detection) -> dict[str, Numbers]:
     """The columns of the sources, in the order of `found` and `labels`."""
     kron, kron_err, radius, flags = _kron(frame, found, detection.kron_params)
     half = _half_light(frame, found, kron)
@@ -295,7 +289,7 @@ def _measured(
         "half_light_radius": half,
         "snr": np.divide(kron, kron_err, out=np.full(kron.size, np.nan), where=kron_err > 0),
     }
-    out: dict[str, NDArray[Any]] = {name: np.asarray(columns[name], dtype=np.float64) for name in COLUMNS}
+    out: dict[str, Numbers] = {name: np.asarray(columns[name], dtype=np.float64) for name in COLUMNS}
     return out | {"sep_flags": (found["flag"] | flags | failed * WINDOW_FAILED).astype(np.uint16)}
 
 
@@ -308,9 +302,7 @@ def _isophotal_error(frame: _Frame, flux: Floats, labels: NDArray[np.int32]) -> 
     return np.asarray(np.sqrt(variance + photons))
 
 
-def _kron(
-    frame: _Frame, found: NDArray[Any], params: tuple[float, float, float]
-) -> tuple[Floats, Floats, Floats, Ints]:
+def _kron(frame: _Frame, found: Table, params: tuple[float, float, float]) -> tuple[Floats, Floats, Floats, Ints]:
     """Flux in the ellipse of so many Kron radii (Kron 1980, ApJS 43, 305), its error, that radius, and flags."""
     scale, smallest, circle = params
     # sep keeps the angle in single precision, whose π/2 is larger than the one that it accepts.
@@ -333,7 +325,7 @@ def _kron(
     return flux, error, radius, flags.astype(np.int64) | more | circular * KRON_CIRCULAR
 
 
-def _half_light(frame: _Frame, found: NDArray[Any], flux: Floats) -> Floats:
+def _half_light(frame: _Frame, found: Table, flux: Floats) -> Floats:
     """Radius of the circle with half of the flux; NaN for fluxes that are not positive."""
     positive = flux > 0
     radius, _ = sep.flux_radius(
@@ -348,7 +340,7 @@ def _half_light(frame: _Frame, found: NDArray[Any], flux: Floats) -> Floats:
     return np.where(positive, radius, np.nan)
 
 
-def _windowed(frame: _Frame, found: NDArray[Any], half: Floats) -> tuple[Floats, Floats, Mask]:
+def _windowed(frame: _Frame, found: Table, half: Floats) -> tuple[Floats, Floats, Bools]:
     """Gaussian-windowed centroids; the isophotal one where the iteration left the 1-sigma ellipse or broke off."""
     sigma = _FWHM_TO_SIGMA * np.where(np.isfinite(half), half, 0.0)
     x, y, _ = sep.winpos(frame.pixels, found["x"], found["y"], sigma, mask=frame.bad)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from ztfxr.arrays.statistics import median_and_scatter
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Ints
 
 __all__ = ["correct_apertures"]
 
@@ -18,15 +15,15 @@ _SATURATION = 10.0
 
 
 def correct_apertures(
-    flux: NDArray[Any],
-    error: NDArray[Any],
+    flux: Floats,
+    error: Floats,
     good: Bools,
     *,
     large: int,
     min_snr: float,
     min_stars: int,
     n_sigma: float,
-) -> tuple[Floats, Floats, Floats, NDArray[np.int64]]:
+) -> tuple[Floats, Floats, Floats, Ints]:
     """Factors from the flux at each radius to that at radius number `large`.
 
     `flux`, `error` and `good` have the shape (source, radius). The results are the weighted mean of the stars' ratios,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from ztfxr.arrays.images.annuli import measure_annuli
 from ztfxr.arrays.statistics import mad_std
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Numbers
 
 __all__ = ["add_stamps", "light_at", "summarize"]
 
@@ -36,17 +33,17 @@ def _light(flux: Floats, stamps: Floats, x: Floats, y: Floats, out: Floats) -> N
 
 
 def add_stamps(
-    image: NDArray[Any],
-    variance: NDArray[Any] | None,
+    image: Numbers,
+    variance: Numbers | None,
     flux: Floats,
     stamps: Floats,
     x: Floats,
     y: Floats,
-    gain: NDArray[Any] | None,
-    seed: NDArray[Any],
+    gain: Numbers | None,
+    seed: Numbers,
     *,
     noise: bool,
-) -> tuple[NDArray[Any], NDArray[Any] | None]:
+) -> tuple[Numbers, Numbers | None]:
     """One (y, x) image with stars at array positions `x`, `y`, and its variance, where it has one, with their photons'.
 
     `stamps` (source, v, u) are the fractions of light around the pixels ``floor(x + 0.5)``. Stars whose position, flux
@@ -65,7 +62,7 @@ def add_stamps(
     return (image + drawn).astype(image.dtype), grown
 
 
-def light_at(image: NDArray[Any], bad: Bools, x: Floats, y: Floats) -> Floats:
+def light_at(image: Numbers, bad: Bools, x: Floats, y: Floats) -> Floats:
     """Mean of one (y, x) image's good pixels 3 to 6 px from array positions, less the median of all; NaN without any.
 
     The pixels of the place itself are those that a star there is measured on: to sort stars by them would sort the
@@ -78,14 +75,14 @@ def light_at(image: NDArray[Any], bad: Bools, x: Floats, y: Floats) -> Floats:
     return around.level - level
 
 
-def _plain(array: NDArray[Any]) -> Floats:
+def _plain(array: Numbers) -> Floats:
     """The array as the compiled loops know it."""
     return np.ascontiguousarray(array, dtype=np.float64)
 
 
 def summarize(
-    value: Floats, error: Floats, truth: Floats, good: Bools, number: NDArray[Any], n_bins: int, snt: float
-) -> dict[str, NDArray[Any]]:
+    value: Floats, error: Floats, truth: Floats, good: Bools, number: Numbers, n_bins: int, snt: float
+) -> dict[str, Numbers]:
     """Statistics per bin; `number` is the bin of each measurement, -1 for none. NaN where a bin has too few."""
     out = {k: np.full(n_bins, np.nan) for k in _NAMES}
     counts = np.zeros(n_bins, dtype=np.int64)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from ztfxr.arrays.images.image import Image
@@ -19,12 +18,11 @@ from ztfxr.arrays.psf.profiles import ProfileBasis, profile_basis
 from ztfxr.arrays.psf.stars import StarWindows, select_stars, star_windows
 from ztfxr.arrays.statistics import FWHM_TO_SIGMA, median_and_scatter
 from ztfxr.arrays.threads import in_parallel
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Ints, Numbers
 from ztfxr.errors import InputError
 
 __all__ = ["BuiltPSF", "PSFOptions", "build_psf", "constant_psf"]
 
-Ints = NDArray[np.int64]
 
 _SKY_RING, _MARGIN = 4, 3
 _RADIUS_FWHM, _RADII = 5.5, (10, 20)
@@ -113,8 +111,8 @@ class _Fit:
 
 
 def build_psf(
-    image: NDArray[Any],
-    variance: NDArray[Any],
+    image: Numbers,
+    variance: Numbers,
     bad: Bools,
     *,
     origin: tuple[float, float],
@@ -174,7 +172,7 @@ def build_psf(
     return _finished(values, flux_cov, options.oversampling, radius, used, fit, chi2)
 
 
-def constant_psf(image: NDArray[Any], variance: NDArray[Any], bad: Bools, *, size: int) -> Floats:
+def constant_psf(image: Numbers, variance: Numbers, bad: Bools, *, size: int) -> Floats:
     """One PSF for a whole image, as a stamp of `size` × `size` pixels and unit sum; see `build_psf`."""
     options = PSFOptions(order=0, radius=size // 2)
     built = build_psf(image, variance, bad, origin=(0.0, 0.0), scale=(1.0, 1.0), options=options)
@@ -184,7 +182,7 @@ def constant_psf(image: NDArray[Any], variance: NDArray[Any], bad: Bools, *, siz
 
 
 def _choose(
-    image: NDArray[Any], variance: NDArray[Any], bad: Bools, options: PSFOptions, stars: tuple[Floats, Floats] | None
+    image: Numbers, variance: Numbers, bad: Bools, options: PSFOptions, stars: tuple[Floats, Floats] | None
 ) -> tuple[StarWindows, float, int]:
     """Windows around the stars, the FWHM, and the radius of the PSF."""
     whole = Image(np.where(bad, 0, image).astype(np.float32), None, bad)

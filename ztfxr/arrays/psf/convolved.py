@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import signal
 
 from ztfxr.arrays.images.correlation import autocorrelation, convolved_share
 from ztfxr.arrays.no_solution import NoSolutionError
 from ztfxr.arrays.stamps import trim
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Numbers
 
 __all__ = ["DifferenceKernel", "Side"]
 
@@ -40,9 +39,7 @@ class DifferenceKernel:
     whitening: Floats | None
 
     @classmethod
-    def of(
-        cls, coefficients: NDArray[Any], science_convolved: Bools, whitening: NDArray[Any] | None
-    ) -> DifferenceKernel:
+    def of(cls, coefficients: Numbers, science_convolved: Bools, whitening: Numbers | None) -> DifferenceKernel:
         """The kernel of one epoch; `NoSolutionError` where it has none."""
         white = None if whitening is None else np.asarray(whitening, dtype=np.float64)
         if not (np.isfinite(coefficients).all() and (white is None or np.isfinite(white).all())):
@@ -68,7 +65,7 @@ class DifferenceKernel:
             return np.asarray(self.coefficients / self.coefficients[0].sum())
         return self.coefficients
 
-    def measured_variance(self, image: NDArray[Any], variance: NDArray[Any], bad: Bools) -> float:
+    def measured_variance(self, image: Numbers, variance: Numbers, bad: Bools) -> float:
         """Variance that the convolved image's sky had before, from the correlation of the difference's noise.
 
         Photon noise of sources is not in it: the difference does not say which of the two images it came from.

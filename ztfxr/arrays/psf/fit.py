@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from ztfxr.arrays.images.annuli import LEVELS
 from ztfxr.arrays.psf.loops import COLUMNS, Frame, Rules, Sources, Spread, fit_groups, position_sums
 from ztfxr.arrays.psf.model import PSFModel, psf_fwhm
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Images, Ints, Numbers, Scalar
 from ztfxr.errors import InputError
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "position_equations",
 ]
 
-Ints = NDArray[np.int64]
 Weights: TypeAlias = Literal["model", "variance"]
 Level: TypeAlias = Literal["median", "mad"]
 LocalBackground: TypeAlias = Literal["none", "annulus", "fit"] | tuple[float, float]
@@ -104,7 +103,7 @@ class ConvolvedNoise:
     terms: Floats
     spread: Floats | None = None
     kernels: Floats | None = None
-    variance: NDArray[Any] | None = None
+    variance: Numbers | None = None
 
     @property
     def margin(self) -> int:
@@ -136,14 +135,14 @@ class FitImage:
         Error of what was subtracted, (mode, y, x); see `ztfxr.arrays.matching.model_error`.
     """
 
-    image: NDArray[Any]
-    variance: NDArray[Any]
+    image: Numbers
+    variance: Numbers
     bad: Bools
     origin: tuple[float, float] = (0.0, 0.0)
     saturated: Bools | None = None
     convolved: ConvolvedNoise | None = None
     correlation: Floats | None = None
-    modes: NDArray[Any] | None = None
+    modes: Numbers | None = None
 
 
 @dataclass(frozen=True)
@@ -325,12 +324,12 @@ def _prepared(
     return frame, spread, sources, _rules(model, options, background, acting.spread)
 
 
-def _or_empty(array: NDArray[Any] | None, ndim: int) -> NDArray[Any]:
+def _or_empty(array: NDArray[Scalar] | None, ndim: int) -> NDArray[Scalar] | Floats:
     """`array`, or one without an element: compiled code knows no None."""
     return np.zeros((0,) * ndim) if array is None else array
 
 
-def _plain(array: NDArray[Any]) -> NDArray[np.float32]:
+def _plain(array: Numbers) -> Images:
     """A contiguous, writable array in single precision: one type, so that the loops are compiled once."""
     out = np.ascontiguousarray(array, dtype=np.float32)
     return out if out.flags.writeable else out.copy()

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from ztfxr.arrays.images.annuli import inliers, level_of, ring_pixels
 from ztfxr.arrays.psf.model import cubic_taps, gather_stamp, unit_sum
 from ztfxr.arrays.psf.noise import bounds, convolved_noise, corner_variance, correlated_noise
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Ints, Numbers
 
 __all__ = ["COLUMNS", "Frame", "Rules", "Sources", "Spread", "fit_groups", "position_sums"]
 
-Ints = NDArray[np.int64]
-Images = NDArray[Any]
 
 COLUMNS = ("flux", "variance", "background", "chi2", "n_pixels", "lost", "outside", "saturated", "model_variance")
 _FLUX, _VARIANCE, _BACKGROUND, _CHI2, _PIXELS, _LOST, _OUTSIDE, _SATURATED, _MODEL = range(9)
@@ -30,12 +27,12 @@ class Frame(NamedTuple):
     x) the error of what was subtracted; both may be empty.
     """
 
-    image: Images
-    variance: Images
+    image: Numbers
+    variance: Numbers
     bad: Bools
     saturated: Bools
-    convolved: Images
-    modes: Images
+    convolved: Numbers
+    modes: Numbers
 
 
 class Spread(NamedTuple):
@@ -380,7 +377,7 @@ def _noise_of(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _model_variance(modes: Images, pixels: _Pixels, factors: Floats) -> float:
+def _model_variance(modes: Numbers, pixels: _Pixels, factors: Floats) -> float:
     """Variance of ``Σ c M`` of what was subtracted."""
     variance = 0.0
     for k in range(modes.shape[0]):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ztfxr.arrays.polynomials import order_of, polynomial_terms
-from ztfxr.arrays.types import Floats
+from ztfxr.arrays.types import Floats, Ints
 
 __all__ = [
     "PSFModel",
@@ -24,7 +24,6 @@ __all__ = [
     "window_stamps",
 ]
 
-Ints = NDArray[np.int64]
 
 _EDGE = 4
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Numbers
 
 __all__ = ["bounds", "convolved_noise", "corner_variance", "correlated_noise"]
-
-Images = NDArray[Any]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -22,7 +17,7 @@ def bounds(center: int, half: int, size: int) -> tuple[int, int]:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def corner_variance(variance: Images, bad: Bools, y: int, x: int, half: int, radius: float, values: Floats) -> float:
+def corner_variance(variance: Numbers, bad: Bools, y: int, x: int, half: int, radius: float, values: Floats) -> float:
     """Median variance of the window's corners, beyond `radius`; of the whole window where they have no good pixel."""
     for everywhere in (False, True):
         n = 0
@@ -55,7 +50,7 @@ def correlated_noise(root: Floats, correlation: Floats) -> float:
 
 
 @njit(nogil=True, fastmath=True, cache=True, error_model="numpy")
-def convolved_noise(convolved: Images, kernel: Floats, canvas: Floats, y: int, x: int) -> float:
+def convolved_noise(convolved: Numbers, kernel: Floats, canvas: Floats, y: int, x: int) -> float:
     """What the correlation of convolved noise adds: ``Σ_u V(u) ((Σ_p c_p K(p - u))² - Σ_p c_p² K(p - u)²)``."""
     half, reach, total = canvas.shape[0] // 2, kernel.shape[0] // 2, 0.0
     n = canvas.shape[0]

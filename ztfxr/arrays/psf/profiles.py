@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from math import comb
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import erf, gammainc
 
 from ztfxr.arrays.polynomials import degrees
 from ztfxr.arrays.statistics import FWHM_TO_SIGMA
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Ints
 
 __all__ = ["ProfileBasis", "profile_basis"]
 
-Ints = NDArray[np.int64]
 
 _NARROWEST, _RATIO = 0.35, 1.35
 _WIDEST_HARMONIC, _WIDEST_VARYING, _WING_ORDER = 2.0, 3.0, 1

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from ztfxr.arrays.images.stars import Peaks, rank_in_cells
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.images.windows import Cutouts
+from ztfxr.arrays.types import Bools, Floats, Ints, Numbers
 
 __all__ = ["StarWindows", "select_stars", "star_windows"]
 
-Ints = NDArray[np.int64]
 
 _APART, _CORE = 3.0, 1.0
 _NEIGHBOR, _CROWDED_NEIGHBOR = 0.02, 0.1
@@ -42,9 +40,9 @@ class StarWindows:
         """Pixels on each side of the central one."""
         return int(self.data.shape[1] // 2)
 
-    def take(self, which: NDArray[Any]) -> StarWindows:
+    def take(self, which: Ints) -> StarWindows:
         """Some of the stars."""
-        return StarWindows(*(v[which] for v in (self.y, self.x, self.data, self.variance, self.good)))
+        return StarWindows(self.y[which], self.x[which], self.data[which], self.variance[which], self.good[which])
 
 
 def select_stars(
@@ -108,8 +106,8 @@ def _crowding(peaks: Peaks, which: Ints, distance: float) -> Floats:
 
 
 def star_windows(
-    image: NDArray[Any],
-    variance: NDArray[Any],
+    image: Numbers,
+    variance: Numbers,
     bad: Bools,
     y: Ints,
     x: Ints,
@@ -125,14 +123,15 @@ def star_windows(
     A neighbor takes the disk within which a Moffat profile (β = 3) of its height exceeds a third of the noise.
     """
     size = 2 * half + 1
-    data, noise2, hidden = (sliding_window_view(a, (size, size))[y - half, x - half] for a in (image, variance, bad))
-    good = ~hidden & np.isfinite(data) & (noise2 > 0)
+    own = Cutouts(y, x, size)
+    data, noise2 = own.windows(image), own.windows(variance)
+    good = ~own.windows(bad) & np.isfinite(data) & (noise2 > 0)
     star, other = _pairs(peaks, y, x, 2.0 * half)
     dy, dx = peaks.y[other] - y[star], peaks.x[other] - x[star]
-    squared, own = (dy**2 + dx**2).astype(float), image[y, x].astype(np.float64)[star]
+    squared, height = (dy**2 + dx**2).astype(float), image[y, x].astype(np.float64)[star]
     scale2 = fwhm**2 / (4 * (2 ** (1 / 3) - 1))
     # In the wings of a star its own noise makes peaks; they are no neighbors.
-    wing = 3 * own * (1 + squared / scale2) ** -3.0
+    wing = 3 * height * (1 + squared / scale2) ** -3.0
     real = (squared > 2.5) & (peaks.height[other] > wing + _WING_NOISE * noise)
     reach2 = scale2 * np.maximum((3 * peaks.height[other] / noise) ** (1 / 3) - 1, 0.0)
     _clear_disks(good, star[real], dy[real], dx[real], reach2[real])
