@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from ztfxr.dia.difference import difference
 from ztfxr.errors import InputError
 from ztfxr.ops.mapping import map_images
 from ztfxr.schema import (
@@ -232,7 +233,10 @@ def test_attributes_that_stay_are_those_about_what_is_left() -> None:
 
 
 def test_numbers_of_an_epochs_quality_are_those_of_a_difference() -> None:
-    assert {"kernel_sum", "chi2", "noise_ratio", "epoch_status"} <= set(EPOCH_QUALITY)
+    image = xr.DataArray(np.random.default_rng(0).normal(size=(40, 41)).astype("f4"), dims=("y", "x"))
+    one = xr.ones_like(image)
+    found = difference(image, image, variance=one, reference_variance=one, kernel_size=3)
+    assert {"kernel_sum", "chi2", "noise_ratio", "epoch_status"} <= set(EPOCH_QUALITY) <= set(found.data_vars)
     assert all(SPECS[name].fits(()) and SPECS[name].fits(("time",)) for name in EPOCH_QUALITY)
 
 

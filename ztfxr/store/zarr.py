@@ -55,7 +55,8 @@ def to_zarr(obj: xr.Dataset | xr.DataArray | xr.DataTree, store: Store, *, overw
 
     Images (..., y, x) are written as one shard per epoch with tiles of at most 192 × 192 pixels inside; everything
     else as a single chunk, split only above 16 MiB. Values, dtypes and attributes are kept, numpy values in attributes
-    as plain numbers and lists. Sky labels `ra`, `dec` that come from a WCS are stored as its cards, not as planes.
+    as plain numbers and lists; what a store cannot hold is refused before anything is written.
+    Sky labels `ra`, `dec` that come from a WCS are stored as its cards, not as planes.
 
     A local store, folder or zip file, appears whole or not at all: it is written beside its destination under a hidden
     name (``.NAME.partial-…``) and renamed. A run that fails leaves the destination as it was. An icechunk repository
