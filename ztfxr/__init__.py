@@ -84,12 +84,12 @@ from ztfxr.ops.sources import Detection, source_flags, sources
 from ztfxr.ops.stack import stack
 from ztfxr.ops.stamps import stamp, stamps
 from ztfxr.ops.zeropoint import zero_point
-from ztfxr.photometry.aperture import aperture_correction, aperture_photometry
+from ztfxr.photometry.aperture import Annulus, aperture_correction, aperture_photometry
 from ztfxr.photometry.baseline import baseline_table, correct_baseline, rescale_errors
 from ztfxr.photometry.binning import bin_by_night
 from ztfxr.photometry.calibrate import apply_scale, calibrate_flux, photometric_scale
 from ztfxr.photometry.cuts import cut_counts, quality_cuts
-from ztfxr.photometry.forced import forced_photometry
+from ztfxr.photometry.forced import ConvolvedVariance, FitOptions, forced_photometry
 from ztfxr.photometry.inject import inject, inject_and_measure, injection_report
 from ztfxr.photometry.lightcurve import lightcurve
 from ztfxr.photometry.magnitudes import magnitudes, total_flux
@@ -110,9 +110,12 @@ __version__ = _version("ztfxr")
 __all__ = [
     "AlertError",
     "AlignmentError",
+    "Annulus",
     "CatalogError",
     "ChunkError",
+    "ConvolvedVariance",
     "Detection",
+    "FitOptions",
     "FrameError",
     "HeaderError",
     "InputError",

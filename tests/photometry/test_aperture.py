@@ -462,7 +462,7 @@ def test_radii_and_annulus_on_a_lazy_stack() -> None:
 
 def test_local_background_takes_the_sky_off_with_an_honest_error() -> None:
     images, truth = stars_on_a_sky()
-    found = aperture_photometry(images, truth, radius=9.0, annulus=ztfxr.photometry.aperture.Annulus(11, 20, "mean"))
+    found = aperture_photometry(images, truth, radius=9.0, annulus=ztfxr.Annulus(11, 20, "mean"))
     pull = (found["flux"] - truth["flux"]) / found["flux_err"]
     faint = (truth["mag"] > 17.5).values
     # Wings of the PSF beyond 9 px hold 0.3 % of the light.

@@ -158,7 +158,7 @@ def _psf_fluxes(stamps: xr.Dataset, diff: xr.Dataset, host: xr.DataArray) -> dic
     own = map_images(
         lone_profile,
         {"image": diff["difference"], "variance": diff["difference_variance"]},
-        {"psf": ("psf_y", "psf_x"), "psf_err": (), "profile_chi2": ()},
+        {"psf": ("psf_y", "psf_x"), "profile_err": (), "profile_chi2": ()},
         sizes={"psf_y": side, "psf_x": side},
         options={"radius": _PROFILE},
     )
@@ -174,7 +174,7 @@ def _psf_fluxes(stamps: xr.Dataset, diff: xr.Dataset, host: xr.DataArray) -> dic
     )
     flux, model = fit["flux"].variable, fit["model_err"].variable
     pixels = np.sqrt(fit["flux_err"].variable ** 2 - model**2)
-    freedom = flux * own["psf_err"].variable
+    freedom = flux * own["profile_err"].variable
     return {
         "flux_psf": flux,
         "flux_psf_err": np.sqrt(np.maximum(pixels, freedom) ** 2 + model**2),

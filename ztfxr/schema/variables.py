@@ -298,6 +298,7 @@ _PACKETS: tuple[Spec, ...] = (
     Spec("flux_psf_err", _TS, "float64", "DN", "standard error of the flux of the PSF fit"),
     Spec("mag_psf", _TS, "float64", "mag", "AB magnitude of the PSF fit"),
     Spec("mag_psf_err", _TS, "float64", "mag", "standard error of the magnitude of the PSF fit"),
+    Spec("profile_err", "time?", "float64", "", "relative error of the sum of the transient's own profile"),
     Spec("profile_chi2", "time?", "float64", "", "reduced chi-square of the transient's own profile"),
     Spec("deviation_ap", _TS, "float64", "mag", "mag less the packet's magap"),
     Spec("deviation_psf", _TS, "float64", "mag", "mag_psf less the packet's magpsf"),

@@ -52,7 +52,7 @@ def test_the_error_of_the_sum_is_the_scatter_of_fluxes_by_it():
         one = lone_profile(image, variance, 9.0)
         weights = np.where(peak, one.psf, 0.0)
         light.append((image[22:41, 22:41] * weights).sum() / (weights * one.psf).sum())
-        errors.append(one.psf_err * 20000)
+        errors.append(one.profile_err * 20000)
     assert np.std(light) == pytest.approx(np.mean(errors), rel=0.2)
 
 

@@ -31,7 +31,7 @@ class LoneProfile(NamedTuple):
     """A profile of unit sum (y, x), the relative error of its sum, and the reduced χ² of its fit."""
 
     psf: Floats
-    psf_err: float
+    profile_err: float
     profile_chi2: float
 
 
