@@ -97,7 +97,7 @@ from ztfxr.photometry.psf import psf_at
 from ztfxr.photometry.psf_build import build_psf
 from ztfxr.photometry.variability import variability
 from ztfxr.photometry.zfps import clean_zfps
-from ztfxr.plot import plot_difference, plot_injection, plot_lightcurve, plot_summary, plot_triplet, show
+from ztfxr.plot import Style, plot_difference, plot_injection, plot_lightcurve, plot_summary, plot_triplet, show
 from ztfxr.recipes.pair import difference_photometry
 from ztfxr.store.fits import to_extensions, to_fits
 from ztfxr.store.regions import to_regions
@@ -130,6 +130,7 @@ __all__ = [
     "ShapeError",
     "SkyOptions",
     "StoreError",
+    "Style",
     "TruncatedFileError",
     "ZtfxrError",
     "align",

@@ -13,6 +13,7 @@ import xarray as xr
 from astropy.io import fits
 from astropy.table import Table
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from tests.conftest import MakeHeader
 from ztfxr.arrays.geometry.transform import Transform
@@ -397,6 +398,20 @@ def test_a_tree_becomes_a_stack(tree: xr.DataTree, target: xr.Dataset) -> None:
     xr.testing.assert_identical(align(eager, to="first").compute(), pixels)
 
 
+def test_the_best_frame_is_the_sharpest(target: xr.Dataset) -> None:
+    """By the coordinate `seeing` where all have it, else by their stars; frames with a status are no candidates."""
+    blurred = target.assign(sci=target["sci"].copy(data=ndimage.gaussian_filter(target["sci"].values, 1.2)))
+    frames = {"blurred": blurred.assign_coords(time=time(0)), "sharp": moved(seed=1, time=time(1))}
+    frames["broken"] = xr.Dataset(attrs={"status": 1, "message": "lost"})
+    measured = align(xr.DataTree.from_dict(frames), to="best")
+    xr.testing.assert_identical(measured, align(xr.DataTree.from_dict(frames), to="sharp"))
+    stated = {k: f.assign_coords(seeing=s) for (k, f), s in zip(frames.items(), (2.0, 3.0, 1.0), strict=True)}
+    found = align(xr.DataTree.from_dict(stated), to="best")
+    np.testing.assert_array_equal(found["sci"].values[0], align(blurred, to=blurred)["sci"])
+    with pytest.raises(FrameError, match="none of the 1 frames can be used; broken: lost"):
+        align(xr.DataTree.from_dict({"broken": frames["broken"]}), to="best")
+
+
 def test_a_tree_by_wcs_is_lazy(pair: Any, raising_scheduler: Any) -> None:
     image, to = pair
     tree = xr.DataTree.from_dict({"a": image.assign_coords(time=time(0)).chunk(), "b": to.assign_coords(time=time(1))})
@@ -420,7 +435,7 @@ def test_a_frame_that_breaks_while_it_is_read(tmp_path: Path, target: xr.Dataset
 
 
 def test_trees_that_cannot_be_aligned(tree: xr.DataTree, target: xr.Dataset) -> None:
-    with pytest.raises(InputError, match="the tree has no frame 'last'"):
+    with pytest.raises(InputError, match=r"the tree has no frame 'last'; it has later, first, .*and 'best'"):
         align(tree, to="last")
     with pytest.raises(InputError, match="the tree holds no frames"):
         align(xr.DataTree(), to=target)

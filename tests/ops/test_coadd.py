@@ -383,6 +383,27 @@ def test_build_reference(epochs: xr.Dataset) -> None:
         build_reference(epochs, max_sky=3)
 
 
+def test_epochs_of_several_filters_are_not_added(epochs: xr.Dataset) -> None:
+    """One filter, or none that is known, is added; so is what a selection leaves."""
+    mixed = epochs.assign_coords(filter=("time", ["ztfg", "ztfr", "ztfr", "", "ztfr", "ztfg"]))
+    for function in (coadd, build_reference):
+        with pytest.raises(InputError, match=r"the epochs are of several filters, ztfg, ztfr, .*: select one"):
+            function(mixed)
+    one = coadd(mixed.isel(time=mixed["filter"].values == "ztfr"))
+    assert str(one["filter"].values) == "ztfr"
+
+
+@pytest.mark.parametrize("unit", ["DN", "electron"])
+def test_a_coadd_has_the_unit_of_its_epochs(small: xr.Dataset, unit: str) -> None:
+    stack = small.copy()
+    stack["sci"] = stack["sci"].assign_attrs(units=unit)
+    out = coadd(stack)
+    assert (out["sci"].attrs["units"], out["variance"].attrs["units"]) == (unit, f"{unit}2")
+    assert measure_epochs(stack)["sky"].attrs["units"] == unit
+    gain = {"DN": float(out["gain"]) / float(coadd(small)["gain"]), "electron": None}[unit]
+    assert gain in (1.0, None)
+
+
 def test_unusable_arguments(epochs: xr.Dataset) -> None:
     for wrong, message in (
         ({"method": "mode"}, "method is .* got 'mode'"),

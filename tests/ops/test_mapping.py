@@ -297,6 +297,8 @@ def test_inputs_of_other_sizes(chunk: int | None) -> None:
     inputs = {"image": CUBE if chunk is None else CUBE.chunk(time=chunk), "other": small}
     found = map_images(corner, inputs, ["sci"], sizes={"y": 2, "x": 3})["sci"]
     np.testing.assert_array_equal(found.values, (CUBE.values[:, :2, :3] + PLATE.values[:2, :3]).astype("f4"))
+    labeled = inputs | {"image": inputs["image"].assign_coords(x=np.arange(NX))}
+    assert set(map_images(corner, labeled, ["sci"], sizes={"y": 2, "x": 3})["sci"].coords) == {"time"}
     with pytest.raises(AlignmentError, match=r"other has 3 along 'y', image has 4; cut both to the same size"):
         map_images(corner, inputs, ["sci"])
     with pytest.raises(AlignmentError, match=r"gain has 5 along 'time', image has 6"):

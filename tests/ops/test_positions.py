@@ -15,7 +15,8 @@ from astropy.table import MaskedColumn, QTable, Table
 from tests.conftest import WriteFrame
 from ztfxr.errors import InputError, MissingWCSError
 from ztfxr.io.backend import open_quadrant
-from ztfxr.ops.positions import pixel_origin, resolve_positions
+from ztfxr.ops.positions import pixel_origin, position_columns, resolve_positions
+from ztfxr.schema import find_columns
 from ztfxr.wcs import pixel_to_sky, sky_to_pixel
 
 X, Y = np.array([3.25, 20.0, -2.5]), np.array([40.0, 11.75, 60.0])
@@ -213,3 +214,76 @@ def test_no_origin_where_pixels_are_not_consecutive(frame: xr.Dataset, cut: slic
 def test_half_pixels_of_a_binned_image(frame: xr.Dataset) -> None:
     with pytest.raises(InputError, match=r"it runs 0.5, 2.5, ... 38.5"):
         pixel_origin(frame["sci"].coarsen(x=2).mean())
+
+
+# units, text, and names of columns
+
+
+@pytest.mark.parametrize(
+    ("unit", "per_degree"), [("hourangle", 1 / 15), ("rad", np.pi / 180), ("deg", 1), ("degree", 1)]
+)
+def test_columns_of_a_dataset_have_the_unit_that_they_state(unit: str, per_degree: float) -> None:
+    columns = {"ra": ("source", [57.9 * per_degree], {"units": unit}), "dec": ("source", [35.8])}
+    found = position_columns(xr.Dataset(columns))
+    np.testing.assert_allclose([found["ra"], found["dec"]], [[57.9], [35.8]], rtol=1e-12)
+    frame = pd.DataFrame({"ra": [57.9], "dec": [35.8]})
+    np.testing.assert_allclose(position_columns(frame)["ra"], [57.9])
+
+
+def test_a_unit_that_is_no_angle_is_refused() -> None:
+    with pytest.raises(InputError, match="ra is in 'pixel', which is no angle; degrees are needed"):
+        position_columns(xr.Dataset({"ra": ("source", [1.0], {"units": "pixel"}), "dec": ("source", [2.0])}))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "03:51:36 +35:48:00",
+        "03h51m36s +35d48m00s",
+        "03 51 36 35 48 00",
+        "57.9 35.8",
+        "57.9, +35.8",
+        ["03:51:36 +35:48:00"],
+        (57.9 * u.deg, 35.8 * u.deg),
+        (3.86 * u.hourangle, 35.8 * u.deg),
+        ([57.9] * u.deg, [35.8] * u.deg),
+        [SkyCoord(57.9, 35.8, unit="deg")],
+        {"ra": ["03:51:36"], "dec": ["+35:48:00"]},
+        {"ra": ["57.9"], "dec": ["35.8"]},
+        {"RA_ICRS": [57.9], "DE_ICRS": [35.8]},
+        {"raMean": [57.9], "decMean": [35.8]},
+        {"RAJ2000": [57.9], "DEJ2000": [35.8]},
+    ],
+)
+def test_positions_as_people_write_them(given: Any) -> None:
+    found = position_columns(given)
+    np.testing.assert_allclose([found["ra"], found["dec"]], [[57.9], [35.8]], rtol=1e-9)
+
+
+def test_many_positions_as_text_and_coordinates() -> None:
+    several = [SkyCoord(10, 20, unit="deg"), SkyCoord(1, 2, unit="deg", frame="galactic")]
+    np.testing.assert_allclose(position_columns(several)["dec"], [20, several[1].icrs.dec.deg])
+    np.testing.assert_allclose(position_columns(["10 20", "11 21"])["ra"], [10, 11])
+    found = position_columns({"ra": ["03:51:36", "", None], "dec": ["1", "2", "3"]})
+    np.testing.assert_allclose(found["ra"], [57.9, np.nan, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("a star", "'a star' is no position; write '03:51:36"),
+        ({"ra": ["here"], "dec": ["there"]}, "ra 'here' is no angle; write degrees, or parts such as '03:51:36'"),
+        ({"x": ["a"], "y": ["b"]}, "the column x holds <U1, but numbers are needed"),
+        (object(), r"positions are \(x, y\) pairs, a SkyCoord, text such as"),
+    ],
+)
+def test_positions_that_are_none(given: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        position_columns(given)
+
+
+def test_names_of_columns() -> None:
+    """Those of the sky in any case, the plain one first; pixels by their exact names."""
+    assert find_columns(["RA", "Dec", "x", "id"]) == {"ra": "RA", "dec": "Dec", "x": "x", "id": "id"}
+    assert find_columns(["RA", "ra", "x_pixel", "x"]) == {"ra": "ra", "x": "x_pixel"}
+    assert find_columns(["X", "X_IMAGE", "NAME"]) == {}

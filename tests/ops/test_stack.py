@@ -239,6 +239,23 @@ def test_frame_without_flags_among_frames_with(write_epoch: WriteFrame) -> None:
     assert "the frame lacks flags" in str(found["message"].values[1])
 
 
+def test_flags_of_two_surveys_are_not_stacked(write_epoch: WriteFrame) -> None:
+    """Their bits mean other things; a frame that is lost is outside by the planes that the others have."""
+    tree = open_epochs([write_epoch(0), write_epoch(1)])
+    attrs = {"flag_masks": [1, 1 << 15], "flag_meanings": "BPM COSMIC"}
+    other = tree[frame_name(1)].to_dataset()
+    tree[frame_name(1)] = xr.DataTree(other.assign(flags=other["flags"].assign_attrs(attrs)))
+    found = stack(tree)
+    assert [status_names(s) for s in found["epoch_status"].values] == [[], ["bad_header"]]
+    assert "the planes of the frame's flags are BPM, COSMIC" in str(found["message"].values[1])
+    both = {k: n.to_dataset() for k, n in tree.children.items()}
+    both = {k: f.assign(flags=f["flags"].assign_attrs(attrs)) for k, f in both.items()}
+    both["lost"] = xr.Dataset(attrs={"status": 1, "message": "lost"})
+    flags = stack(xr.DataTree.from_dict(both))["flags"].compute()
+    assert flags.attrs["flag_meanings"].split() == ["BPM", "COSMIC", "outside"]
+    assert (flags[2] == 1 << 14).all()
+
+
 def test_loaded_and_turned_frames(write_epoch: WriteFrame) -> None:
     """Trees that users made: numpy inside, other order of dimensions, other dtype."""
     tree = open_epochs([write_epoch(0), write_epoch(1), write_epoch(2)])

@@ -24,7 +24,7 @@ from ztfxr.errors import AlignmentError, InputError, MissingWCSError
 from ztfxr.io.backend import open_quadrant
 from ztfxr.ops.mosaic import mosaic
 from ztfxr.ops.stamps import stamps
-from ztfxr.plot import plot_triplet, show
+from ztfxr.plot import Style, plot_triplet, show
 from ztfxr.schema import MASK_PLANES, RECOMMENDED_PLANES, flag_attrs, planes_to_bits
 from ztfxr.wcs import assign_wcs, get_wcs, pixel_to_sky
 
@@ -145,7 +145,7 @@ def test_cross_at_the_requested_position() -> None:
     assert (cross.get_xdata()[0], cross.get_ydata()[0]) == (512.3, 1020.75)
     assert cross.get_markeredgecolor() == "white"
     assert ax.get_xlim() == (499.5, 549.5)
-    assert not show(image(stamp_x=512.3, stamp_y=1020.75), marker=False).lines
+    assert not show(image(stamp_x=512.3, stamp_y=1020.75), style=Style(marker=False)).lines
     assert not show(image()).lines
 
 
@@ -157,7 +157,7 @@ def test_cross_of_a_dataset_that_records_it() -> None:
 def test_color_bar_has_the_unit() -> None:
     ax = show(image())
     assert ax.images[0].colorbar.ax.get_ylabel() == "science image (DN)"
-    assert show(image(), colorbar=False).images[0].colorbar is None
+    assert show(image(), style=Style(colorbar=False)).images[0].colorbar is None
 
 
 def test_default_title_is_filter_and_date() -> None:
@@ -179,7 +179,7 @@ def test_nothing_is_changed() -> None:
     before = data.copy(deep=True)
     show(data)
     show(data.sci.isel(time=0), mask=data.sci.isel(time=0) > 100, stretch="asinh")
-    show(data.sci.isel(time=0), compare=data.sci.isel(time=1), max_pixels=7, catalogs=sources())
+    show(data.sci.isel(time=0), compare=data.sci.isel(time=1), style=Style(max_pixels=7), catalogs=sources())
     show(xr.DataTree.from_dict({"a": data.isel(time=0), "b": data.isel(time=1)}), mask=data.sci.isel(time=1) > 100)
     plot_triplet(data, data, data.rename(sci="difference"), time=0, size=21)
     xr.testing.assert_identical(data, before)
@@ -258,7 +258,7 @@ def test_integers_and_booleans_are_drawn() -> None:
 
 def test_wcs_axes_put_sky_and_pixels_in_one_place() -> None:
     one = assign_wcs(image(), header())
-    ax = show(one, wcs_axes=True)
+    ax = show(one, ax="wcs")
     ax.figure.canvas.draw()
     assert tuple(ax.images[0].get_extent()) == (499.5, 549.5, 999.5, 1039.5)
     assert ax.get_xlabel() == "RA (ICRS)"
@@ -266,7 +266,7 @@ def test_wcs_axes_put_sky_and_pixels_in_one_place() -> None:
     drawn = ax.transData.inverted().transform(ax.get_transform("world").transform([(55.0, 33.0)]))
     np.testing.assert_allclose(drawn, [get_wcs(one).all_world2pix([[55.0, 33.0]], 0)[0]], atol=1e-6)
     np.testing.assert_allclose(drawn, [(519.0, 1019.0)], atol=1e-6)
-    assert len(show(assign_wcs(stack(n=2), header()), wcs_axes=True)) == 2
+    assert len(show(assign_wcs(stack(n=2), header()), ax="wcs")) == 2
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,6 @@ def test_wcs_axes_put_sky_and_pixels_in_one_place() -> None:
         ({"mask": True}, "need a Dataset with 'flags'"),
         ({"mask": xr.Dataset({"a": image()})}, "1 to 16 boolean variables; a is float32"),
         ({"mask": xr.Dataset()}, "boolean variables; this one has 0"),
-        ({"max_pixels": 0}, "max_pixels is a whole number"),
         ({"catalogs": xr.Dataset({"x": ("source", [1.0])})}, "catalog has neither x_centroid"),
         ({"catalogs": {"mine": xr.Dataset({"mag": ("source", [1.0])})}}, "mine has neither .*its columns are mag"),
         ({"mask": (image() > 0).expand_dims(time=2)}, "the mask has dimensions"),
@@ -290,6 +289,19 @@ def test_wcs_axes_put_sky_and_pixels_in_one_place() -> None:
 def test_unusable_options(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         show(image(), **arguments)
+
+
+def test_styles_check_themselves() -> None:
+    with pytest.raises(InputError, match="max_pixels is a whole number from 1 on, or None; got 0"):
+        Style(max_pixels=0)
+
+
+def test_keywords_count_before_the_style() -> None:
+    style = Style("asinh", vmin=1.0, vmax=5.0, colorbar=False)
+    drawn = show(image(), vmin=2.0, cmap="viridis", style=style).images[0]
+    assert (drawn.norm.vmin, drawn.norm.vmax, drawn.cmap.name) == (2.0, 5.0, "viridis")
+    assert type(drawn.norm.stretch).__name__ == "AsinhStretch"
+    assert drawn.colorbar is None
 
 
 def test_unusable_images() -> None:
@@ -303,10 +315,8 @@ def test_unusable_images() -> None:
         show(stack("variance"))
     with pytest.raises(InputError, match="makes its own panels"):
         show(stack(), ax=plt.figure().add_subplot())
-    with pytest.raises(InputError, match="makes its own axes"):
-        show(assign_wcs(image(), header()), ax=plt.figure().add_subplot(), wcs_axes=True)
     with pytest.raises(MissingWCSError):
-        show(image(), wcs_axes=True)
+        show(image(), ax="wcs")
     with pytest.raises(AlignmentError):
         show(image(), mask=(image() > 0).isel(x=slice(1, None)))
 
@@ -420,7 +430,7 @@ def test_sky_positions_are_marked_by_the_wcs(kind: str) -> None:
         "columns": columns,
         "skycoord": sky,
     }[kind]
-    for options in ({}, {"wcs_axes": True}, {"max_pixels": 9}):
+    for options in ({}, {"ax": "wcs"}, {"style": Style(max_pixels=9)}):
         ax = show(one, catalogs=catalog, **options)
         np.testing.assert_allclose(marks(ax, "catalog"), [[510.0, 1005.0], [530.0, 1030.0]], atol=1e-5)
     with pytest.raises(MissingWCSError):
@@ -557,7 +567,7 @@ def test_large_images_are_drawn_as_means() -> None:
     one = image()
     one[3:6, 3:6] = np.nan
     one[8, 8] = np.nan
-    ax = show(one, max_pixels=20)
+    ax = show(one, style=Style(max_pixels=20))
     drawn = ax.images[0].get_array()
     assert drawn.shape == (14, 17)
     assert np.isnan(drawn.filled(np.nan)[1, 1])
@@ -565,8 +575,8 @@ def test_large_images_are_drawn_as_means() -> None:
     assert tuple(ax.images[0].get_extent()) == (499.5, 550.5, 999.5, 1041.5)
     assert ax.get_xlim() == (499.5, 549.5)
     assert ax.images[0].colorbar.ax.get_ylabel() == "science image (DN), means of 3 × 3 pixels"
-    assert show(one, max_pixels=None).images[0].get_array().shape == one.shape
-    coarse = show(one.coarsen(x=2, y=2).mean(), max_pixels=10)
+    assert show(one, style=Style(max_pixels=None)).images[0].get_array().shape == one.shape
+    coarse = show(one.coarsen(x=2, y=2).mean(), style=Style(max_pixels=10))
     assert coarse.images[0].colorbar.ax.get_ylabel().endswith("means of 6 × 6 pixels")
 
 
@@ -575,7 +585,7 @@ def test_a_lone_bad_pixel_of_a_large_image_is_seen(chunks: dict[str, int] | None
     data = flagged()
     data.flags[30, 40] |= planes_to_bits(["dead"])
     data = data if chunks is None else data.chunk(chunks)
-    ax = show(data, mask=["dead"], max_pixels=10)
+    ax = show(data, mask=["dead"], style=Style(max_pixels=10))
     veil = np.asarray(ax.images[1].get_array())[..., 3] > 0
     assert np.argwhere(veil).tolist() == [[6, 8]]
     assert tuple(ax.images[1].get_extent()) == tuple(ax.images[0].get_extent())
@@ -629,6 +639,24 @@ def test_ellipses_and_veils_follow_a_mosaic() -> None:
     assert np.ptp(pixels_at(ax, 50, 60)[:3]) > 0.1
 
 
+def test_veils_are_the_flags_own_planes() -> None:
+    """Another survey's planes have their names and a color each, also those beyond bit 15."""
+    flags = np.zeros((20, 20), np.int32)
+    flags[5, 5], flags[8, 8], flags[2, 2] = 2, 32, 1 << 20
+    attrs = {"flag_masks": [1, 2, 32, 1 << 20], "flag_meanings": "BPM SATURATE STAR LATE"}
+    data = xr.Dataset({"sci": (("y", "x"), np.zeros((20, 20), "f4")), "flags": (("y", "x"), flags, attrs)})
+    legend = [text.get_text() for text in show(data, mask=["SATURATE", "LATE"]).get_figure().legends[0].get_texts()]
+    assert legend == ["SATURATE", "LATE"]
+    with pytest.raises(InputError, match="does not know to be good or bad: BPM, SATURATE, STAR, LATE"):
+        show(data, mask=True)
+    data["flags"].attrs["bad_planes"] = "SATURATE STAR"
+    for mask in (True, data["flags"]):
+        texts = show(data, mask=mask).get_figure().legends[0].get_texts()
+        assert [text.get_text() for text in texts] == ["SATURATE", "STAR"]
+    with pytest.raises(InputError, match="unknown plane 'saturated'"):
+        show(data, mask=["saturated"])
+
+
 def tpv_header() -> fits.Header:
     """A distorted WCS like ZTF's."""
     cards = header()
@@ -642,7 +670,7 @@ def tpv_header() -> fits.Header:
 def test_sky_axes_of_a_distorted_window() -> None:
     """The frame's own WCS, in absolute pixels, on a cut-out of it."""
     one = assign_wcs(image(), tpv_header()).isel(x=slice(20, 40), y=slice(10, 30))
-    ax = show(one, wcs_axes=True)
+    ax = show(one, ax="wcs")
     ax.figure.canvas.draw()
     assert ax.get_xlim() == (519.5, 539.5)
     drawn = ax.transData.inverted().transform(ax.get_transform("world").transform([(55.001, 33.002)]))

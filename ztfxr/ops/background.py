@@ -13,7 +13,7 @@ from ztfxr.arrays.images.noise import photon_variance, sky_variance
 from ztfxr.arrays.images.sky import STATISTICS, Method, SkyOptions, deferred_maps, sky_scatter, without_sky
 from ztfxr.arrays.types import Bools
 from ztfxr.errors import InputError
-from ztfxr.ops.exposure import Exposure, Labeled, MaskChoice, find_image, gather
+from ztfxr.ops.exposure import Exposure, Labeled, MaskChoice, gather
 from ztfxr.ops.mapping import bare, map_images
 from ztfxr.ops.masks import mask as decode_mask
 from ztfxr.ops.masks import source_mask
@@ -274,13 +274,3 @@ def _given(given: xr.DataArray | float | None, known: xr.DataArray | None, name:
             raise InputError(f"no {name} is known: give {name}= in {unit}, or a coordinate {name!r}")
         return known
     return bare(given) if isinstance(given, xr.DataArray) else xr.DataArray(float(given))
-
-
-def get_image(obj: Labeled, name: str = "sci") -> xr.DataArray:
-    """The image of `obj`: itself, or its variable `name`."""
-    return find_image(obj, name)[0]
-
-
-def get_mask(obj: Labeled, choice: MaskChoice) -> xr.DataArray:
-    """The boolean mask for `obj`: see `Exposure`."""
-    return gather(obj, name="sci", mask=choice).bad

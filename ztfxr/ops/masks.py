@@ -125,8 +125,9 @@ def with_planes(flags: F, *names: str) -> F:
         own.append(Plane(plane.name, bit, plane.meaning))
     out = flags.copy(deep=False)
     if added:
-        bad = {"bad_planes": " ".join([str(flags.attrs["bad_planes"]), *(p.name for p in added)])}
-        out.attrs = {**flags.attrs, **flag_attrs(own), **(bad if "bad_planes" in flags.attrs else {})}
+        out.attrs = {**flags.attrs, **flag_attrs(own)}
+        if "bad_planes" in flags.attrs:
+            out.attrs["bad_planes"] = " ".join([str(flags.attrs["bad_planes"]), *(p.name for p in added)])
     return out
 
 

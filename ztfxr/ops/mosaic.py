@@ -93,11 +93,11 @@ def rebin(obj: xr.Dataset | xr.DataArray, factor: int, *, mask: MaskChoice = Non
     out = map_images(
         _means,
         {"image": image, "bad": exposure.bad},
-        {"sci": ("row", "column")},
-        sizes={"row": blocks["y"], "column": blocks["x"]},
+        ["sci"],
+        sizes=blocks,
         options={"factor": factor},
     )["sci"]
-    out = out.rename(row="y", column="x").transpose(*image.dims).rename(image.name)
+    out = out.transpose(*image.dims).rename(image.name)
     coords = {d: xr.Variable(d, *_coarse_labels(image, d, n, factor)) for d, n in blocks.items()}
     return out.assign_coords(coords).assign_attrs(image.attrs)
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import xarray as xr
 from astropy import units as u
-from astropy.coordinates import Angle, SkyCoord, concatenate
+from astropy.coordinates import Angle, SkyCoord
 from astropy.table import Table
 from numpy.typing import NDArray
 
@@ -140,12 +140,17 @@ def _as_sky(positions: Any) -> SkyCoord | None:
     if not isinstance(positions, list | tuple) or len(positions) == 0:
         return None
     if all(isinstance(p, SkyCoord) for p in positions):
-        return concatenate([p.icrs for p in positions])
+        return _joined(positions)
     if all(isinstance(p, str) for p in positions):
-        return concatenate([_parsed(p) for p in positions])
+        return _joined([_parsed(p) for p in positions])
     if len(positions) == 2 and all(isinstance(p, u.Quantity) for p in positions):
         return SkyCoord(*positions, frame="icrs")
     return None
+
+
+def _joined(positions: Sequence[SkyCoord]) -> SkyCoord:
+    ra, dec = (np.concatenate([np.ravel(getattr(p.icrs, k).deg) for p in positions]) for k in ("ra", "dec"))
+    return SkyCoord(ra, dec, unit="deg", frame="icrs")
 
 
 def _parsed(text: str) -> SkyCoord:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from ztfxr.errors import FrameError, InputError, MissingWCSError, ShapeError
+from ztfxr.errors import FrameError, HeaderError, InputError, MissingWCSError, ShapeError
+from ztfxr.ops.masks import own_planes, with_planes
 from ztfxr.schema import STATUS_PLANES, annotate_all, fill_value, kept, planes_to_bits
 from ztfxr.wcs import has_wcs, same_grid
 
@@ -53,11 +54,13 @@ def stack(frames: xr.DataTree, *, like: xr.Dataset | xr.DataArray | None = None)
     for name in [n for n, (bits, _) in verdicts.items() if bits == 0]:
         verdicts[name] = _against(nodes[name], first)
     order = sorted(nodes, key=lambda name: _sort_key(nodes[name], name))
+    if "flags" in first:
+        first["flags"] = with_planes(first["flags"], "outside")
     variables: dict[str, Any] = {}
     for key, model in first.data_vars.items():
         if model.dims == ("y", "x"):
             pixels = [_pixels(nodes[n], key, model, verdicts[n][0] == 0) for n in order]
-            variables[str(key)] = (("time", "y", "x"), da.stack(pixels))
+            variables[str(key)] = (("time", "y", "x"), da.stack(pixels), model.attrs if key == "flags" else {})
     scalars = [k for k, v in first.coords.items() if v.ndim == 0]
     spatial = first.drop_vars(list(first.data_vars)).reset_coords(scalars, drop=True)
     out = spatial.assign(variables).assign_coords(_on_time(nodes, order, first, verdicts))
@@ -86,8 +89,12 @@ def _verdict(frame: xr.Dataset, like: xr.Dataset | xr.DataArray | None) -> tuple
             if has_wcs(like) and not has_wcs(frame):
                 raise MissingWCSError("the frame has no celestial WCS, so nothing says that it is on the grid")
     except FrameError as error:
-        return planes_to_bits([error.status], STATUS_PLANES), str(error)
+        return _refused(error)
     return 0, ""
+
+
+def _refused(error: FrameError) -> tuple[int, str]:
+    return planes_to_bits([error.status], STATUS_PLANES), str(error)
 
 
 def _same_shape(frame: xr.Dataset, like: xr.Dataset | xr.DataArray) -> None:
@@ -99,11 +106,20 @@ def _same_shape(frame: xr.Dataset, like: xr.Dataset | xr.DataArray) -> None:
 def _against(frame: xr.Dataset, first: xr.Dataset) -> tuple[int, str]:
     """Status bits and message of a frame against the first usable one: same grid, same variables."""
     bits, message = _verdict(frame, first)
+    if bits:
+        return bits, message
     missing = [str(k) for k in first.data_vars if k not in frame]
-    if bits == 0 and missing:
-        error = ShapeError(f"the frame lacks {', '.join(missing)}, which the others have")
-        return planes_to_bits([error.status], STATUS_PLANES), str(error)
-    return bits, message
+    if missing:
+        return _refused(ShapeError(f"the frame lacks {', '.join(missing)}, which the others have"))
+    if "flags" in first and _planes(frame) != _planes(first):
+        own, others = (", ".join(_planes(f)) for f in (frame, first))
+        return _refused(HeaderError(f"the planes of the frame's flags are {own}; those of the others are {others}"))
+    return 0, ""
+
+
+def _planes(frame: xr.Dataset) -> dict[str, int]:
+    """The names and values of the frame's planes, those of ztfxr aside."""
+    return {p.name: p.value for p in own_planes(frame["flags"]) if p.name not in ("outside", "nan")}
 
 
 def _sort_key(frame: xr.Dataset, name: str) -> tuple[bool, int, str]:
@@ -116,7 +132,8 @@ def _pixels(frame: xr.Dataset, name: Hashable, like: xr.DataArray, good: bool) -
     import dask.array as da
 
     if not good:
-        fill = fill_value(str(name), like.dtype)
+        outside = planes_to_bits(["outside"], own_planes(like)) if name == "flags" else None
+        fill = fill_value(str(name), like.dtype) if outside is None else outside
         return da.full(like.shape, fill, dtype=like.dtype, chunks=like.shape)  # type: ignore[no-any-return]
     data = frame[name].transpose("y", "x").data
     lazy = data if isinstance(data, da.Array) else da.from_array(data, chunks=like.shape)

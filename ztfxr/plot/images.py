@@ -47,39 +47,76 @@ _STRETCHES = {
 }
 _BAD_COLOR = "lightsteelblue"
 _SMOOTH_ABOVE = 512
-MAX_PIXELS = 1500
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one image is drawn."""
+    """How images are drawn.
 
-    stretch: str = "linear"
+    Parameters
+    ----------
+    stretch
+        How pixel values between the limits become gray levels: `astropy.visualization`'s stretch of that name.
+    limits
+        "zscale" (IRAF's), or two percentiles such as ``(1, 99.5)``.
+    vmin, vmax
+        Limits in the unit of the image; each one given replaces its side of `limits`.
+    cmap
+        A matplotlib color map.
+    colorbar
+        Draw the bar of the color map, labeled with the unit of the image.
+    marker
+        A white cross, open in its middle, where a stamp was requested: ``attrs["stamp_x"], attrs["stamp_y"]`` of
+        `ztfxr.stamp`, or the coordinates `x_pixel`, `y_pixel` of `ztfxr.stamps` (absolute pixels).
+    max_pixels
+        An image with more pixels on a side is drawn as means of square blocks, in which pixels that are not finite do
+        not count and a mask shows where any pixel is bad. None draws every pixel.
+
+    Raises
+    ------
+    InputError
+        A value that has no meaning.
+    """
+
+    stretch: Stretch = "linear"
     limits: Limits = "zscale"
     vmin: float | None = None
     vmax: float | None = None
     cmap: str = "gray_r"
     colorbar: bool = True
     marker: bool = True
+    max_pixels: int | None = 1500
+
+    def __post_init__(self) -> None:
+        if self.stretch not in _STRETCHES:
+            raise InputError(f"unknown stretch {self.stretch!r}; the stretches are {', '.join(_STRETCHES)}")
+        if self.max_pixels is not None and not (isinstance(self.max_pixels, int) and self.max_pixels >= 1):
+            raise InputError(f"max_pixels is a whole number from 1 on, or None; got {self.max_pixels!r}")
+        if self.limits != "zscale" and not _are_percentiles(self.limits):
+            raise InputError(
+                f'limits are "zscale" or two rising percentiles such as (1, 99.5); got {self.limits!r}. '
+                "Pixel values are given by vmin= and vmax="
+            )
+
+
+def _are_percentiles(limits: Any) -> bool:
+    return isinstance(limits, tuple) and len(limits) == 2 and 0 <= limits[0] < limits[1] <= 100
 
 
 def show(
     obj: Shown,
     *,
-    ax: Axes | None = None,
+    ax: Axes | Literal["wcs"] | None = None,
     compare: Compared = None,
-    stretch: Stretch = "linear",
-    limits: Limits = "zscale",
-    vmin: float | None = None,
-    vmax: float | None = None,
     mask: MaskLayers = None,
     catalogs: Catalogs = None,
-    cmap: str = "gray_r",
-    colorbar: bool = True,
     title: str | None = None,
-    marker: bool = True,
-    wcs_axes: bool = False,
-    max_pixels: int | None = MAX_PIXELS,
+    stretch: Stretch | None = None,
+    limits: Limits | None = None,
+    vmin: float | None = None,
+    vmax: float | None = None,
+    cmap: str | None = None,
+    style: Style | None = None,
 ) -> Axes | AxesArray:
     """Draw an image, or a panel per epoch of a stack, with masks and catalogs over it. Computes.
 
@@ -94,16 +131,11 @@ def show(
         stamps), or a Dataset with `sci`; a tree of frames, aligned or not, for a panel each; or a tree of
         `ztfxr.with_catalogs`, for its image with its catalogs.
     ax
-        Draw a single image here; by default in a new figure.
+        Axes to draw a single image in; by default those of a new figure. ``"wcs"`` labels the axes of a new figure with
+        RA and Dec, by astropy's WCSAxes and the exact WCS of the frame.
     compare
         Another image of the same pixels, such as ``ds.ztf.clean()``, or several by name: panels beside that of `obj`,
         with the same limits, taken over the pixels of all, and axes that move together.
-    stretch
-        How pixel values between the limits become gray levels: `astropy.visualization`'s stretch of that name.
-    limits
-        "zscale" (IRAF's), or two percentiles such as ``(1, 99.5)``.
-    vmin, vmax
-        Limits in the unit of the image; each one given replaces its side of `limits`.
     mask
         A veil where pixels are bad. A boolean image is red. Bit planes have a color each, and a legend: True draws the
         recommended planes of ``obj.flags``; names of planes such as ``["saturated", "tracks"]`` draw those; integer
@@ -113,18 +145,13 @@ def show(
         and a legend with the numbers of sources on the image. They lie where `ra`, `dec` (deg) say if the image has a
         WCS, else where `x_centroid`, `y_centroid` (absolute pixels) say. Sources with `semimajor_axis`,
         `semiminor_axis` (pixels) and `orientation` (degrees, from +x towards +y) are ellipses, of three times these.
-    cmap, colorbar
-        A matplotlib color map, and whether to draw its bar, labeled with the unit of the image.
     title
-        By default the filter and the date, where the image has them. Several panels have `title` above all.
-    marker
-        A white cross, open in its middle, where a stamp was requested: ``attrs["stamp_x"], attrs["stamp_y"]`` of
-        `ztfxr.stamp`, or the coordinates `x_pixel`, `y_pixel` of `ztfxr.stamps` (absolute pixels).
-    wcs_axes
-        Label the axes of a new figure with RA and Dec, by astropy's WCSAxes and the exact WCS of the frame.
-    max_pixels
-        An image with more pixels on a side is drawn as means of square blocks, in which pixels that are not finite do
-        not count and a mask shows where any pixel is bad. None draws every pixel.
+        Title of the image, or above all panels. By default the filter and the date, where the image has them.
+    stretch, limits, vmin, vmax, cmap
+        How pixel values become colors: as in `ztfxr.Style`, and in place of what `style` says.
+    style
+        How images are drawn otherwise: `ztfxr.Style`, with the color bar, the cross of a stamp, and the size from which
+        images are drawn in blocks of pixels.
 
     Returns
     -------
@@ -139,39 +166,24 @@ def show(
     AlignmentError
         The mask, or the image to compare, is on other pixels than the image.
     MissingWCSError
-        `wcs_axes`, or a catalog with only sky positions, for an image without a celestial WCS.
+        ``ax="wcs"``, or a catalog with only sky positions, for an image without a celestial WCS.
     """
-    _check_style(stretch, limits, max_pixels)
-    style = Style(stretch, limits, vmin, vmax, cmap, colorbar, marker)
+    given = {"stretch": stretch, "limits": limits, "vmin": vmin, "vmax": vmax, "cmap": cmap}
+    drawn_as = replace(style or Style(), **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
     panels, several = find_panels(obj, compare, mask, catalogs)
-    if ax is not None and (several or wcs_axes):
+    if several and ax not in (None, "wcs"):
         raise InputError(
             "a stack, a tree or a comparison makes its own panels; leave out ax=, or select one image first"
-            if several
-            else "wcs_axes=True makes its own axes; leave out ax=, or give only an ax= made with projection=wcs"
         )
-    projections = [{"projection": get_wcs(panel.image)} if wcs_axes else {} for panel in panels]
-    drawn = compute_panels(panels, max_pixels)
+    projections = [{"projection": get_wcs(panel.image)} if ax == "wcs" else {} for panel in panels]
+    drawn = compute_panels(panels, drawn_as.max_pixels)
     if several:
-        return _draw_grid(drawn, style, title, projections, shared=compare is not None)
-    axes = _new_axes(projections[0]) if ax is None else ax
-    legend = _draw_panel(axes, drawn[0], style, panels[0].title if title is None else title, label_of(panels[0].image))
-    draw_legend(axes, [legend], outside=ax is None)
+        return _draw_grid(drawn, drawn_as, title, projections, shared=compare is not None)
+    axes = _new_axes(projections[0]) if ax is None or isinstance(ax, str) else ax
+    heading = panels[0].title if title is None else title
+    legend = _draw_panel(axes, drawn[0], drawn_as, heading, label_of(panels[0].image))
+    draw_legend(axes, [legend], outside=axes is not ax)
     return axes
-
-
-def _check_style(stretch: str, limits: Any, max_pixels: Any) -> None:
-    if stretch not in _STRETCHES:
-        raise InputError(f"unknown stretch {stretch!r}; the stretches are {', '.join(_STRETCHES)}")
-    if max_pixels is not None and not (isinstance(max_pixels, int) and max_pixels >= 1):
-        raise InputError(f"max_pixels is a whole number from 1 on, or None; got {max_pixels!r}")
-    if limits == "zscale":
-        return
-    if not (isinstance(limits, tuple) and len(limits) == 2 and 0 <= limits[0] < limits[1] <= 100):
-        raise InputError(
-            f'limits are "zscale" or two rising percentiles such as (1, 99.5); got {limits!r}. '
-            "Pixel values are given by vmin= and vmax="
-        )
 
 
 def _new_axes(projection: Mapping[str, Any]) -> Axes:

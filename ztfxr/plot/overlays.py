@@ -122,10 +122,8 @@ def rebin_bits(bits: xr.DataArray, factor: int) -> xr.DataArray:
     """The planes set anywhere in each block of pixels, so that a lone bad pixel stays to be seen; lazy."""
     if factor == 1:
         return bits
-    sizes = {new: block_range(0, bits.sizes[old], factor)[1] for new, old in (("row", "y"), ("column", "x"))}
-    blocks = {"flags": ("row", "column")}
-    out = map_images(block_or, {"bits": bits}, blocks, sizes=sizes, options={"factor": factor})
-    return out["flags"].rename(row="y", column="x")
+    sizes = {dim: block_range(0, bits.sizes[dim], factor)[1] for dim in ("y", "x")}
+    return map_images(block_or, {"bits": bits}, ["flags"], sizes=sizes, options={"factor": factor})["flags"]
 
 
 def draw_layers(ax: Axes, bits: NDArray[Any], planes: Mapping[str, int], extent: Extent) -> Legend:
