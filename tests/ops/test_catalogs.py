@@ -172,6 +172,7 @@ def test_the_real_quadrant_matches_its_own_distorted_copy(quadrant_path: Path) -
         ({"radius": -1.0}, "radius must be at least 0 arcsec; got -1.0"),
         ({"radius": np.nan}, "radius must be at least 0"),
         ({"radius": 1 * u.pix}, "radius is an angle, or a number of arcsec"),
+        ({"radius": "5"}, "radius is an angle, or a number of arcsec; got '5'"),
         ({"radius": "wide"}, "radius is an angle"),
         ({"radius": 1.0, "mode": "best"}, "mode is 'unique', 'nearest' or 'all'; got 'best'"),
         ({"radius": 1.0, "names": ("a", "a")}, "both catalogs are named 'a'"),

@@ -223,6 +223,12 @@ def test_units_are_checked(counts: xr.DataArray) -> None:
         flux_to_mag(3.0 * u.uJy)
 
 
+@pytest.mark.parametrize("value", ["12", np.array(["1", "2"]), 3 + 4j, xr.DataArray([1j]), b"5"])
+def test_text_and_complex_numbers_are_no_fluxes(value: Any) -> None:
+    with pytest.raises(InputError, match="real numbers are wanted; got"):
+        flux_to_mag(value)
+
+
 def test_bare_arrays_beside_labels_have_their_shape(counts: xr.DataArray) -> None:
     with pytest.raises(InputError, match=r"shape \(4,\) beside a DataArray of dimensions .*'source': 4"):
         counts_to_mag(counts, np.ones(4))

@@ -318,6 +318,8 @@ def _sky(catalog: xr.Dataset, what: str) -> tuple[Floats, Floats]:
 
 def _arcsec(angle: Radius, name: str) -> float:
     """An angle in arcsec; `InputError` where it is none, negative or not finite."""
+    if isinstance(angle, str):
+        raise InputError(f"{name} is an angle, or a number of arcsec; got {angle!r}")
     try:
         value = float(angle.to_value(u.arcsec) if isinstance(angle, u.Quantity) else angle)
     except (u.UnitConversionError, TypeError, ValueError) as error:

@@ -299,9 +299,11 @@ def _numbers(values: Any) -> Any:
     """Floats in double precision; masked entries are NaN."""
     if getattr(values, "unit", None) is not None:
         raise InputError(f"numbers are wanted, without a unit; got {values.unit}: use .to_value(...), or .value")
-    if isinstance(values, xr.DataArray | xr.Variable) or is_dask_collection(values):
-        return values.astype(np.float64)
-    return np.ma.filled(np.ma.asarray(values).astype(np.float64), np.nan)[()]
+    labeled = isinstance(values, xr.DataArray | xr.Variable) or is_dask_collection(values)
+    array = values if labeled else np.ma.asarray(values)
+    if array.dtype.kind in "USc":
+        raise InputError(f"real numbers are wanted; got {array.dtype}: {values!r}"[:200])
+    return array.astype(np.float64) if labeled else np.ma.filled(array.astype(np.float64), np.nan)[()]
 
 
 def _magzp(values: Values, given: Values | None) -> Any:
