@@ -40,14 +40,12 @@ from ztfxr.errors import (
     ZtfxrError,
 )
 from ztfxr.io.alerts import open_alerts
-from ztfxr.io.backend import open_epochs, open_quadrant
+from ztfxr.io.cameras import CAMERAS, Camera, Layer
 from ztfxr.io.catalogs import read_catalog
-from ztfxr.io.exposure import open_ccd, open_exposure
-from ztfxr.io.generic import open_frame, open_frames
-from ztfxr.io.lco import open_lco, read_lco_catalog
+from ztfxr.io.frames import open_epochs, open_fits, open_frame, open_frames, open_lco, open_quadrant
 from ztfxr.io.psf import read_psf
-from ztfxr.io.saved import open_fits
-from ztfxr.io.tables import as_catalog
+from ztfxr.io.quadrants import open_ccd, open_exposure
+from ztfxr.io.tables import as_catalog, read_lco_catalog
 from ztfxr.io.zfps import read_zfps
 from ztfxr.ops.align import align
 from ztfxr.ops.background import SkyOptions, background, clean, noise, variance
@@ -108,9 +106,11 @@ from ztfxr.wcs import assign_wcs, drop_wcs, get_wcs, pixel_to_sky, same_grid, sk
 __version__ = _version("ztfxr")
 
 __all__ = [
+    "CAMERAS",
     "AlertError",
     "AlignmentError",
     "Annulus",
+    "Camera",
     "CatalogError",
     "ChunkError",
     "ConvolvedVariance",
@@ -119,6 +119,7 @@ __all__ = [
     "FrameError",
     "HeaderError",
     "InputError",
+    "Layer",
     "MatchFailedError",
     "MissingDependencyError",
     "MissingMaskError",

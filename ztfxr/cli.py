@@ -63,9 +63,10 @@ def _add_demos(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     alerts.add_argument("alerts", type=Path, metavar="DIR", help="a folder of ZTF alert packets (*.avro)")
     alerts.set_defaults(run=_alerts)
     field = kinds.add_parser("field", help="frames of one field, with or without WCS: all its stars, ranked")
-    field.add_argument("frames", type=Path, metavar="DIR", help="a folder of FITS frames of one field")
-    field.add_argument("--saturate", type=float, default=60000.0, metavar="DN", help="saturation (default: 60000)")
-    field.add_argument("--seeing", metavar="CARD", help="header card of the seeing")
+    field.add_argument("frames", metavar="FRAMES", help="a folder, or a pattern, of FITS frames of one field")
+    field.add_argument("--camera", default="fits", help="the camera that took them (default: any, fits)")
+    field.add_argument("--saturate", type=float, metavar="DN", help="saturation (default: the camera's, or 60000)")
+    field.add_argument("--seeing", metavar="CARD", help="header card of the seeing (default: the camera's)")
     field.set_defaults(run=_field)
     cluster = kinds.add_parser("cluster", help="a job of simulated epochs on a dask cluster of this machine")
     cluster.add_argument("--epochs", type=int, default=100, metavar="N", help="number of epochs (default: 100)")
@@ -115,9 +116,9 @@ def _alerts(options: argparse.Namespace) -> None:
 
 
 def _field(options: argparse.Namespace) -> None:
-    paths = sorted(path for path in options.frames.iterdir() if ".fits" in path.name)
-    how = {"photometry": options.photometry, "saturate": options.saturate, "seeing": options.seeing}
-    _recipes().run_field(paths, options.out, **how)
+    saturate = 60000.0 if options.saturate is None and options.camera == "fits" else options.saturate
+    cards = {k: v for k, v in (("saturate", saturate), ("seeing", options.seeing)) if v is not None}
+    _recipes().run_field(options.frames, options.out, photometry=options.photometry, camera=options.camera, **cards)
 
 
 def _cluster(options: argparse.Namespace) -> None:

@@ -90,6 +90,8 @@ class AlignmentError(FrameError, ValueError):
 class MatchFailedError(ZtfxrError, ArithmeticError):
     """No kernel matches the two images: too few good pixels, or equations without a stable solution."""
 
+    status = "solve_failed"
+
 
 class PSFError(FrameError, ValueError):
     """A PSF file cannot be used, or does not agree with its own stamp of the center."""
@@ -105,6 +107,8 @@ class AlertError(FrameError, ValueError):
 
 class OutsideFrameError(ZtfxrError, KeyError):
     """A position falls outside the image."""
+
+    status = "outside"
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
@@ -129,3 +133,7 @@ class MissingDependencyError(ZtfxrError, ImportError):
     def for_extra(cls, package: str, extra: str) -> MissingDependencyError:
         """The error for `package`, which the extra `extra` would have installed."""
         return cls(f'{package} is not installed; it comes with an extra: pip install "ztfxr[{extra}]"')
+
+
+NOT_THE_FRAME = (InputError, ChunkError, StoreError, MissingDependencyError, MemoryError)
+"""Errors that say that the call or the machine is at fault: among many frames they are raised, others are a status."""

@@ -244,6 +244,9 @@ def _write(
 def _header(header: fits.Header, conditions: _Conditions) -> fits.Header:
     """The real header with this epoch's time, zero point and effective noise."""
     out = header.copy()
+    for card in ("LTV1", "LTV2"):
+        # The frames are whole ones: their pixels are counted from their own corner.
+        out.remove(card, ignore_missing=True)
     start = START_MJD + conditions.day
     out["OBSMJD"], out["OBSJD"] = start, start + 2400000.5
     out["FILENAME"] = f"ztf_{exposure_number(start)}_{int(out['FIELDID']):06d}_zr_c{int(out['CCDID']):02d}_o.fits"

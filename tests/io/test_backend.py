@@ -32,7 +32,8 @@ from ztfxr.errors import (
     ShapeError,
     TruncatedFileError,
 )
-from ztfxr.io.backend import ZTFBackendEntrypoint, _enclose, open_epochs, open_quadrant
+from ztfxr.io.backend import ZTFBackendEntrypoint, _enclose
+from ztfxr.io.frames import open_epochs, open_quadrant
 from ztfxr.ops.background import background, clean, variance
 from ztfxr.ops.masks import mask
 from ztfxr.schema import SPECS, STATUS_PLANES, planes_to_bits
@@ -404,11 +405,14 @@ SPOILED: list[tuple[str, str, Spoil, type[Exception], str]] = [
 ]
 CARDS: list[tuple[dict[str, Any], str]] = [
     ({"EXPTIME": None}, "the header has no EXPTIME; is this a ZTF science image"),
-    ({"OBSMJD": None, "OBSJD": None}, "the header has no OBSJD"),
+    ({"OBSMJD": None, "OBSJD": None}, "the header has no OBSMJD or OBSJD; give time="),
     ({"EXPTIME": "thirty"}, "EXPTIME = 'thirty' is not a number"),
     ({"OBSMJD": "2020-09-24"}, "OBSMJD = '2020-09-24' is not a number"),
     ({"MAGZP": True}, "MAGZP = True is not a number"),
-    ({"FILTERID": 7, "FILTER": "ZTF_u"}, r"FILTERID = 7 and FILTER = 'ztfu' name no ZTF filter \(1 g, 2 r, 3 i\)"),
+    (
+        {"FILTERID": 7, "FILTER": "ZTF_u"},
+        r"FILTERID = 7 and FILTER = 'ZTF_u' name no ZTF filter \(1 ztfg, 2 ztfr, 3 ztfi\)",
+    ),
 ]
 
 

@@ -28,13 +28,11 @@ from ztfxr.errors import (
     RemoteFileError,
     TruncatedFileError,
 )
-from ztfxr.io.backend import open_epochs, open_quadrant
 from ztfxr.io.fits import inspect, read_window
-from ztfxr.io.generic import open_frame, open_frames
-from ztfxr.io.lco import open_lco, read_lco_catalog
-from ztfxr.io.names import find_mask
+from ztfxr.io.frames import open_epochs, open_fits, open_frame, open_frames, open_lco, open_quadrant
+from ztfxr.io.names import companion
 from ztfxr.io.remote import file_name, is_url, location, open_binary, shown, size_of
-from ztfxr.io.saved import open_fits
+from ztfxr.io.tables import read_lco_catalog
 from ztfxr.schema import STATUS_PLANES, planes_to_bits
 from ztfxr.store.fits import to_fits
 from ztfxr.store.zarr import to_zarr
@@ -229,7 +227,7 @@ def test_many_requests(served: Served, write_frame: WriteFrame, suffix: str) -> 
 @pytest.mark.parametrize("mask_suffix", SUFFIXES)
 def test_masks_are_found_beside(memory: Any, suffix: str, mask_suffix: str) -> None:
     url = memory(suffix, mask_suffix=mask_suffix)
-    found = find_mask(url)
+    found = companion(url, "sciimg", "mskimg")
     assert found == url.replace("sciimg", "mskimg").removesuffix(suffix) + mask_suffix
 
 
@@ -237,7 +235,7 @@ def test_mask_of_a_query(served: Served, write_frame: WriteFrame) -> None:
     """The mask of a cut-out service is the same cut-out."""
     path = write_frame()
     url = f"{served.address}/{path.name}?center=55,33"
-    assert find_mask(url) == url.replace("sciimg", "mskimg")
+    assert companion(url, "sciimg", "mskimg") == url.replace("sciimg", "mskimg")
     assert set(open_quadrant(url).data_vars) == {"sci", "flags"}
 
 
@@ -392,7 +390,7 @@ MANY = """
 import resource, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-from ztfxr.io.backend import open_epochs
+from ztfxr.io.frames import open_epochs
 folder = Path(sys.argv[1])
 tree = open_epochs(sorted(folder.glob("*sciimg*")), mask=False if sys.argv[2] == "alone" else None)
 nodes = list(tree.children.values())

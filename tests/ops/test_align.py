@@ -19,7 +19,7 @@ from tests.conftest import MakeHeader
 from ztfxr.arrays.geometry.transform import Transform
 from ztfxr.arrays.statistics import mad_std
 from ztfxr.errors import AlignmentError, ChunkError, FrameError, InputError, MissingWCSError
-from ztfxr.io.generic import open_frames
+from ztfxr.io.frames import open_frames
 from ztfxr.ops.align import align
 from ztfxr.ops.register import register, transform_of
 from ztfxr.schema import STATUS_PLANES, planes_to_bits

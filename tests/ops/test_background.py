@@ -18,7 +18,7 @@ import ztfxr
 from tests.conftest import make_flags, make_sky
 from ztfxr.arrays.statistics import mad_std
 from ztfxr.errors import ChunkError, InputError
-from ztfxr.io.backend import open_quadrant
+from ztfxr.io.frames import open_quadrant
 from ztfxr.ops.background import SkyOptions, background, clean, noise, variance
 from ztfxr.ops.exposure import gather
 from ztfxr.ops.masks import mask, source_mask

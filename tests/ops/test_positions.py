@@ -14,7 +14,7 @@ from astropy.table import MaskedColumn, QTable, Table
 
 from tests.conftest import WriteFrame
 from ztfxr.errors import InputError, MissingWCSError
-from ztfxr.io.backend import open_quadrant
+from ztfxr.io.frames import open_quadrant
 from ztfxr.ops.positions import pixel_origin, position_columns, resolve_positions
 from ztfxr.schema import find_columns
 from ztfxr.wcs import pixel_to_sky, sky_to_pixel

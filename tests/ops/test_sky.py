@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import MakeHeader
 from ztfxr.errors import HeaderError, InputError, MissingDependencyError, MissingWCSError
-from ztfxr.io.backend import open_epochs, open_quadrant
+from ztfxr.io.frames import open_epochs, open_quadrant
 from ztfxr.ops.sky import (
     center,
     contains,

@@ -12,7 +12,7 @@ from astropy.io import fits
 
 from tests.conftest import MakeHeader, WriteFrame
 from ztfxr.errors import FrameError, InputError
-from ztfxr.io.backend import open_epochs, open_quadrant
+from ztfxr.io.frames import open_epochs, open_quadrant
 from ztfxr.ops.masks import mask
 from ztfxr.ops.stack import stack
 from ztfxr.schema import STATUS_PLANES

@@ -26,7 +26,7 @@ from tests.conftest import WriteFrame
 from ztfxr.arrays.geometry.transform import Transform
 from ztfxr.arrays.images.resample import kernel_table
 from ztfxr.errors import AlignmentError, InputError, MissingWCSError, OutsideFrameError
-from ztfxr.io.backend import open_epochs, open_quadrant
+from ztfxr.io.frames import open_epochs, open_quadrant
 from ztfxr.ops.align import align
 from ztfxr.ops.background import background, clean
 from ztfxr.ops.masks import mask

@@ -21,7 +21,7 @@ import ztfxr
 from tests.conftest import WriteFrame
 from ztfxr.arrays.photometry.apertures import circle_overlap, sum_apertures
 from ztfxr.errors import ChunkError, InputError
-from ztfxr.io.backend import open_epochs, open_quadrant
+from ztfxr.io.frames import open_epochs, open_quadrant
 from ztfxr.ops.background import clean, variance
 from ztfxr.ops.masks import mask
 from ztfxr.ops.stack import stack

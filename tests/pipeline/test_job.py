@@ -85,7 +85,7 @@ def test_paths_of_a_pattern_are_looked_up_late(tmp_path):
     with pytest.raises(InputError, match="nothing matches"):
         job.paths()
     for nothing in ("", []):
-        with pytest.raises(InputError, match="no frames are given"):
+        with pytest.raises(InputError, match="no frames to open: the list of paths is empty"):
             Job(nothing, PAIRS).paths()
     for name in ("b.fits", "a.fits"):
         (tmp_path / name).touch()

@@ -21,7 +21,7 @@ from matplotlib.colors import to_rgba
 
 from tests.plot.conftest import NT, NX, NY, X0, Y0, image, stack
 from ztfxr.errors import AlignmentError, InputError, MissingWCSError
-from ztfxr.io.backend import open_quadrant
+from ztfxr.io.frames import open_quadrant
 from ztfxr.ops.mosaic import mosaic
 from ztfxr.ops.stamps import stamps
 from ztfxr.plot import Style, plot_triplet, show

@@ -577,7 +577,7 @@ def test_quadrant_round_trip(tmp_path):
     paths = sorted((SHARED / "data" / "ztf_quadrant").glob("*sciimg.fits*"))
     if not paths:
         pytest.skip(f"no real quadrant in {SHARED / 'data' / 'ztf_quadrant'}; set ZTFXR_SHARED")
-    from ztfxr.io.backend import open_quadrant
+    from ztfxr.io.frames import open_quadrant
 
     frame = open_quadrant(paths[0])
     to_zarr(frame, tmp_path / "q.zarr")

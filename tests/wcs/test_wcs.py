@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from tests.conftest import MakeHeader
 from ztfxr.arrays.geometry.chebyshev import GridExpansion
 from ztfxr.errors import AlignmentError, InputError, MissingWCSError, OutsideFrameError
-from ztfxr.io.backend import open_quadrant
+from ztfxr.io.frames import open_quadrant
 from ztfxr.wcs import (
     WCSIndex,
     WCSTransform,

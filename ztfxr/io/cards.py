@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,9 @@ from astropy import units as u
 from astropy.io import fits
 
 from ztfxr.errors import InputError
-from ztfxr.io.frames import QUALITY_CARDS, filter_of, seeing_unit
-from ztfxr.io.names import parse_name
-from ztfxr.io.times import JD_OF_MJD, mid_exposure, to_datetime, to_mjd
-from ztfxr.schema import FILTERS, MASK_PLANES, SPECS
+from ztfxr.io.cameras import FITS, ZTF, Camera, card_names, electrons_per_unit
+from ztfxr.io.times import to_mjd
+from ztfxr.schema import FILTERS, MASK_PLANES, SPECS, Plane, flag_attrs
 from ztfxr.wcs import WCSIndex, wcs_cards
 
 __all__ = [
@@ -24,8 +25,8 @@ __all__ = [
     "exposure_coords",
     "exposure_header",
     "fits_unit",
+    "plane_attrs",
     "plane_cards",
-    "unit_of",
     "window_header",
     "window_start",
 ]
@@ -38,15 +39,42 @@ TYPE_CARD = "ZXR_TYPE"
 
 _START = {"x": "ZXR_X0", "y": "ZXR_Y0"}
 _PHYSICAL = {"x": "LTV1", "y": "LTV2"}
-_INTEGERS = {"field": "FIELDID", "ccdid": "CCDID", "qid": "QID", "rcid": "RCID", "filefracday": "FILEFRAC"}
-_NUMBERS = {"exptime": "EXPTIME", **QUALITY_CARDS}
+_INTEGER_CARDS = {"field": "FIELDID", "ccdid": "CCDID", "qid": "QID", "rcid": "RCID", "filefracday": "FILEFRAC"}
+_INTEGERS = tuple(_INTEGER_CARDS)
+_NUMBERS = {
+    "exptime": "EXPTIME",
+    "magzp": "MAGZP",
+    "magzprms": "MAGZPRMS",
+    "gain": "GAIN",
+    "readnoise": "READNOI",
+    "saturate": "SATURATE",
+    "seeing": "SEEING",
+}
 _MID_EXPOSURE = "MJD-AVG"
+_OWN_TIMES = (_MID_EXPOSURE, "OBSMJD", "OBSJD")
+_SCALES_OF_PIXELS, _MIXED_PIXELS = ("LTM1_1", "LTM2_2"), ("LTM1_2", "LTM2_1")
+_BIT_CARD, _PLANE_CARD, _BAD_BITS = re.compile(r"BIT\d\d"), "MP_", "BADBITS"
 _COMMENT_LENGTH = 47
 _OF_THE_ARRAY = ("EXTNAME", "EXTVER", "EXTLEVEL", "INHERIT", "BUNIT", "BLANK", "CHECKSUM", "DATASUM", TYPE_CARD)
 # The WCS text carries these too, but they tell of the exposure, and stay where the image has lost its WCS.
 _NOT_ONLY_WCS = ("MJD-OBS", "DATE-OBS", "EQUINOX", "RA", "DEC", "OBJRAD", "OBJDECD")
-_UNITS = {"DN": "adu", "DN2": "adu2"}
-_UNITS_BACK = {"adu": "DN", "adu2": "DN2", "dn": "DN", "data value": "DN"}
+_UNITS = {"DN": "adu", "DN2": "adu2", "DN/s": "adu/s"}
+
+SAVED = Camera(
+    "fits",
+    {
+        **_INTEGER_CARDS,
+        **_NUMBERS,
+        "time": _OWN_TIMES,
+        "exptime": FITS.cards["exptime"],
+        "readnoise": ("READNOI", "RDNOISE", "READNOIS"),
+        "filter": ZTF.cards["filter"],
+    },
+    filters=ZTF.filters,
+    required=(),
+    file_name=ZTF.file_name,
+)
+"""The cards that ztfxr writes, whatever the camera was; nothing in them is needed."""
 
 _IPAC_PLANES = {
     "tracks": "AIRCRAFT/SATELLITE TRACK",
@@ -99,9 +127,10 @@ def window_header(obj: xr.Dataset | xr.DataArray, start: Mapping[str, int]) -> f
         for axis, dim in ((1, "x"), (2, "y")):
             header[f"CRPIX{axis}"] = float(header.get(f"CRPIX{axis}", 0.0)) - start[dim]
     before = fits.Header.fromstring(str(obj.attrs.get("header", "")), sep="\n")
+    began = window_start(before)
     for dim, card in _START.items():
         # IRAF's and ds9's physical coordinates: pixels of the full frame, or of what that was itself cut from.
-        physical = float(before.get(_PHYSICAL[dim], 0.0)) + int(before.get(card, 0)) - start[dim]
+        physical = float(before.get(_PHYSICAL[dim], 0.0)) + began[dim] - start[dim]
         if start[dim]:
             header[card] = (start[dim], f"first {dim} pixel in the full frame (0-based)")
         if physical:
@@ -117,24 +146,34 @@ def _wcs_keywords(header: fits.Header) -> set[str]:
 
 def _state_exposure(header: fits.Header, obj: xr.Dataset | xr.DataArray) -> None:
     """Make the cards agree with the scalar coordinates of `obj`; cards that do are left as they are."""
-    stated = exposure_coords(header)
-    for name, card in (*_INTEGERS.items(), *_NUMBERS.items()):
+    pixels = obj if isinstance(obj, xr.DataArray) else obj.get("sci", xr.DataArray())
+    unit = str(pixels.attrs.get("units", "DN"))
+    stated = exposure_coords(header, unit)
+    for name, card in (*_INTEGER_CARDS.items(), *_NUMBERS.items()):
         value = _scalar(obj, name)
         if value is None or _same(value, stated.get(name)):
             continue
-        unit = str(obj.coords[name].attrs.get("units", SPECS[name].units))
-        comment = f"[{unit}] {SPECS[name].meaning}" if unit else SPECS[name].meaning
+        if name == "gain":
+            value = _in_counts(value, unit, _scalar(obj, "exptime"))
+        said = str(obj.coords[name].attrs.get("units", SPECS[name].units))
+        comment = f"[{said}] {SPECS[name].meaning}" if said else SPECS[name].meaning
         known = value if isinstance(value, int) or np.isfinite(value) else None
         header[card] = (known, comment[:_COMMENT_LENGTH])
     mjd = _mjd(obj)
-    if mjd is not None and not _same(mjd, exposure_coords(header).get("mjd")):
-        header[_MID_EXPOSURE] = (mjd, SPECS["mjd"].meaning)
+    if mjd is not None and not _same(mjd, exposure_coords(header, unit).get("mjd")):
+        header[_MID_EXPOSURE] = (mjd if np.isfinite(mjd) else None, SPECS["mjd"].meaning)
     if "filter" in obj.coords and obj.coords["filter"].ndim == 0:
         _state_filter(header, str(obj.coords["filter"].values))
 
 
+def _in_counts(gain: float, unit: str, exptime: float | None) -> float:
+    """The gain in electrons per count, as a card has it, of one in electrons per pixel value."""
+    per_count = electrons_per_unit(unit, 1.0, np.nan if exptime is None else exptime)
+    return gain / per_count if np.isfinite(per_count) else gain
+
+
 def _state_filter(header: fits.Header, name: str) -> None:
-    if _filter(header) == name:
+    if exposure_coords(header).get("filter", xr.Variable((), "")).values == name:
         return
     header.remove("FILTERID", ignore_missing=True)
     numbers = {text: number for number, text in FILTERS.items()}
@@ -165,17 +204,20 @@ def _same(value: int | float, stated: xr.Variable | None) -> bool:
 
 
 def plane_cards(flags: xr.DataArray) -> fits.Header:
-    """The cards BIT00 to BIT15 that tell the planes of a mask, in IPAC's words where the planes are IPAC's."""
+    """The cards BITnn that tell the planes of a mask, in IPAC's words where the planes are IPAC's."""
     names = {p.bit: p.name for p in MASK_PLANES}
     if "flag_masks" in flags.attrs and "flag_meanings" in flags.attrs:
         values, meanings = np.atleast_1d(flags.attrs["flag_masks"]), str(flags.attrs["flag_meanings"]).split()
         names = {int(v).bit_length() - 1: meaning for v, meaning in zip(values, meanings, strict=True)}
     header = fits.Header()
     header["COMMENT"] = "bit-mask definitions:"
-    for bit in range(16):
+    for bit in range(max(16, *(bit + 1 for bit in names))):
         name = names.get(bit)
         text = "RESERVED FOR FUTURE USE" if name is None else _IPAC_PLANES.get(name, name.upper())
         header.append((f"BIT{bit:02d}", bit, text), bottom=True)
+    if "bad_planes" in flags.attrs:
+        bad = str(flags.attrs["bad_planes"]).split()
+        header[_BAD_BITS] = (sum(1 << bit for bit, name in names.items() if name in bad), "planes of bad pixels")
     return header
 
 
@@ -193,58 +235,66 @@ def fits_unit(units: str) -> str:
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
-def exposure_coords(header: fits.Header) -> dict[str, xr.Variable]:
-    """The scalar coordinates that a header knows; NaN where a card is there without a value."""
-    values: dict[str, Any] = {}
-    for name, card in (*_INTEGERS.items(), *_NUMBERS.items()):
-        number = _number(header, card)
-        if number is not None:
-            values[name] = number if name in _NUMBERS else int(number)
-    named = parse_name(str(header.get("FILENAME", "")))
-    if named is not None:
-        values.setdefault("filefracday", named.filefracday)
-    mjd = _mid_exposure(header, values.get("exptime"))
-    if mjd is not None:
-        values |= {"mjd": mjd, "time": to_datetime(mjd)}
-    if _filter(header):
-        values["filter"] = _filter(header)
-    out = {name: xr.Variable((), value, SPECS[name].attrs) for name, value in values.items()}
-    if "seeing" in out:
-        out["seeing"].attrs["units"] = seeing_unit(header)
-    return out
+def exposure_coords(header: fits.Header, unit: str | None = None) -> dict[str, xr.Variable]:
+    """The scalar coordinates that a header knows, its pixels being in `unit` (by default BUNIT).
 
-
-def _number(header: fits.Header, card: str) -> float | None:
-    value = header.get(card)
-    if card in header and (value is None or isinstance(value, fits.card.Undefined)):
-        return float("nan") if card in _NUMBERS.values() else None
-    return None if isinstance(value, bool | str) or not isinstance(value, int | float) else value
-
-
-def _mid_exposure(header: fits.Header, exptime: float | None) -> float | None:
-    middle = _number(header, _MID_EXPOSURE)
-    if middle is not None:
-        return float(middle)
-    start = _number(header, "OBSMJD")
-    if start is None and (jd := _number(header, "OBSJD")) is not None:
-        start = jd - JD_OF_MJD
-    start = _number(header, "MJD-OBS") if start is None else start
-    return None if start is None or exptime is None else mid_exposure(float(start), float(exptime))
-
-
-def _filter(header: fits.Header) -> str:
-    """ZTF's name of the filter, or what the header calls it."""
-    return filter_of(header) or str(header.get("FILTER", "")).strip()
+    Those whose card is there without a value are NaN.
+    """
+    camera = (
+        SAVED if any(card in header for card in _OWN_TIMES) else replace(SAVED, cards={**SAVED.cards, "time": None})
+    )
+    found, _ = camera.coords(header, unit=unit)
+    known = {name for name, source in SAVED.cards.items() if any(card in header for card in card_names(source))}
+    known |= {"filefracday"} if found["filefracday"].values >= 0 else set()
+    known |= {"time", "mjd"} if np.isfinite(found["mjd"].values) else set()
+    unknown = {name for name in _INTEGERS if found[name].values < 0} | (
+        {"filter"} if not found["filter"].values else set()
+    )
+    return {name: value for name, value in found.items() if name in known - unknown}
 
 
 def window_start(header: fits.Header) -> dict[str, int]:
-    """The first pixel, by `x` and `y`, that a file of ztfxr's says; 0 where it is not said."""
-    return {dim: int(header.get(card, 0)) for dim, card in _START.items()}
+    """The first pixel, by `x` and `y`, as ztfxr's cards or IRAF's physical coordinates say; 0 where neither does.
+
+    Physical coordinates count only where they are whole pixels of the same size.
+    """
+    same_size = all(header.get(card, 1.0) == 1.0 for card in _SCALES_OF_PIXELS) and not any(
+        header.get(card) for card in _MIXED_PIXELS
+    )
+    out = {}
+    for dim, card in _START.items():
+        physical = header.get(_PHYSICAL[dim], 0.0)
+        whole = isinstance(physical, int | float) and same_size and float(physical).is_integer()
+        out[dim] = int(header.get(card, -physical if whole else 0))
+    return out
 
 
-def unit_of(text: str) -> str:
-    """A unit as ztfxr writes it, from a header's."""
-    return _UNITS_BACK.get(text.strip().lower(), text.strip())
+def plane_attrs(header: fits.Header) -> dict[str, Any]:
+    """What a header says of the planes of a mask, as attributes of `flags`; bits that nobody names are numbered.
+
+    Read are the cards BITnn, with the names of planes as comments, and the cards MP_NAME of other surveys.
+    """
+    words = {text: name for name, text in _IPAC_PLANES.items()}
+    names: dict[int, str] = {}
+    for card in header.cards:
+        key, bit, text = card.keyword, card.value, card.comment.strip()
+        if not isinstance(bit, int) or isinstance(bit, bool) or not 0 <= bit < 32:
+            continue
+        if _BIT_CARD.fullmatch(key) and text and "RESERVED" not in text:
+            names[bit] = words.get(text, "_".join(text.lower().split()))
+        elif key.startswith(_PLANE_CARD):
+            names[bit] = key.removeprefix(_PLANE_CARD).lower()
+    if not names or len(set(names.values())) < len(names):
+        names = {bit: f"bit{bit}" for bit in range(8 * _bytes_of(header))}
+    out = flag_attrs([Plane(name, bit, name) for bit, name in sorted(names.items())])
+    bad = header.get(_BAD_BITS)
+    if isinstance(bad, int):
+        out["bad_planes"] = " ".join(name for bit, name in sorted(names.items()) if bad >> bit & 1)
+    return out
+
+
+def _bytes_of(header: fits.Header) -> int:
+    return min(4, max(1, abs(int(header.get("BITPIX", 16))) // 8))
 
 
 def as_unit(text: str) -> u.UnitBase:

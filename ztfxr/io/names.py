@@ -1,67 +1,82 @@
-"""The naming scheme of ZTF files."""
+"""Names of FITS files: how they end, what a frame is called, which files a path stands for, which lies beside which."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from os import PathLike
 from pathlib import Path
+from typing import TypeAlias
 
-from ztfxr.io.remote import Location, exists, file_name
+from ztfxr.errors import InputError
+from ztfxr.io.remote import Address, Location, exists, file_name, location, matching
 
-__all__ = ["SUFFIXES", "QuadrantName", "find_mask", "parse_name", "suffix_of"]
+__all__ = ["SUFFIXES", "AnyPath", "companion", "frame_name", "frame_paths", "suffix_of"]
 
-_PATTERN = re.compile(
-    r"ztf_(?P<filefracday>\d{14})_(?P<field>\d{6})_(?P<filter>z[gri])_c(?P<ccdid>\d{2})_(?P<kind>[a-z])"
-    r"(?:_q(?P<qid>[1-4]))?"
-)
+AnyPath: TypeAlias = str | PathLike[str]
+
 SUFFIXES = (".fits", ".fits.gz", ".fits.fz")
-"""How names of FITS files end: plain, gzipped, tile-compressed."""
+"""How names of FITS files end most often: plain, gzipped, tile-compressed."""
 
-
-@dataclass(frozen=True)
-class QuadrantName:
-    """What a ZTF file name says; the time is deliberately not taken from it."""
-
-    filefracday: int
-    field: int
-    filter: str
-    ccdid: int
-    qid: int | None
-
-
-def parse_name(name: str) -> QuadrantName | None:
-    """The parts of a ZTF file name, or None where it is not one."""
-    found = _PATTERN.search(name)
-    if found is None:
-        return None
-    qid = found["qid"]
-    return QuadrantName(
-        filefracday=int(found["filefracday"]),
-        field=int(found["field"]),
-        filter=f"ztf{found['filter'][1]}",
-        ccdid=int(found["ccdid"]),
-        qid=int(qid) if qid else None,
-    )
+_SUFFIX = re.compile(r"\.(fits?|fts)(\.(gz|fz))?$", re.IGNORECASE)
 
 
 def suffix_of(name: str) -> str:
-    """The one of `SUFFIXES` that a name has; empty where it has none."""
-    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
+    """How the name of a FITS file ends (``.fits``, ``.FITS``, ``.fit.gz``, ...); empty where it is none."""
+    found = _SUFFIX.search(name)
+    return "" if found is None else found[0]
 
 
-def find_mask(path: Location) -> Location | None:
-    """The mask image beside a science image, compressed the same way or not; None where there is none.
+def frame_name(path: AnyPath) -> str:
+    """The name of a frame: its file's, without the suffix that makes it a FITS file."""
+    name = file_name(path)
+    return name.removesuffix(suffix_of(name))
+
+
+def frame_paths(paths: AnyPath | Iterable[AnyPath], named: str = "") -> list[AnyPath]:
+    """The files that `paths` stand for: themselves, one file, the matches of a pattern, or the frames in a folder.
+
+    Parameters
+    ----------
+    paths
+        Paths or URLs; or one of them, which may be a pattern (``night/*.fits``) or a folder.
+    named
+        What the names of frames in a folder contain.
+
+    Raises
+    ------
+    InputError
+        There are none.
+    """
+    found: list[AnyPath]
+    if not isinstance(paths, str | PathLike):
+        found = list(paths)
+        what = "the list of paths is empty"
+    elif isinstance(place := location(paths), Path) and place.is_dir():
+        files: list[AnyPath] = [each for each in sorted(place.iterdir()) if suffix_of(each.name) and named in each.name]
+        found, what = files, f"the folder {place} holds no FITS file{f' named *{named}*' if named else ''}"
+    else:
+        is_file = isinstance(place, Path) and place.is_file()
+        found = [paths] if is_file else list(matching(str(paths)))
+        what = f"nothing matches {Address(paths)!r}"
+    if not found:
+        raise InputError(f"no frames to open: {what}")
+    return found
+
+
+def companion(path: Location, old: str, new: str) -> Location | None:
+    """The file beside `path` whose name has `new` for `old`, compressed the same way or not; None where there is none.
 
     Of a URL the query is kept: the mask of a cut-out is the same cut-out.
     """
     name = file_name(path)
-    if "sciimg" not in name:
-        return None
     own = suffix_of(name)
-    stem = name.removesuffix(own).replace("sciimg", "mskimg")
+    if old not in name or not own:
+        return None
+    stem = name.removesuffix(own).replace(old, new)
     for suffix in dict.fromkeys((own, *SUFFIXES)):
         candidate = _beside(path, name, stem + suffix)
-        if suffix and exists(candidate):
+        if exists(candidate):
             return candidate
     return None
 

@@ -16,10 +16,13 @@ from dask.base import is_dask_collection
 from numpy.typing import NDArray
 
 from ztfxr.arrays.types import Bools
-from ztfxr.errors import InputError
+from ztfxr.errors import InputError, ShapeError
+from ztfxr.io.fits import open_hdus
+from ztfxr.io.names import AnyPath
+from ztfxr.io.remote import shown
 from ztfxr.schema import SPECS, find_columns
 
-__all__ = ["ATTRS_KEY", "Catalog", "as_catalog", "degrees_in"]
+__all__ = ["ATTRS_KEY", "Catalog", "as_catalog", "degrees_in", "read_lco_catalog"]
 
 Catalog: TypeAlias = xr.Dataset | Table | pd.DataFrame | SkyCoord | Mapping[str, Any] | NDArray[np.void]
 
@@ -27,6 +30,7 @@ ATTRS_KEY = "ztfxr"
 """Where a DataFrame's `attrs` keep the attributes of its columns."""
 
 _CANONICAL = {"ra": "ra", "dec": "dec", "x": "x_centroid", "y": "y_centroid"}
+_LCO_COLUMNS = {"X": "x_centroid", "Y": "y_centroid", "RA": "ra", "DEC": "dec", "FLUX": "flux", "FLUXERR": "flux_err"}
 
 
 def as_catalog(catalog: Catalog) -> xr.Dataset:
@@ -237,3 +241,39 @@ def _blanked(array: NDArray[Any], missing: Bools) -> NDArray[Any]:
     out = array.astype(array.dtype if kind in "fc" else np.float64)
     out[missing] = np.nan
     return out
+
+
+def read_lco_catalog(path: AnyPath) -> xr.Dataset:
+    """The catalog of an LCO frame (extension ``CAT``) on `source`. Computes.
+
+    Parameters
+    ----------
+    path
+        A BANZAI frame, as `ztfxr.open_lco` takes it.
+
+    Returns
+    -------
+    xarray.Dataset
+        `x_centroid`, `y_centroid` (0-based pixels; the file counts from 1), `flux`, `flux_err`, and `ra`, `dec` (deg)
+        where the file has them, brightest first.
+
+    Raises
+    ------
+    ShapeError
+        The file has no table named CAT, or the table no positions or fluxes.
+    """
+    with open_hdus(path) as hdus:
+        if "CAT" not in hdus:
+            raise ShapeError(f"{shown(path)}: holds no table named CAT")
+        table = hdus["CAT"].data
+        held = {name.upper(): name for name in table.names}
+        columns = {
+            new: np.asarray(table[held[old]], dtype=np.float64) for old, new in _LCO_COLUMNS.items() if old in held
+        }
+    missing = [old for old, new in _LCO_COLUMNS.items() if new not in columns and old in ("X", "Y", "FLUX")]
+    if missing:
+        raise ShapeError(f"{shown(path)}: its table CAT has no column {', '.join(missing)}")
+    for axis in ("x_centroid", "y_centroid"):
+        columns[axis] = columns[axis] - 1.0
+    order = np.argsort(-columns["flux"], kind="stable")
+    return xr.Dataset({name: ("source", values[order]) for name, values in columns.items()})

@@ -236,7 +236,8 @@ def _named_moments(header: fits.Header, source: str | Sequence[str], reference: 
             continue
         if _BARYCENTRIC.search(date_card):
             raise _barycentric(date_card)
-        found = _moments(header, date_card, reference, (clock_card,) if clock_card else _TIMES_OF_DAY)
+        marks = dict(_STANDARD).get(date_card) or reference
+        found = _moments(header, date_card, marks, (clock_card,) if clock_card else _TIMES_OF_DAY)
         if all(m.digit >= _DAY for m in found):
             raise HeaderError(f"{date_card} = {header[date_card]!r} is not a number, nor a date with a time of day")
         return found

@@ -10,7 +10,8 @@ from astropy.wcs import WCS, FITSFixedWarning
 
 from ztfxr._quiet import quiet
 from ztfxr.errors import InputError
-from ztfxr.io.cards import as_unit, exposure_coords, exposure_header, unit_of, window_header, window_start
+from ztfxr.io.cameras import unit_of
+from ztfxr.io.cards import as_unit, exposure_coords, exposure_header, window_header, window_start
 from ztfxr.ops.exposure import MaskChoice, gather
 from ztfxr.ops.positions import pixel_origin
 from ztfxr.schema import annotate, annotate_all

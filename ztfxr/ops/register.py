@@ -22,7 +22,7 @@ from ztfxr.ops.exposure import Labeled, MaskChoice, gather
 from ztfxr.ops.masks import mask as decode_mask
 from ztfxr.ops.masks import own_planes
 from ztfxr.ops.positions import Positions, pixel_origin, position_columns
-from ztfxr.schema import STATUS_PLANES, annotate_all, planes_to_bits
+from ztfxr.schema import annotate_all, status_of
 from ztfxr.wcs import WCSIndex, has_wcs, pixel_to_sky, sky_to_pixel
 
 __all__ = ["Fit", "Method", "Settings", "fit_of", "register", "sharpest", "solve", "solve_many", "transform_of"]
@@ -65,7 +65,7 @@ class Fit:
     @classmethod
     def failed(cls, error: FrameError) -> Fit:
         """The fit that an error prevented."""
-        return cls(None, planes_to_bits([error.status], STATUS_PLANES), str(error))
+        return cls(None, *status_of(error))
 
     def checked(self, max_rms: float) -> Fit:
         """The same, refused where its residuals are too large."""

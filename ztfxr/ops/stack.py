@@ -10,7 +10,7 @@ import xarray as xr
 
 from ztfxr.errors import FrameError, HeaderError, InputError, MissingWCSError, ShapeError
 from ztfxr.ops.masks import own_planes, with_planes
-from ztfxr.schema import STATUS_PLANES, annotate_all, fill_value, kept, planes_to_bits
+from ztfxr.schema import annotate_all, fill_value, kept, planes_to_bits, status_of
 from ztfxr.wcs import has_wcs, same_grid
 
 if TYPE_CHECKING:
@@ -89,12 +89,8 @@ def _verdict(frame: xr.Dataset, like: xr.Dataset | xr.DataArray | None) -> tuple
             if has_wcs(like) and not has_wcs(frame):
                 raise MissingWCSError("the frame has no celestial WCS, so nothing says that it is on the grid")
     except FrameError as error:
-        return _refused(error)
+        return status_of(error)
     return 0, ""
-
-
-def _refused(error: FrameError) -> tuple[int, str]:
-    return planes_to_bits([error.status], STATUS_PLANES), str(error)
 
 
 def _same_shape(frame: xr.Dataset, like: xr.Dataset | xr.DataArray) -> None:
@@ -110,10 +106,10 @@ def _against(frame: xr.Dataset, first: xr.Dataset) -> tuple[int, str]:
         return bits, message
     missing = [str(k) for k in first.data_vars if k not in frame]
     if missing:
-        return _refused(ShapeError(f"the frame lacks {', '.join(missing)}, which the others have"))
+        return status_of(ShapeError(f"the frame lacks {', '.join(missing)}, which the others have"))
     if "flags" in first and _planes(frame) != _planes(first):
         own, others = (", ".join(_planes(f)) for f in (frame, first))
-        return _refused(HeaderError(f"the planes of the frame's flags are {own}; those of the others are {others}"))
+        return status_of(HeaderError(f"the planes of the frame's flags are {own}; those of the others are {others}"))
     return 0, ""
 
 

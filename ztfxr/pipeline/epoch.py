@@ -12,54 +12,52 @@ from numpy.typing import NDArray
 
 from ztfxr.arrays.threads import task
 from ztfxr.dia.difference import difference
-from ztfxr.errors import (
-    ChunkError,
-    FrameError,
-    InputError,
-    MatchFailedError,
-    MissingDependencyError,
-    MissingWCSError,
-    OutsideFrameError,
-    ShapeError,
-    StoreError,
-)
+from ztfxr.errors import NOT_THE_FRAME, MissingWCSError, OutsideFrameError, ShapeError
+from ztfxr.io.cameras import PLACES, Camera, CameraLike, get_camera, header_errors
 from ztfxr.io.fits import inspect
-from ztfxr.io.frames import epoch_coords
-from ztfxr.io.remote import location, open_binary, shown, size_of
+from ztfxr.io.frames import open_frame
+from ztfxr.io.names import frame_name
+from ztfxr.io.remote import location, open_binary, size_of
 from ztfxr.ops.align import align
-from ztfxr.ops.background import variance as noise_model
+from ztfxr.ops.positions import pixel_origin
 from ztfxr.ops.stamps import stamp, stamps
 from ztfxr.photometry.forced import forced_photometry
 from ztfxr.photometry.lightcurve import calibrate_flux, lightcurve, photometry_options, with_model_error
-from ztfxr.pipeline.job import Job, frame_name
-from ztfxr.pipeline.prepare import FRAME_SHAPE, Shared
+from ztfxr.pipeline.job import Job
+from ztfxr.pipeline.prepare import FRAME_SHAPE, Shared, frame_noise
 from ztfxr.pipeline.results import Epoch
-from ztfxr.schema import EPOCH_QUALITY, EXPOSURE, STATUS_PLANES, fill_value, planes_to_bits
+from ztfxr.schema import EPOCH_QUALITY, EXPOSURE, STATUS_PLANES, fill_value, status_of
 from ztfxr.wcs import has_wcs, pixel_to_sky, sky_to_pixel
 
-__all__ = ["file_checksum", "measure", "products", "read_header"]
+__all__ = ["file_checksum", "header_names", "measure", "products", "read_header"]
 
 KERNELS = ("kernel", "kernel_err")
 STAMPS = ("difference", "difference_variance")
 
-# An error of these says that the job or the machine is at fault, not the frame.
-_NOT_THE_FRAME = (InputError, ChunkError, StoreError, MissingDependencyError, MemoryError)
 _MARGIN = 16
 _SAMPLE_BYTES = 1 << 16
 
 
-def read_header(path: str) -> dict[str, Any]:
+def header_names(camera: Camera) -> tuple[str, ...]:
+    """What is known of an epoch before it is measured; field and detector only where a camera has them."""
+    return tuple(name for name in EXPOSURE if name in camera.places or name not in PLACES)
+
+
+def read_header(path: str, camera: CameraLike = "ztf") -> dict[str, Any]:
     """What a frame's header says of the exposure; of an unusable one its status and why. Reads no pixel."""
     out: dict[str, Any] = {"path": path, "frame": frame_name(path), "epoch_status": 0, "message": ""}
+    row = get_camera(camera)
+    names = header_names(row)
     try:
-        found = epoch_coords(inspect(path).header, shown(path))
-    except _NOT_THE_FRAME:
+        with header_errors(path):
+            found, _ = row.coords(inspect(path, row.image).header, path)
+    except NOT_THE_FRAME:
         raise
     except Exception as error:
-        status, message = _verdict(error)
-        return out | {name: fill_value(name) for name in EXPOSURE} | {"epoch_status": status, "message": message}
-    out["seeing_units"] = found["seeing"].attrs.get("units", "")
-    return out | {name: found[name].values[()] for name in EXPOSURE}
+        status, message = status_of(error)
+        return out | {name: fill_value(name) for name in names} | {"epoch_status": status, "message": message}
+    out["seeing_units"] = found["seeing"].attrs.get("units", "") if "seeing" in found else ""
+    return out | {name: found[name].values[()] if name in found else fill_value(name) for name in names}
 
 
 def measure(path: str, job: Job, shared: Shared) -> Epoch:
@@ -72,23 +70,11 @@ def measure(path: str, job: Job, shared: Shared) -> Epoch:
         with task():
             frame = _on_grid(_opened(path, job), job, shared)
             return _measured(frame, job, shared, checksum)
-    except _NOT_THE_FRAME:
+    except NOT_THE_FRAME:
         raise
     except Exception as error:
-        status, message = _verdict(error)
+        status, message = status_of(error)
         return Epoch({"epoch_status": status}, message, checksum)
-
-
-def _verdict(error: Exception) -> tuple[int, str]:
-    """Status bits and message for what went wrong with a frame."""
-    expected = isinstance(error, FrameError | MatchFailedError | OutsideFrameError | OSError)
-    message = str(error) if expected else f"unexpected {type(error).__name__}: {error}"
-    plane = getattr(error, "status", "unreadable")
-    if isinstance(error, MatchFailedError):
-        plane = "solve_failed"
-    elif isinstance(error, OutsideFrameError):
-        plane = "outside"
-    return planes_to_bits([plane], STATUS_PLANES), message
 
 
 def file_checksum(path: str) -> str:
@@ -110,7 +96,9 @@ def file_checksum(path: str) -> str:
 
 def _opened(path: str, job: Job) -> xr.Dataset:
     """The frame, its pixels unread and without dask: the epoch is one task already."""
-    return xr.open_dataset(path, engine="ztf", mask=None if job.mask else False, cache=False)
+    camera = get_camera(job.camera)
+    frame = open_frame(path, camera=camera, mask=None if job.mask else False, chunks=False)
+    return frame.assign_coords({name: fill_value(name) for name in header_names(camera) if name not in frame.coords})
 
 
 def _on_grid(frame: xr.Dataset, job: Job, shared: Shared) -> xr.Dataset:
@@ -137,8 +125,8 @@ def _enclosing(frame: xr.Dataset, reference: xr.Dataset) -> dict[str, slice]:
     rows, columns = (np.linspace(float(ends[0]), float(ends[1]), 5) for ends in (y, x))
     grid = np.meshgrid(columns, rows)
     px, py = sky_to_pixel(frame, pixel_to_sky(reference, grid[0].ravel(), grid[1].ravel()))
-    window = {}
-    for dim, values in (("y", py), ("x", px)):
+    window, origin = {}, pixel_origin(frame)
+    for dim, values in (("y", py - origin["y"]), ("x", px - origin["x"])):
         low, high = np.nanmin(values) - _MARGIN, np.nanmax(values) + _MARGIN
         window[dim] = slice(max(0, int(low)), max(0, min(frame.sizes[dim], int(high) + 1)))
         if window[dim].stop <= window[dim].start:
@@ -147,12 +135,8 @@ def _enclosing(frame: xr.Dataset, reference: xr.Dataset) -> dict[str, slice]:
 
 
 def _with_noise(frame: xr.Dataset, job: Job) -> xr.Dataset:
-    gain = float(frame.coords["gain"])
-    if job.noise == "measured" or not np.isfinite(gain):
-        return frame
-    if job.noise == "photon" and not np.isfinite(float(frame.coords["readnoise"])):
-        return frame
-    return frame.assign(variance=noise_model(frame, method=job.noise))
+    found = frame_noise(frame, job.noise)
+    return frame if found is None else frame.assign(variance=found)
 
 
 def products(frame: xr.Dataset, job: Job, shared: Shared) -> dict[tuple[str, str], xr.DataArray]:

@@ -15,12 +15,14 @@ from astropy.table import Table
 
 from ztfxr.dia.difference import difference
 from ztfxr.errors import InputError
-from ztfxr.io.remote import Address, file_name, matching, shown
+from ztfxr.io.cameras import Camera, CameraLike, get_camera
+from ztfxr.io.names import frame_name, frame_paths
+from ztfxr.io.remote import Address, shown
 from ztfxr.ops.positions import Positions, position_columns
 from ztfxr.photometry.lightcurve import photometry_options
 from ztfxr.schema import plain
 
-__all__ = ["Job", "frame_name"]
+__all__ = ["Job"]
 
 Noise = Literal["photon", "background", "measured"]
 Align = Literal["wcs", "stars", "auto"]
@@ -38,7 +40,7 @@ class Job:
     Parameters
     ----------
     frames
-        Paths or URLs (``s3://``, ``https://``) of ZTF science images, or one glob pattern of them
+        Paths or URLs (``s3://``, ``https://``) of science images; or one of them, a folder, or a glob pattern
         (``"night/*_sciimg.fits*"``), looked up when the job runs. Relative paths start at the working directory. A file
         name is a frame's identity: it must be unique. Every worker opens the frames itself, with its own credentials;
         those in a URL reach it, but neither the store nor a message.
@@ -57,7 +59,7 @@ class Job:
         None where frames share the reference's pixel grid; else how `ztfxr.align` registers them: ``"wcs"``,
         ``"stars"``, ``"auto"``.
     mask
-        Whether frames have a mask image beside them.
+        Whether to open the masks that the camera has; False for frames without them.
     noise
         Of the frames: ``"photon"`` or ``"background"`` as in `ztfxr.variance`; ``"measured"`` on the residuals of the
         difference, which is also what happens where no gain is known.
@@ -71,6 +73,8 @@ class Job:
         Side in pixels of the stamps of every source's difference to keep; None for none.
     kernels
         Whether to keep the matching kernels.
+    camera
+        What the headers of the frames mean: the name of a camera in `ztfxr.CAMERAS`, or a `ztfxr.Camera`.
 
     Raises
     ------
@@ -89,9 +93,12 @@ class Job:
     photometry: Mapping[str, Any] = field(default_factory=lambda: {"method": "aperture", "radius": 5.0})
     stamps: int | None = None
     kernels: bool = False
+    camera: CameraLike = "ztf"
 
     def __post_init__(self) -> None:
         values: dict[str, Any] = {"frames": _frames(self.frames), "positions": _positions(self.positions)}
+        values["camera"] = self.camera.to_dict() if isinstance(self.camera, Camera) else self.camera
+        get_camera(values["camera"])
         for each in fields(self):
             if each.name not in values:
                 values[each.name] = plain(getattr(self, each.name), each.name)
@@ -167,11 +174,8 @@ class Job:
         RemoteFileError
             The server of a pattern does not answer, or refuses.
         """
-        found = matching(self.frames) if isinstance(self.frames, str) else list(self.frames)
-        if not found:
-            raise InputError(f"no frames: nothing matches {self.frames!r}" if self.frames else "no frames are given")
         names: dict[str, str] = {}
-        for path in found:
+        for path in map(str, frame_paths(self.frames, get_camera(self.camera).science)):
             other = names.setdefault(frame_name(path), path)
             if other != path:
                 raise InputError(
@@ -191,20 +195,13 @@ class Job:
         )
 
 
-def frame_name(path: str) -> str:
-    """The name of a frame: its file's, up to ``.fits``."""
-    return file_name(path).split(".fits")[0]
-
-
 def _digest(value: Any) -> str:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _frames(frames: Any) -> tuple[str, ...] | str:
-    if isinstance(frames, PathLike):
-        return (Address(frames),)
-    return Address(frames) if isinstance(frames, str) else tuple(Address(path) for path in frames)
+    return Address(frames) if isinstance(frames, str | PathLike) else tuple(Address(path) for path in frames)
 
 
 def _positions(positions: Positions | str | PathLike[str]) -> dict[str, list[Any]]:

@@ -121,7 +121,7 @@ def measure_run_time(job: str, store: str) -> str:
     run(given.with_frames([first]), store, workers=1, progress=False)
     layout, fixed = time.perf_counter() - start, _size(Path(store))
     start = time.perf_counter()
-    headers = read_headers(tuple(rest or [first]))
+    headers = read_headers(tuple(rest or [first]), given.camera)
     header = (time.perf_counter() - start) / len(headers)
     results = Results(Path(store))
     results.append(headers if rest else [])

@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 
 from ztfxr.errors import InputError, StoreError
-from ztfxr.io.backend import open_epochs, open_quadrant
+from ztfxr.io.cameras import get_camera
+from ztfxr.io.frames import open_frame, open_frames
 from ztfxr.io.names import suffix_of
 from ztfxr.io.remote import file_name, location, shown
 from ztfxr.ops.align import align
@@ -22,14 +23,15 @@ from ztfxr.ops.positions import resolve_positions
 from ztfxr.ops.stack import stack
 from ztfxr.ops.stamps import stamp
 from ztfxr.photometry.psf_build import build_psf
-from ztfxr.pipeline.job import Job
+from ztfxr.pipeline.job import Job, Noise
 from ztfxr.schema import kept
 from ztfxr.store.zarr import open_zarr
 
-__all__ = ["FRAME_SHAPE", "Shared", "prepare"]
+__all__ = ["FRAME_SHAPE", "Shared", "frame_noise", "prepare"]
 
 FRAME_SHAPE = "frame_shape"
 _CANDIDATES = 20
+_MANY_BELOW_ZERO, _MEDIAN_OF_HALF_A_NORMAL = 0.05, 0.6745
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def _reference(job: Job, headers: Sequence[Mapping[str, Any]]) -> xr.Dataset:
     shape = [whole.sizes["y"], whole.sizes["x"]]
     cut = _cut(whole, job).load()
     image = xr.Dataset({"sci": cut["sci"].astype(np.float32), "mask": gather(cut, name="sci").bad}, cut.coords)
-    found = cut["variance"] if "variance" in cut else _photon(cut)
+    found = frame_noise(cut, "photon")
     if found is not None:
         image["variance"] = found.astype(np.float32)
     image = image.drop_vars([c for c in image.coords if "frame" in image.coords[c].dims], errors="ignore")
@@ -72,10 +74,29 @@ def _reference(job: Job, headers: Sequence[Mapping[str, Any]]) -> xr.Dataset:
     return image.assign_attrs({FRAME_SHAPE: whole.attrs.get(FRAME_SHAPE, shape)})
 
 
-def _photon(image: xr.Dataset) -> xr.DataArray | None:
-    gain = image.coords.get("gain")
-    known = gain is not None and bool(np.isfinite(gain).all()) and "readnoise" in image.coords
-    return noise_model(image, method="photon") if known else None
+def frame_noise(frame: xr.Dataset, method: Noise) -> xr.DataArray | None:
+    """The variance of a frame in memory: its own, else by a job's `noise`; None where the difference must tell.
+
+    Photon noise needs the sky in the pixels. Where it was subtracted, the scatter of what is left stands for it.
+    """
+    if "variance" in frame:
+        return frame["variance"]
+    gain, readnoise = (float(frame.coords[name]) if name in frame.coords else np.nan for name in ("gain", "readnoise"))
+    if method == "measured" or not gain > 0 or (method == "photon" and not readnoise >= 0):
+        return None
+    if method == "photon" and _has_lost_its_sky(frame, gain, readnoise):
+        method = "background"
+    return noise_model(frame, method=method)
+
+
+def _has_lost_its_sky(frame: xr.Dataset, gain: float, readnoise: float) -> bool:
+    """Whether pixels lie below zero, many of them and further than read noise takes them."""
+    good = frame["sci"].values[~gather(frame, name="sci").bad.values]
+    below = -good[good < 0]
+    if below.size <= _MANY_BELOW_ZERO * good.size:
+        return False
+    scatter = float(np.median(below)) / _MEDIAN_OF_HALF_A_NORMAL
+    return scatter**2 > 2 * (readnoise / gain) ** 2
 
 
 def _cut(whole: xr.Dataset, job: Job) -> xr.Dataset:
@@ -87,7 +108,7 @@ def _opened(job: Job, path: str) -> xr.Dataset:
     if isinstance(place, Path) and not place.exists():
         raise FileNotFoundError(f"the reference does not exist: {path}")
     if place.is_file() if isinstance(place, Path) else suffix_of(file_name(place)):
-        return open_quadrant(path, mask=None if job.mask else False)
+        return open_frame(path, camera=get_camera(job.camera), mask=None if job.mask else False)
     found = open_zarr(path)
     image = found["reference"].to_dataset() if isinstance(found, xr.DataTree) and "reference" in found else found
     if not isinstance(image, xr.Dataset) or not {"y", "x"} <= set(image.get("sci", xr.DataArray()).dims):
@@ -101,7 +122,7 @@ def _built(job: Job, options: dict[str, Any], headers: Sequence[Mapping[str, Any
     chosen = [h["path"] for h in candidates[: int(options.pop("n_frames", _CANDIDATES))]]
     if not chosen:
         raise InputError(f"no reference can be built: none of the {len(headers)} frames can be read")
-    tree = open_epochs(chosen, mask=None if job.mask else False)
+    tree = open_frames(chosen, camera=get_camera(job.camera), mask=None if job.mask else False)
     nodes = {name: node.to_dataset() for name, node in tree.children.items()}
     grid = next((ds for ds in nodes.values() if "sci" in ds), None)
     if grid is None:

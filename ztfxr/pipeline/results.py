@@ -135,7 +135,8 @@ def create(
     partial = store.with_name(f".{store.name}.partial-{uuid.uuid4().hex}")
     try:
         with storage_errors(store):
-            _lay_out(partial, template, static, attrs)
+            known = [name for name in EXPOSURE if name in headers[0]]
+            _lay_out(partial, template, static, attrs, known)
             results = Results(partial)
             results.append(headers)
             partial.rename(store)
@@ -144,7 +145,9 @@ def create(
         raise
 
 
-def _lay_out(path: Path, template: Template, static: Mapping[str, xr.Dataset], attrs: Attrs) -> None:
+def _lay_out(
+    path: Path, template: Template, static: Mapping[str, xr.Dataset], attrs: Attrs, known: Sequence[str]
+) -> None:
     import zarr
 
     groups = list(dict.fromkeys(group for group, _ in template))
@@ -153,7 +156,7 @@ def _lay_out(path: Path, template: Template, static: Mapping[str, xr.Dataset], a
     root = zarr.create_group(str(path), zarr_format=3, attributes=about)
     for name in groups:
         arrays = {key: array for (owner, key), array in template.items() if owner == name}
-        columns, labels = _columns(name, arrays), _labels(arrays)
+        columns, labels = _columns(name, arrays, known), _labels(arrays)
         coords = [c.name for c in columns if _is_coord(c)] + [k for k, v in labels.items() if v.dims != (k,)]
         group = root.create_group(name, attributes={"coordinates": " ".join(c for c in coords if c != "time")})
         for column in columns:
@@ -164,8 +167,8 @@ def _lay_out(path: Path, template: Template, static: Mapping[str, xr.Dataset], a
         to_zarr(dataset, path / name)
 
 
-def _columns(group: str, arrays: Mapping[str, xr.DataArray]) -> list[Column]:
-    header = EXPOSURE if group in ("epochs", "lightcurve") else ("time",)
+def _columns(group: str, arrays: Mapping[str, xr.DataArray], known: Sequence[str]) -> list[Column]:
+    header = known if group in ("epochs", "lightcurve") else ("time",)
     out = [_scalar(group, name) for name in (*header, "frame")]
     if group == "epochs":
         return out + [_scalar(group, name) for name in ("path", *_MEASURED, DONE)]

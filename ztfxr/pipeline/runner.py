@@ -20,9 +20,10 @@ import numpy as np
 import xarray as xr
 
 from ztfxr.errors import FrameError, InputError, StoreError
+from ztfxr.io.names import frame_name
 from ztfxr.io.remote import shown
 from ztfxr.pipeline.epoch import file_checksum, products
-from ztfxr.pipeline.job import Job, frame_name
+from ztfxr.pipeline.job import Job
 from ztfxr.pipeline.lock import locked
 from ztfxr.pipeline.pools import Pool, WorkersDiedError, open_pool
 from ztfxr.pipeline.prepare import Shared, prepare
@@ -143,7 +144,7 @@ def _open_results(
     about |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "frames": len(frames)}
     options = json.dumps(_options(job), sort_keys=True)
     if not store.exists():
-        headers = _headers(frames, pool)
+        headers = _headers(job, frames, pool)
         kept = job.with_frames(frames[:1]).without_secrets()
         attrs = {ROOT["job"]: kept.to_json(), ROOT["options"]: options, ROOT["runs"]: [about]}
         shared = prepare(job, headers)
@@ -156,7 +157,7 @@ def _open_results(
     _same_job(results, options, accept_version)
     new = _new(results, frames)
     if new:
-        results.append(_headers(new, pool))
+        results.append(_headers(job, new, pool))
     results.add_run(about)
     return results
 
@@ -210,11 +211,11 @@ def _new(results: Results, frames: Sequence[str]) -> list[str]:
     return [path for path in frames if frame_name(path) not in known]
 
 
-def _headers(frames: Sequence[str], pool: Pool) -> list[dict[str, Any]]:
+def _headers(job: Job, frames: Sequence[str], pool: Pool) -> list[dict[str, Any]]:
     """Headers of frames, earliest first, unknown times last."""
     batches = [tuple(frames[i : i + _HEADERS_A_TASK]) for i in range(0, len(frames), _HEADERS_A_TASK)]
     found: list[dict[str, Any]] = []
-    for _, headers in pool.map(read_headers, batches):
+    for _, headers in pool.map(partial(read_headers, camera=job.camera), batches):
         if isinstance(headers, WorkersDiedError):
             raise headers
         found += headers

@@ -10,6 +10,7 @@ from typing import Any
 import xarray as xr
 
 from ztfxr.errors import StoreError
+from ztfxr.io.cameras import CameraLike
 from ztfxr.pipeline.epoch import measure, read_header
 from ztfxr.pipeline.job import Job
 from ztfxr.pipeline.prepare import Shared
@@ -22,9 +23,9 @@ __all__ = ["read_headers", "run_epoch"]
 _HERE = {"scheduler": "synchronous"}
 
 
-def read_headers(paths: tuple[str, ...]) -> list[dict[str, Any]]:
+def read_headers(paths: tuple[str, ...], camera: CameraLike = "ztf") -> list[dict[str, Any]]:
     """`read_header` of several frames."""
-    return [read_header(path) for path in paths]
+    return [read_header(path, camera) for path in paths]
 
 
 def run_epoch(item: tuple[int, str], *, store: str, token: str) -> Epoch:

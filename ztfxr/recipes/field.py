@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,7 +12,9 @@ from ztfxr.arrays.curves.smooth import SmoothCurve, smooth_nights
 from ztfxr.arrays.geometry.registration import find_stars
 from ztfxr.arrays.statistics import mad_std
 from ztfxr.errors import InputError
-from ztfxr.io.generic import open_frames
+from ztfxr.io.cameras import CameraLike, Source
+from ztfxr.io.frames import open_frames
+from ztfxr.io.names import AnyPath
 from ztfxr.ops.align import align
 from ztfxr.ops.coadd import build_reference
 from ztfxr.photometry.cuts import kept
@@ -40,14 +41,15 @@ _COLUMNS = {
 
 
 def run_field(
-    paths: Sequence[Path | str],
+    paths: AnyPath | Iterable[AnyPath],
     folder: Path | str,
     *,
+    camera: CameraLike = "fits",
     best: int = 12,
     kernel_size: int = 13,
     photometry: Method = "psf",
     radius: float = 3.5,
-    **cards: Any,
+    **cards: Source,
 ) -> Finished:
     """Measure every star of a field over frames that need neither WCS nor alignment, and rank the stars. Computes.
 
@@ -57,10 +59,12 @@ def run_field(
     Parameters
     ----------
     paths
-        FITS frames of one field, as for `ztfxr.open_frames`.
+        FITS frames of one field: paths, a pattern or a folder, as `ztfxr.open_frames` takes them.
     folder
         Gets the store ``field.zarr`` (`/lightcurves`, `/stars`, `/reference`) and two figures of the most variable
         star: its images, and a smooth curve through each of its nights with the residuals.
+    camera, **cards
+        What the headers of the frames mean, as `ztfxr.open_frames` takes it.
     best
         Number of frames that make the reference.
     kernel_size
@@ -70,19 +74,15 @@ def run_field(
     radius
         Radius in pixels of apertures. The most variable star is measured in one for comparison, and all stars are where
         the reference has too few stars for a PSF.
-    **cards
-        Passed on to `ztfxr.open_frames`.
 
     Returns
     -------
     Finished
         Its result has statistics per star, as `ztfxr.variability` gives them, with positions on the reference.
     """
-    if not paths:
-        raise InputError("no frames: the list of paths is empty")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    stack = _aligned(paths, cards)
+    stack = _aligned(open_frames(paths, camera=camera, **cards))
     reference = build_reference(stack, best=best).load()
     say(f"reference of the best {best} frames, effective gain {float(reference['gain']):.1f} electron/DN")
     diff = subtract(stack, reference, kernel_size=kernel_size, kernel_order=1, background_order=2, solve_on="all")
@@ -102,11 +102,15 @@ def run_field(
     return finish(ranked, path, *figures)
 
 
-def _aligned(paths: Sequence[Path | str], cards: Mapping[str, Any]) -> xr.Dataset:
+def _aligned(frames: xr.DataTree) -> xr.Dataset:
     """The frames on the grid of the sharpest; what became of each is said."""
-    nodes = {name: node.to_dataset() for name, node in open_frames(paths, **cards).children.items()}
+    nodes = {name: node.to_dataset() for name, node in frames.children.items()}
     noisy = {name: with_noise(ds) for name, ds in nodes.items() if "sci" in ds}
-    sharpest = min(noisy, key=lambda name: float(np.nan_to_num(noisy[name]["seeing"].values, nan=np.inf)))
+    if not noisy:
+        raise InputError(
+            "no frames: none of them can be used; " + "; ".join(ds.attrs["message"] for ds in nodes.values())
+        )
+    sharpest = min(noisy, key=lambda name: float(np.nan_to_num(noisy[name].coords.get("seeing", np.inf), nan=np.inf)))
     say(f"registering {len(nodes)} frames on {sharpest} by their star patterns ...")
     stack = align(xr.DataTree.from_dict(nodes | noisy), to=sharpest)
     rms = stack["registration_rms"].values

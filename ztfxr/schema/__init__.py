@@ -16,6 +16,7 @@ from ztfxr.schema.planes import (
     Plane,
     flag_attrs,
     planes_to_bits,
+    status_of,
 )
 from ztfxr.schema.specs import CORE_DIMS, Spec
 from ztfxr.schema.variables import EFFECTIVE_WAVELENGTHS, EPOCH_QUALITY, EXPOSURE, FILTERS, SECTIONS, SPECS
@@ -51,4 +52,5 @@ __all__ = [
     "plain",
     "planes_to_bits",
     "schema_page",
+    "status_of",
 ]

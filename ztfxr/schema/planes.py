@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ztfxr.errors import InputError
+from ztfxr.errors import InputError, ZtfxrError
 
 __all__ = [
     "CUT_PLANES",
@@ -21,6 +21,7 @@ __all__ = [
     "Plane",
     "flag_attrs",
     "planes_to_bits",
+    "status_of",
 ]
 
 
@@ -167,3 +168,10 @@ def planes_to_bits(names: Iterable[str], planes: Iterable[Plane] = MASK_PLANES) 
             raise InputError(f"unknown plane {name!r}; the planes are {', '.join(values)}")
         bits |= values[name]
     return bits
+
+
+def status_of(error: BaseException) -> tuple[int, str]:
+    """Status bits and message for what went wrong with a frame."""
+    expected = isinstance(error, ZtfxrError | OSError)
+    message = str(error) if expected else f"unexpected {type(error).__name__}: {error}"
+    return planes_to_bits([getattr(error, "status", "unreadable")], STATUS_PLANES), message

@@ -13,7 +13,7 @@ import xarray as xr
 import ztfxr
 from tests.conftest import WriteFrame
 from ztfxr.errors import FrameError, InputError, MissingMaskError, TruncatedFileError
-from ztfxr.io.exposure import open_ccd, open_exposure
+from ztfxr.io.quadrants import open_ccd, open_exposure
 from ztfxr.schema import STATUS_PLANES, planes_to_bits
 
 WriteQuadrant = Callable[..., Path]

@@ -12,14 +12,12 @@ from typing import Any, Literal, TypeAlias
 import xarray as xr
 
 from ztfxr.errors import InputError
-from ztfxr.io.backend import open_epochs
-from ztfxr.io.names import SUFFIXES, parse_name, suffix_of
+from ztfxr.io.cameras import ZTF
+from ztfxr.io.frames import Chunks, Errors, open_epochs
+from ztfxr.io.names import SUFFIXES, AnyPath, suffix_of
 
 __all__ = ["open_ccd", "open_exposure"]
 
-Path_: TypeAlias = str | PathLike[str]
-Chunks: TypeAlias = Mapping[str, int] | Literal["auto"] | None
-Errors: TypeAlias = Literal["status", "raise"]
 Place: TypeAlias = tuple[int, int]
 
 _CCDS, _QUADRANTS = tuple(range(1, 17)), tuple(range(1, 5))
@@ -38,7 +36,7 @@ class _Frame:
 
 
 def open_exposure(
-    paths: Path_ | Iterable[Path_],
+    paths: AnyPath | Iterable[AnyPath],
     *,
     mask: Literal[False] | None = None,
     chunks: Chunks = None,
@@ -80,7 +78,7 @@ def open_exposure(
 
 
 def open_ccd(
-    paths: Path_ | Iterable[Path_],
+    paths: AnyPath | Iterable[AnyPath],
     *,
     mask: Literal[False] | None = None,
     chunks: Chunks = None,
@@ -117,20 +115,20 @@ def open_ccd(
     return tree
 
 
-def _files(paths: Path_ | Iterable[Path_], ccds: Iterable[int]) -> list[Path]:
+def _files(paths: AnyPath | Iterable[AnyPath], ccds: Iterable[int]) -> list[Path]:
     """The files that `paths` stand for; beside a single one, those of its own CCD where `ccds` is empty."""
     if not isinstance(paths, str | PathLike):
         return [Path(path) for path in paths]
     one = Path(paths)
     if one.is_dir():
-        return sorted(path for path in one.glob("ztf_*sciimg.fits*") if path.name.endswith(SUFFIXES))
+        return sorted(path for path in one.glob(f"ztf_*{ZTF.science}.*") if suffix_of(path.name))
     if not one.is_file():
         raise FileNotFoundError(f"no such file: {one}")
-    name = parse_name(one.name)
-    if name is None or name.qid is None:
+    name = ZTF.name_parts(one.name)
+    if "qid" not in name:
         raise InputError(f"{one.name} is not named like a ZTF quadrant, so its companions cannot be found; list them")
-    places = [(c, q) for c in (tuple(ccds) or (name.ccdid,)) for q in _QUADRANTS]
-    found = [one if place == (name.ccdid, name.qid) else _companion(one, place) for place in places]
+    places = [(c, q) for c in (tuple(ccds) or (name["ccdid"],)) for q in _QUADRANTS]
+    found = [one if place == (name["ccdid"], name["qid"]) else _companion(one, place) for place in places]
     return [path for path in found if path is not None]
 
 
@@ -152,10 +150,9 @@ def _frame(name: str, dataset: xr.Dataset) -> _Frame:
     if "ccdid" in dataset.coords:
         values = {k: dataset.coords[k].item() for k in ("ccdid", "qid", *_KEY)}
     else:
-        parsed = parse_name(name)
-        if parsed is None or parsed.qid is None:
+        values = ZTF.name_parts(name)
+        if "qid" not in values:
             return _Frame(name, dataset, None, None)
-        values = vars(parsed)
     return _Frame(name, dataset, (values["ccdid"], values["qid"]), tuple(values[k] for k in _KEY))
 
 

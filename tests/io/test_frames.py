@@ -10,7 +10,7 @@ import pytest
 from astropy.io import fits
 
 from ztfxr.errors import HeaderError, InputError
-from ztfxr.io.generic import open_frame, open_frames
+from ztfxr.io.frames import open_frame, open_frames
 from ztfxr.schema import STATUS_PLANES, planes_to_bits
 from ztfxr.wcs import get_wcs, has_wcs
 
