@@ -45,7 +45,7 @@ def test_a_field_is_all_fits_files_of_a_folder(monkeypatch, tmp_path):
     (((paths, out), options),) = calls
     assert [path.name for path in paths] == ["a.fits.gz", "b.fits"]
     assert out == tmp_path / "o"
-    assert options == {"photometry": "psf", "saturate": 60000.0, "seeing": "PFWHM"}
+    assert options == {"photometry": "psf", "camera": "fits", "saturate": 60000.0, "seeing": "PFWHM"}
 
 
 def test_the_log_is_shown_while_a_command_runs_and_not_afterwards(monkeypatch, capsys):

@@ -116,9 +116,12 @@ def _alerts(options: argparse.Namespace) -> None:
 
 
 def _field(options: argparse.Namespace) -> None:
+    from ztfxr.io.names import frame_paths
+
     saturate = 60000.0 if options.saturate is None and options.camera == "fits" else options.saturate
     cards = {k: v for k, v in (("saturate", saturate), ("seeing", options.seeing)) if v is not None}
-    _recipes().run_field(options.frames, options.out, photometry=options.photometry, camera=options.camera, **cards)
+    how = {"photometry": options.photometry, "camera": options.camera}
+    _recipes().run_field(frame_paths(options.frames), options.out, **how, **cards)
 
 
 def _cluster(options: argparse.Namespace) -> None:

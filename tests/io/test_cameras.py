@@ -157,7 +157,7 @@ def test_a_camera_of_ones_own(toy: Path, chunks: Any) -> None:
     assert [frame[k].item() for k in ("gain", "saturate", "filter", "exptime")] == [1.5, 50.0, "R", 60.0]
     assert (float(frame["seeing"]), frame["seeing"].attrs["units"]) == (0.8, "arcsec")
     assert frame["flags"].attrs["flag_meanings"] == "hot dead star trail"
-    assert frame["flags"].attrs["bad_planes"] == "hot trail dead"
+    assert frame["flags"].attrs["bad_planes"] == "hot dead trail"
     assert bad_pixels(frame) == [[0, 0], [2, 2], [3, 3]]
     expected = np.full((5, 6), 0.25)
     expected[3, 3] = np.nan

@@ -190,7 +190,7 @@ class Camera:
 
     # ---- making others ----------------------------------------------------------------------------------------------
 
-    def with_cards(self, time_is: Reference | None = None, **cards: Source) -> Camera:
+    def with_cards(self, time_is: Reference | None = None, /, **cards: Source) -> Camera:
         """The same camera with other cards or values; cards that are named here must be in the header."""
         named = [k for k, v in cards.items() if v is not None and _is_card(k, v)]
         return replace(

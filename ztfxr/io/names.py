@@ -49,9 +49,8 @@ def frame_paths(paths: AnyPath | Iterable[AnyPath], named: str = "") -> list[Any
         There are none.
     """
     found: list[AnyPath]
-    if not isinstance(paths, str | PathLike):
-        found = list(paths)
-        what = "the list of paths is empty"
+    if paths == "" or not isinstance(paths, str | PathLike):
+        found, what = list(paths), "the list of paths is empty"
     elif isinstance(place := location(paths), Path) and place.is_dir():
         files: list[AnyPath] = [each for each in sorted(place.iterdir()) if suffix_of(each.name) and named in each.name]
         found, what = files, f"the folder {place} holds no FITS file{f' named *{named}*' if named else ''}"

@@ -12,7 +12,7 @@ from ztfxr.arrays.curves.smooth import SmoothCurve, smooth_nights
 from ztfxr.arrays.geometry.registration import find_stars
 from ztfxr.arrays.statistics import mad_std
 from ztfxr.errors import InputError
-from ztfxr.io.cameras import CameraLike, Source
+from ztfxr.io.cameras import CameraLike, Source, get_camera
 from ztfxr.io.frames import open_frames
 from ztfxr.io.names import AnyPath
 from ztfxr.ops.align import align
@@ -82,7 +82,7 @@ def run_field(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    stack = _aligned(open_frames(paths, camera=camera, **cards))
+    stack = _aligned(open_frames(paths, camera=get_camera(camera).with_cards(None, **cards)))
     reference = build_reference(stack, best=best).load()
     say(f"reference of the best {best} frames, effective gain {float(reference['gain']):.1f} electron/DN")
     diff = subtract(stack, reference, kernel_size=kernel_size, kernel_order=1, background_order=2, solve_on="all")

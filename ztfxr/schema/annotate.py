@@ -81,6 +81,8 @@ def _measures_the_same(stated: str, units: str) -> bool:
         return squared == (units == "DN2") and stated not in _NO_BRIGHTNESS
     if not units:
         return False
+    if units == "electron/DN":
+        return stated.startswith("electron/")
     if {stated, units} <= _ANGLES:
         return True
     with suppress(ValueError, TypeError), quiet(u.UnitsWarning):

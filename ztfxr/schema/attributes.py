@@ -35,6 +35,7 @@ class Attribute:
 _ROWS: tuple[Attribute, ...] = (
     Attribute("header", "file", "str", "the FITS header, a card a line"),
     Attribute("source", "file", "str", "name of the file"),
+    Attribute("time_note", "file", "str", "which cards of the time disagree, and which was taken"),
     Attribute("status", "file", "int", "status planes of a frame that could not be used"),
     Attribute("message", "file", "str", "why the frame could not be used"),
     Attribute("missing", "file", "str", "names of the quadrants without a file, separated by spaces"),
