@@ -97,6 +97,7 @@ from ztfxr.photometry.variability import variability
 from ztfxr.photometry.zfps import clean_zfps
 from ztfxr.plot import Style, plot_difference, plot_injection, plot_lightcurve, plot_summary, plot_triplet, show
 from ztfxr.recipes.pair import difference_photometry
+from ztfxr.schema import Plane
 from ztfxr.store.fits import to_extensions, to_fits
 from ztfxr.store.regions import to_regions
 from ztfxr.store.tables import to_dataframe, to_parquet, to_table
@@ -127,6 +128,7 @@ __all__ = [
     "NotFITSError",
     "OutsideFrameError",
     "PSFError",
+    "Plane",
     "RemoteFileError",
     "ShapeError",
     "SkyOptions",

@@ -97,6 +97,8 @@ def test_paths_of_a_pattern_are_looked_up_late(tmp_path):
     [
         ({"difference": {"kernel": 7}}, "difference has no option kernel; its options are kernel_size"),
         ({"difference": {"variance": 7}}, "difference has no option variance"),
+        ({"difference": {"kernel_size": 8}}, "kernel_size must be odd"),
+        ({"difference": {"basis": "splines"}}, "basis is one of 'delta', 'gaussian'; got 'splines'"),
         ({"photometry": {"method": "eye"}}, "method is 'aperture' or 'psf'; got 'eye'"),
         ({"photometry": {"method": "psf", "masked": "drop"}}, "photometry by psf has no option masked"),
         ({"noise": "much"}, "noise is one of"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -13,7 +12,8 @@ from typing import Any, Literal, get_args
 
 from astropy.table import Table
 
-from ztfxr.dia.difference import difference
+from ztfxr.arrays.matching.match import MatchOptions
+from ztfxr.dia.kernel_options import KernelOptions
 from ztfxr.errors import InputError
 from ztfxr.io.cameras import Camera, CameraLike, get_camera
 from ztfxr.io.names import frame_name, frame_paths
@@ -30,7 +30,7 @@ Align = Literal["wcs", "stars", "auto"]
 _FORMAT = 1
 _FORMAT_KEY = "ztfxr_job"
 _NOT_NUMBERS = ("frames", "positions")
-_NOT_IN_JSON = ("science", "reference", "variance", "reference_variance", "mask", "reference_mask")
+_BESIDE_THE_KERNEL = ("exclude", "exclude_radius", "model_error")
 
 
 @dataclass(frozen=True)
@@ -224,8 +224,9 @@ def _table(path: Path) -> Table:
 
 def _check(job: Job) -> None:
     photometry_options(**job.photometry_by_method)
-    allowed = [name for name in inspect.signature(difference).parameters if name not in _NOT_IN_JSON]
-    _only("difference", job.difference, allowed)
+    kernel = KernelOptions.__annotations__
+    _only("difference", job.difference, (*kernel, *_BESIDE_THE_KERNEL))
+    MatchOptions(**{k: v for k, v in job.difference.items() if k in kernel and v not in (None, "auto")})
     if job.noise not in get_args(Noise):
         raise InputError(f"noise is one of {get_args(Noise)}; got {job.noise!r}")
     if job.align not in (None, *get_args(Align)):
