@@ -188,7 +188,7 @@ def gather_shifted(
                 origin=(where[0].start - margin, where[1].start - margin),
                 interpolation=interpolation,
             )
-        for whole, part in zip(cast("tuple[Numbers, ...]", out), found, strict=True):
+        for whole, part in zip(cast("tuple[Numbers, ...]", out), cast("tuple[Numbers, ...]", found), strict=True):
             if whole.size:
                 whole[number] = part
 
