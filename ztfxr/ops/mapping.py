@@ -171,7 +171,8 @@ def _labeled(
     copied: xarray merges without a question only what is one object.
     """
     dims = {d for v in results.values() for d in v.dims} - set(unlabeled)
-    others = [k for k, c in like.coords.items() if k in results or not set(c.dims) <= dims]
+    # Not of like.coords.items(), which makes an array with coordinates of its own for each.
+    others = [k for k, v in like.coords.variables.items() if k in results or not set(v.dims) <= dims]
     together = like.coords.to_dataset().drop_vars(others).assign(results)
     return {name: together[name] for name in results}
 
@@ -235,8 +236,8 @@ def _dispatch(
     specs: Sequence[_Output],
 ) -> list[Any]:
     """One array per output, loop dimensions first; dask arrays where an input is one."""
-    turned = {n: a.transpose(*(d for d in loop if d in a.dims), *core[n]) for n, a in arrays.items()}
-    if any(is_dask_collection(a.variable) for a in arrays.values()):
+    turned = {n: a.variable.transpose(*(d for d in loop if d in a.dims), *core[n]) for n, a in arrays.items()}
+    if any(map(is_dask_collection, turned.values())):
         return _lazy(function, turned, core, loop, specs)
     data = [_expanded(a.values, [d in a.dims for d in loop]) for a in turned.values()]
     bundle = _per_image(
@@ -254,7 +255,7 @@ def _expanded(values: NDArray[Any], present: Sequence[bool]) -> NDArray[Any]:
 
 def _lazy(
     function: Callable[..., Any],
-    arrays: Mapping[str, xr.DataArray],
+    arrays: Mapping[str, xr.Variable],
     core: Mapping[str, tuple[str, ...]],
     loop: Sequence[str],
     specs: Sequence[_Output],
