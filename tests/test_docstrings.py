@@ -1,0 +1,52 @@
+"""Docstrings of public functions: numpydoc's form, entries that stand alone, and examples that run."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+from numpydoc.docscrape import NumpyDocString
+from numpydoc.validate import validate
+
+import ztfxr
+
+FUNCTIONS = sorted(n for n in ztfxr.__all__ if inspect.isfunction(getattr(ztfxr, n)))
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+IN_README = sorted(n for n in FUNCTIONS if re.search(rf"(ztfxr|\.ztf)\.{n}\(", README))
+# Types are in the signature, and neither See Also nor an extended summary is owed where there is nothing to add.
+NOT_OWED = {"PR04", "SA01", "SA02", "SA03", "SA04", "EX01", "ES01", "SS05", "GL08"}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_form(name: str) -> None:
+    errors = validate(f"ztfxr.{name}")["errors"]
+    assert [f"{code}: {text}" for code, text in errors if code not in NOT_OWED] == []
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_entries_stand_alone(name: str) -> None:
+    doc = NumpyDocString(inspect.getdoc(getattr(ztfxr, name)) or "")
+    for entry in doc["Parameters"]:
+        text = " ".join(entry.desc)
+        assert not re.match(r"(Of|As of|That of|Those of)\b", text), f"{entry.name}: {text}"
+        assert not re.search(r"[;,:]\s*or\.?$", text), f"{entry.name}: {text}"
+
+
+@pytest.mark.parametrize("name", IN_README)
+def test_readme_functions_have_examples(name: str) -> None:
+    assert NumpyDocString(inspect.getdoc(getattr(ztfxr, name)) or "")["Examples"]
+
+
+@pytest.mark.parametrize("name", [n for n in FUNCTIONS if ">>>" in (getattr(ztfxr, n).__doc__ or "")])
+def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    function = getattr(ztfxr, name)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    with mpl.rc_context({"backend": "agg"}):
+        for test in doctest.DocTestFinder(recurse=False).find(function, name, globs={"ztfxr": ztfxr}):
+            runner.run(test)
+    assert runner.summarize(verbose=False).failed == 0
