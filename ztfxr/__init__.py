@@ -47,12 +47,11 @@ from ztfxr.io.psf import read_psf
 from ztfxr.io.quadrants import open_ccd, open_exposure
 from ztfxr.io.tables import as_catalog, read_lco_catalog
 from ztfxr.io.zfps import read_zfps
-from ztfxr.ops.align import align
 from ztfxr.ops.background import SkyOptions, background, clean, noise, variance
-from ztfxr.ops.catalogs import in_footprint, isolated, match, query_catalog, unmatched, with_catalogs
+from ztfxr.ops.catalogs.match import in_footprint, isolated, match, query_catalog, unmatched, with_catalogs
+from ztfxr.ops.catalogs.sources import Detection, source_flags, sources
+from ztfxr.ops.catalogs.zeropoint import zero_point
 from ztfxr.ops.ccddata import from_ccddata, to_ccddata
-from ztfxr.ops.coadd import build_reference, coadd
-from ztfxr.ops.epochs import measure_epochs, select_epochs
 from ztfxr.ops.masks import explain, mask, mask_fractions, mask_planes, source_mask
 from ztfxr.ops.mosaic import mosaic, rebin, sky_to_mosaic
 from ztfxr.ops.photcal import (
@@ -65,7 +64,6 @@ from ztfxr.ops.photcal import (
     mag_to_flux,
 )
 from ztfxr.ops.positions import resolve_positions
-from ztfxr.ops.register import register
 from ztfxr.ops.sky import (
     center,
     contains,
@@ -78,10 +76,12 @@ from ztfxr.ops.sky import (
     tangent_to_pixel,
     tangent_to_sky,
 )
-from ztfxr.ops.sources import Detection, source_flags, sources
-from ztfxr.ops.stack import stack
+from ztfxr.ops.stacks.align import align
+from ztfxr.ops.stacks.coadd import build_reference, coadd
+from ztfxr.ops.stacks.epochs import measure_epochs, select_epochs
+from ztfxr.ops.stacks.register import register
+from ztfxr.ops.stacks.stack import stack
 from ztfxr.ops.stamps import stamp, stamps
-from ztfxr.ops.zeropoint import zero_point
 from ztfxr.photometry.aperture import Annulus, aperture_correction, aperture_photometry
 from ztfxr.photometry.baseline import baseline_table, correct_baseline, rescale_errors
 from ztfxr.photometry.binning import bin_by_night

@@ -33,7 +33,7 @@ from ztfxr.ops.sky import (
     tangent_to_pixel,
     tangent_to_sky,
 )
-from ztfxr.ops.stack import stack
+from ztfxr.ops.stacks.stack import stack
 from ztfxr.ops.stamps import stamp
 from ztfxr.wcs import assign_wcs, drop_wcs, pixel_to_sky
 

@@ -27,10 +27,10 @@ from ztfxr.arrays.geometry.transform import Transform
 from ztfxr.arrays.images.resample import kernel_table
 from ztfxr.errors import AlignmentError, InputError, MissingWCSError, OutsideFrameError
 from ztfxr.io.frames import open_epochs, open_quadrant
-from ztfxr.ops.align import align
 from ztfxr.ops.background import background, clean
 from ztfxr.ops.masks import mask
-from ztfxr.ops.stack import stack
+from ztfxr.ops.stacks.align import align
+from ztfxr.ops.stacks.stack import stack
 from ztfxr.ops.stamps import stamp, stamps
 from ztfxr.photometry.aperture import aperture_photometry
 from ztfxr.schema import STATUS_PLANES, planes_to_bits

@@ -24,7 +24,7 @@ from ztfxr.errors import ChunkError, InputError
 from ztfxr.io.frames import open_epochs, open_quadrant
 from ztfxr.ops.background import clean, variance
 from ztfxr.ops.masks import mask
-from ztfxr.ops.stack import stack
+from ztfxr.ops.stacks.stack import stack
 from ztfxr.photometry.aperture import aperture_photometry
 from ztfxr.schema import STATUS_PLANES
 from ztfxr.testing import Detector, Optics, SceneOptions, make_scene, true_psf

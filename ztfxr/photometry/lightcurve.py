@@ -12,7 +12,7 @@ from ztfxr.dia.difference import difference
 from ztfxr.errors import InputError
 from ztfxr.ops.mapping import aligned
 from ztfxr.ops.positions import Positions
-from ztfxr.ops.stack import stack
+from ztfxr.ops.stacks.stack import stack
 from ztfxr.photometry.aperture import ApertureOptions, aperture_photometry
 from ztfxr.photometry.calibrate import calibrate_flux
 from ztfxr.photometry.forced import FitOptions, check_background, forced_photometry

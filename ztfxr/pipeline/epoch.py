@@ -18,8 +18,8 @@ from ztfxr.io.fits import inspect
 from ztfxr.io.frames import open_frame
 from ztfxr.io.names import frame_name
 from ztfxr.io.remote import location, open_binary, size_of
-from ztfxr.ops.align import align
 from ztfxr.ops.positions import pixel_origin
+from ztfxr.ops.stacks.align import align
 from ztfxr.ops.stamps import stamp, stamps
 from ztfxr.photometry.forced import forced_photometry
 from ztfxr.photometry.lightcurve import calibrate_flux, lightcurve, photometry_options, with_model_error

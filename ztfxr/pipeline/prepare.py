@@ -15,12 +15,12 @@ from ztfxr.io.cameras import get_camera
 from ztfxr.io.frames import open_frame, open_frames
 from ztfxr.io.names import suffix_of
 from ztfxr.io.remote import file_name, location, shown
-from ztfxr.ops.align import align
 from ztfxr.ops.background import variance as noise_model
-from ztfxr.ops.coadd import build_reference
 from ztfxr.ops.exposure import gather
 from ztfxr.ops.positions import resolve_positions
-from ztfxr.ops.stack import stack
+from ztfxr.ops.stacks.align import align
+from ztfxr.ops.stacks.coadd import build_reference
+from ztfxr.ops.stacks.stack import stack
 from ztfxr.ops.stamps import stamp
 from ztfxr.photometry.psf_build import build_psf
 from ztfxr.pipeline.job import Job, Noise

@@ -15,8 +15,8 @@ from ztfxr.errors import InputError
 from ztfxr.io.cameras import CameraLike, Source, get_camera
 from ztfxr.io.frames import open_frames
 from ztfxr.io.names import AnyPath
-from ztfxr.ops.align import align
-from ztfxr.ops.coadd import build_reference
+from ztfxr.ops.stacks.align import align
+from ztfxr.ops.stacks.coadd import build_reference
 from ztfxr.photometry.cuts import kept
 from ztfxr.photometry.lightcurve import Method, lightcurve
 from ztfxr.photometry.variability import variability

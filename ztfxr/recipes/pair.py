@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 
 from ztfxr.errors import InputError
-from ztfxr.ops.align import align
 from ztfxr.ops.exposure import gather
 from ztfxr.ops.positions import Positions, resolve_positions
 from ztfxr.ops.sky import contains
+from ztfxr.ops.stacks.align import align
 from ztfxr.ops.stamps import stamp
 from ztfxr.photometry.lightcurve import Method
 from ztfxr.recipes.chain import measure, say, subtract

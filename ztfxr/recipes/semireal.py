@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ztfxr.io.frames import open_epochs, open_quadrant
-from ztfxr.ops.stack import stack
+from ztfxr.ops.stacks.stack import stack
 from ztfxr.photometry.lightcurve import Method
 from ztfxr.plot import plot_summary
 from ztfxr.recipes.chain import (

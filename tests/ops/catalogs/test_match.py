@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import ztfxr
 from tests.conftest import MakeHeader, WriteFrame
 from ztfxr.errors import CatalogError, InputError, MissingDependencyError, MissingWCSError
-from ztfxr.ops import catalogs as module
+from ztfxr.ops.catalogs import match as module
 
 
 @pytest.fixture(scope="module")

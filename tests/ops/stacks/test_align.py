@@ -20,8 +20,8 @@ from ztfxr.arrays.geometry.transform import Transform
 from ztfxr.arrays.statistics import mad_std
 from ztfxr.errors import AlignmentError, ChunkError, FrameError, InputError, MissingWCSError
 from ztfxr.io.frames import open_frames
-from ztfxr.ops.align import align
-from ztfxr.ops.register import register, transform_of
+from ztfxr.ops.stacks.align import align
+from ztfxr.ops.stacks.register import register, transform_of
 from ztfxr.schema import STATUS_PLANES, planes_to_bits
 from ztfxr.wcs import assign_wcs, get_wcs, pixel_to_sky, same_grid, sky_to_pixel
 

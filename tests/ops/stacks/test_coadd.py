@@ -21,8 +21,8 @@ from tests.conftest import make_wcs_header
 from ztfxr.arrays.images.coadd import anchor_stars, star_fluxes
 from ztfxr.arrays.images.image import Image
 from ztfxr.errors import ChunkError, InputError
-from ztfxr.ops.coadd import build_reference, coadd
-from ztfxr.ops.epochs import measure_epochs, select_epochs
+from ztfxr.ops.stacks.coadd import build_reference, coadd
+from ztfxr.ops.stacks.epochs import measure_epochs, select_epochs
 from ztfxr.samples import make_epochs
 
 GAIN, READNOISE = 6.0, 9.0
@@ -266,7 +266,7 @@ def test_dask_equals_numpy_for_any_chunks(cuts: set[int], method: Any, rows: flo
     stack = tiny()
     chunks = tuple(int(c) for c in np.diff([0, *sorted(cuts), 6]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ztfxr.ops.coadd._BLOCK_BYTES", rows)
+        patch.setattr("ztfxr.ops.stacks.coadd._BLOCK_BYTES", rows)
         lazy = coadd(stack.chunk(time=chunks), method=method)
         assert lazy.sci.chunks is not None
         found = lazy.compute(scheduler="synchronous")

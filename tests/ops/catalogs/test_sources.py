@@ -19,8 +19,8 @@ from tests.conftest import WriteFrame, make_sky
 from ztfxr.arrays.photometry.extraction import COLUMNS, Detection
 from ztfxr.errors import AlignmentError, ChunkError, InputError
 from ztfxr.ops.background import SkyOptions
+from ztfxr.ops.catalogs.sources import source_flags, sources
 from ztfxr.ops.masks import source_mask
-from ztfxr.ops.sources import source_flags, sources
 from ztfxr.schema import EXTRACTION_PLANES, SOURCE_PLANES, SPECS, planes_to_bits
 
 SHAPE = (160, 140)

@@ -14,7 +14,7 @@ from tests.conftest import MakeHeader, WriteFrame
 from ztfxr.errors import FrameError, InputError
 from ztfxr.io.frames import open_epochs, open_quadrant
 from ztfxr.ops.masks import mask
-from ztfxr.ops.stack import stack
+from ztfxr.ops.stacks.stack import stack
 from ztfxr.schema import STATUS_PLANES
 from ztfxr.wcs import WCSIndex, get_wcs
 

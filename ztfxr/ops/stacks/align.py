@@ -17,8 +17,8 @@ from ztfxr.ops.exposure import MaskChoice, gather
 from ztfxr.ops.mapping import IMAGE, bare, map_images
 from ztfxr.ops.masks import ResampledPlanes, get_flags, resampled_planes, with_planes
 from ztfxr.ops.positions import Positions, pixel_origin
-from ztfxr.ops.register import Fit, Method, Settings, fit_of, sharpest, solve, solve_many, transform_of
-from ztfxr.ops.stack import stack
+from ztfxr.ops.stacks.register import Fit, Method, Settings, fit_of, sharpest, solve, solve_many, transform_of
+from ztfxr.ops.stacks.stack import stack
 from ztfxr.schema import annotate
 from ztfxr.wcs import WCSIndex, assign_wcs, has_wcs
 

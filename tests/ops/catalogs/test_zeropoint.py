@@ -10,7 +10,7 @@ import xarray as xr
 
 import ztfxr
 from ztfxr.errors import ChunkError, InputError
-from ztfxr.ops.zeropoint import zero_point
+from ztfxr.ops.catalogs.zeropoint import zero_point
 
 ZERO, SLOPE = 26.3, -0.07
 

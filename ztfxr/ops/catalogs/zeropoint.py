@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ztfxr.arrays.photometry import magnitudes as photcal
 from ztfxr.errors import InputError
 from ztfxr.io.tables import Catalog, as_catalog
-from ztfxr.ops.catalogs import Radius, match
+from ztfxr.ops.catalogs.match import Radius, match
 from ztfxr.ops.mapping import map_images
 from ztfxr.schema import annotate_all
 

@@ -25,9 +25,9 @@ from ztfxr.arrays.images.sky import SkyOptions, sky_maps
 from ztfxr.arrays.threads import task
 from ztfxr.arrays.types import Bools
 from ztfxr.errors import InputError
-from ztfxr.ops.epochs import MEASURES, FluxScale, Measuring, per_epoch, prepare, select_epochs, usable_epochs
 from ztfxr.ops.exposure import Exposure, gather
 from ztfxr.ops.mapping import IMAGE, bare, map_images
+from ztfxr.ops.stacks.epochs import MEASURES, FluxScale, Measuring, per_epoch, prepare, select_epochs, usable_epochs
 from ztfxr.schema import annotate_all, kept
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Sources of images, catalogs beside them, and what both say together."""

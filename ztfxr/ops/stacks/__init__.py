@@ -1,0 +1,1 @@
+"""Many frames as one: registered, aligned, stacked, judged, averaged."""
