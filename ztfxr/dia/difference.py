@@ -58,8 +58,7 @@ def difference(
     reference_mask: MaskChoice = None,
     model_error: bool = False,
 ) -> xr.Dataset:
-    """Subtract the reference, matched in PSF, flux scale and background, from one epoch or a stack; lazy, one epoch a
-    task.
+    """Subtract the reference, matched in PSF, flux scale and background, from an epoch or a stack; lazy.
 
     The model of each science image is ``convolve(reference, kernel) + polynomial``. The kernel may vary over the
     image. It is found by least squares over cut-outs, each pixel weighted by the variances of both images, and

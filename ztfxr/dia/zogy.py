@@ -43,8 +43,7 @@ def zogy(
     mask: MaskChoice = None,
     reference_mask: MaskChoice = None,
 ) -> xr.Dataset:
-    """Proper difference image, its PSF, and the significance and flux of a point source at every pixel; lazy, one epoch
-    a task.
+    """Proper difference image, its PSF, and the significance and flux of a point source at every pixel; lazy.
 
     The statistic is optimal for point sources where both images have white noise and each has one PSF. Over a field
     whose PSF varies, ``ztfxr.decorrelate(ztfxr.difference(...))`` is the same difference with a varying kernel.

@@ -50,7 +50,7 @@ def open_exposure(
         Science images, in any order; or one of them, whose up to 63 companions are found beside it by their names; or
         a folder with the science images of one exposure.
     mask, chunks
-        As of `ztfxr.open_quadrant`, for each quadrant.
+        Options of `ztfxr.open_quadrant`, for each quadrant.
     errors
         ``"status"`` keeps a quadrant that cannot be used as a node without pixels whose attributes `status` (a plane of
         the schema's `STATUS_PLANES`) and `message` say why; ``"raise"`` raises.
@@ -91,7 +91,7 @@ def open_ccd(
     paths
         Science images of one CCD and one exposure, in any order; or one of them, whose companions are found beside it.
     mask, chunks, errors
-        As of `ztfxr.open_exposure`.
+        Options of `ztfxr.open_exposure`.
 
     Returns
     -------

@@ -326,9 +326,9 @@ def explain(
         The bit planes (``ds.flags``, (..., y, x) integers), or a Dataset with them; or one integer, which needs no
         position: ``explain(257)`` is "tracks saturated".
     x, y
-        Absolute 0-based FITS pixel positions, numbers or 1-D; the pixel that contains each is looked at. Or
+        Absolute 0-based FITS pixel positions, numbers or 1-D; the pixel that contains each is looked at.
     ra, dec
-        sky positions in degrees (ICRS).
+        Sky positions in degrees (ICRS), in place of pixels.
 
     Returns
     -------

@@ -229,7 +229,7 @@ def sky_to_mosaic(
     Parameters
     ----------
     tree, gaps, shape
-        As of `ztfxr.mosaic`.
+        The frames and how they are laid out, as in `ztfxr.mosaic`.
     sky, ra, dec
         A `SkyCoord`, or RA and Dec in degrees (ICRS), any shape.
 

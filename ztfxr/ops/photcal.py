@@ -147,7 +147,7 @@ def flux_to_counts(
     err
         Its standard error.
     unit
-        Of `flux`, as in `ztfxr.counts_to_flux`; by default what its attribute ``units`` says, else µJy.
+        Unit of `flux`, as in `ztfxr.counts_to_flux`; by default what its attribute ``units`` says, else µJy.
     magzp
         AB magnitude of 1 DN; by default the coordinate `magzp` of `flux`.
     wavelength
@@ -178,7 +178,7 @@ def flux_to_mag(
     err
         Its standard error.
     unit
-        Of `flux`, as in `ztfxr.counts_to_flux`; by default what its attribute ``units`` says, else µJy.
+        Unit of `flux`, as in `ztfxr.counts_to_flux`; by default what its attribute ``units`` says, else µJy.
     wavelength
         As in `ztfxr.counts_to_flux`.
 
@@ -242,7 +242,7 @@ def convert_flux(
     to
         The unit of the result, as in `ztfxr.counts_to_flux`.
     unit
-        Of `flux`; by default what its attribute ``units`` says, else µJy.
+        Unit of `flux`; by default what its attribute ``units`` says, else µJy.
     wavelength
         As in `ztfxr.counts_to_flux`.
 

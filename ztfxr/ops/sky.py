@@ -50,8 +50,24 @@ def pointing(obj: Image) -> SkyCoord:
 
     Of ZTF this is the middle of the field, where the 16 CCDs meet: one place for all quadrants and epochs of a field,
     and degrees away from the middle of a quadrant. (TELRA, TELDEC, what the mount reported, differ from it by arcsec.)
-    A stack has that of its first epoch. Raises `HeaderError` where the header names none, `MissingWCSError` where the
-    image has no WCS.
+    A stack has that of its first epoch.
+
+    Parameters
+    ----------
+    obj
+        An image with a celestial WCS.
+
+    Returns
+    -------
+    astropy.coordinates.SkyCoord
+        One position.
+
+    Raises
+    ------
+    HeaderError
+        The header names none.
+    MissingWCSError
+        The image has no celestial WCS.
     """
     cards = fits.Header.fromstring(_index(obj).transform.cards, sep="\n")
     ra, dec = cards.get("RA"), cards.get("DEC")
@@ -98,25 +114,85 @@ def sky_to_tangent(
 
 
 def pixel_to_tangent(obj: Image, x: ArrayLike, y: ArrayLike, *, center: Center = None) -> tuple[Floats, Floats]:
-    """Tangent-plane offsets u, v in arcsec of absolute 0-based FITS pixels; see `ztfxr.sky_to_tangent`."""
+    """Tangent-plane offsets u, v in arcsec of absolute 0-based FITS pixels; see `ztfxr.sky_to_tangent`.
+
+    Parameters
+    ----------
+    obj
+        An image with a celestial WCS.
+    x, y
+        Pixel positions, numbers or arrays that broadcast.
+    center
+        Where the plane touches the sky: a `SkyCoord`, or RA and Dec in degrees. Default: the telescope's pointing.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Offsets towards east and north, of the shape of the positions.
+    """
     return sky_to_tangent(obj, pixel_to_sky(obj, x, y), center=center)
 
 
 def tangent_to_sky(obj: Image, u: ArrayLike, v: ArrayLike, *, center: Center = None) -> SkyCoord:
-    """Sky positions (ICRS) of tangent-plane offsets in arcsec: the inverse of `ztfxr.sky_to_tangent`."""
+    """Sky positions (ICRS) of tangent-plane offsets in arcsec: the inverse of `ztfxr.sky_to_tangent`.
+
+    Parameters
+    ----------
+    obj
+        An image, whose pointing is the default center.
+    u, v
+        Offsets towards east and north in arcsec, numbers or arrays that broadcast.
+    center
+        Where the plane touches the sky: a `SkyCoord`, or RA and Dec in degrees. Default: the telescope's pointing.
+
+    Returns
+    -------
+    astropy.coordinates.SkyCoord
+        Positions of the shape of the offsets.
+    """
     ra, dec = from_tangent(u, v, _touch(obj, center))
     return SkyCoord(ra, dec, unit="deg", frame="icrs")
 
 
 def tangent_to_pixel(obj: Image, u: ArrayLike, v: ArrayLike, *, center: Center = None) -> tuple[Floats, Floats]:
-    """Absolute 0-based FITS pixels (x, y) of tangent-plane offsets in arcsec; inverts `ztfxr.pixel_to_tangent`."""
+    """Absolute 0-based FITS pixels (x, y) of tangent-plane offsets in arcsec; inverts `ztfxr.pixel_to_tangent`.
+
+    Parameters
+    ----------
+    obj
+        An image with a celestial WCS.
+    u, v
+        Offsets towards east and north in arcsec, numbers or arrays that broadcast.
+    center
+        Where the plane touches the sky: a `SkyCoord`, or RA and Dec in degrees. Default: the telescope's pointing.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Columns x and rows y, of the shape of the offsets.
+    """
     return sky_to_pixel(obj, tangent_to_sky(obj, u, v, center=center))
 
 
 def center(obj: Image) -> SkyCoord:
     """Sky position (ICRS) of the middle of an image or cut-out.
 
-    Raises `MissingWCSError`, and `InputError` if the image is empty.
+    Parameters
+    ----------
+    obj
+        An image with a celestial WCS.
+
+    Returns
+    -------
+    astropy.coordinates.SkyCoord
+        One position.
+
+    Raises
+    ------
+    MissingWCSError
+        The image has no celestial WCS.
+    InputError
+        The image is empty.
     """
     return pixel_to_sky(obj, *_middle(obj))
 
@@ -124,14 +200,37 @@ def center(obj: Image) -> SkyCoord:
 def corners(obj: Image, *, outer: bool = True) -> SkyCoord:
     """Sky positions (ICRS) of the four corners, (4,), along the pixels: (0, 0), (nx, 0), (nx, ny), (0, ny).
 
-    The outer corners of the corner pixels, or with ``outer=False`` their centers. Raises `MissingWCSError`,
-    `InputError` if the image is empty.
+    Parameters
+    ----------
+    obj
+        An image with a celestial WCS.
+    outer
+        The outer corners of the corner pixels; False for their centers.
+
+    Returns
+    -------
+    astropy.coordinates.SkyCoord
+        Four positions.
+
+    Raises
+    ------
+    MissingWCSError
+        The image has no celestial WCS.
+    InputError
+        The image is empty.
     """
     return pixel_to_sky(obj, *_border(_window(obj), 0.5 if outer else 0.0, 1))
 
 
 def pixel_scale(obj: Image, x: ArrayLike | None = None, y: ArrayLike | None = None) -> PixelScale:
     """Arcsec per pixel along y and x at absolute 0-based FITS pixels, by default at the middle of the image.
+
+    Parameters
+    ----------
+    obj
+        An image with a celestial WCS.
+    x, y
+        Pixel positions, numbers or arrays that broadcast.
 
     Returns
     -------
@@ -176,6 +275,11 @@ def footprint(obj: Image, kind: Kind = "polygon", *, per_side: int = 1, max_dept
         them by 0.17 arcsec with 1, by 0.006 arcsec with 8.
     max_depth
         HEALPix order of the finest cells of the MOC: 15 is 6.4 arcsec.
+
+    Returns
+    -------
+    astropy.coordinates.SkyCoord, str or mocpy.MOC
+        The outline, as `kind` has it.
 
     Raises
     ------

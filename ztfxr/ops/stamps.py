@@ -49,9 +49,9 @@ def stamp(
     obj
         An image or Dataset with dimensions (..., y, x).
     ra, dec
-        Sky position in degrees (ICRS); or
+        Sky position in degrees (ICRS), in place of pixels.
     x, y
-        absolute 0-based FITS pixel position.
+        Absolute 0-based FITS pixel position.
     size
         Pixels along each side, or (y, x). The stamp starts ``size // 2`` pixels before the central one.
     boundary
@@ -60,8 +60,9 @@ def stamp(
 
     Returns
     -------
-    Same type as `obj`, with `x`, `y`, `ra`, `dec` of the frame. ``attrs["stamp_x"]`` and ``attrs["stamp_y"]`` keep the
-    requested position, in absolute pixels.
+    xarray.Dataset or xarray.DataArray
+        The stamp, of the type of `obj`, with `x`, `y`, `ra`, `dec` of the frame. ``attrs["stamp_x"]`` and
+        ``attrs["stamp_y"]`` keep the requested position, in absolute pixels.
 
     Raises
     ------

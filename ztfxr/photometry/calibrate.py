@@ -119,7 +119,7 @@ def photometric_scale(
         Boolean on `source`, True for stars that are known to be constant; by default all are tried, and those that vary
         are found and left out.
     order
-        Of the polynomial in position that the scale may follow over the field; 0 for one number per epoch.
+        Order of the polynomial in position that the scale may follow over the field; 0 for one number per epoch.
     min_snr
         Stars whose median signal-to-noise ratio is lower have no say.
     min_stars

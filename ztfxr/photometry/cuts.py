@@ -136,6 +136,11 @@ def require_flux(lc: xr.Dataset, name: str) -> xr.Dataset:
 def cut_counts(lc: xr.Dataset) -> xr.DataArray:
     """How many measurements were kept, and how many were cut for which reason. Computes.
 
+    Parameters
+    ----------
+    lc
+        A light curve with `cuts`.
+
     Returns
     -------
     xarray.DataArray

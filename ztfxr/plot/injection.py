@@ -23,7 +23,7 @@ def plot_injection(report: xr.Dataset) -> Figure:
     Parameters
     ----------
     report
-        Of `ztfxr.injection_report`.
+        What `ztfxr.injection_report` returned.
 
     Returns
     -------

@@ -67,7 +67,12 @@ def plot_lightcurve(
     flux
         Draw `flux`, or the calibrated `flux_ujy`.
     label
-        In the legend, before or instead of the filter's name.
+        Name in the legend, before or instead of the filter's.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        What was drawn in.
 
     Raises
     ------

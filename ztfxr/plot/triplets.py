@@ -214,6 +214,11 @@ def plot_summary(
     path
         Save the figure here too, at 150 dots per inch.
 
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure, which is not closed.
+
     Raises
     ------
     InputError, OutsideFrameError

@@ -52,7 +52,8 @@ def to_regions(
         from +x to +y), else circles. There are no ellipses on the sky, because what their angle means in a mirrored
         image, as ZTF's are, differs between versions of ds9.
     radius
-        Of the circles: an angle or a number of arcsec on the sky, pixels in the physical frame; or a column of these.
+        Radius of the circles: an angle or a number of arcsec on the sky, pixels in the physical frame; or a column of
+        these.
     scale
         By which the axes of ellipses are multiplied.
     label

@@ -67,8 +67,18 @@ def _column(name: str, column: xr.Variable) -> Any:
 def to_dataframe(obj: Catalog) -> pd.DataFrame:
     """A catalog, a match or a light curve as a `pandas.DataFrame`. Computes.
 
-    Rows and columns as of `ztfxr.to_table`, with a plain index. Units and other attributes of the columns are in
+    Rows and columns are those of `ztfxr.to_table`, with a plain index. Units and other attributes of the columns are in
     ``frame.attrs["ztfxr"]``, from which `ztfxr.as_catalog` takes them back.
+
+    Parameters
+    ----------
+    obj
+        A catalog, a match or a light curve.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each source, match or measurement.
 
     Raises
     ------
@@ -86,8 +96,17 @@ def to_dataframe(obj: Catalog) -> pd.DataFrame:
 def to_parquet(obj: Catalog, path: str | PathLike[str], *, overwrite: bool = False) -> None:
     """Write a catalog, a match or a light curve as a Parquet file, whole or not at all. Computes.
 
-    Rows and columns as of `ztfxr.to_dataframe`, units with them; `ztfxr.read_catalog` reads it back. Needs pyarrow:
-    ``pip install "ztfxr[parquet]"``.
+    Rows and columns are those of `ztfxr.to_dataframe`, units with them; `ztfxr.read_catalog` reads it back. Needs
+    pyarrow: ``pip install "ztfxr[parquet]"``.
+
+    Parameters
+    ----------
+    obj
+        A catalog, a match or a light curve.
+    path
+        The file to write.
+    overwrite
+        Replace a file that exists.
 
     Raises
     ------

@@ -112,12 +112,6 @@ def open_zarr(store: Store, *, chunks: Chunks = None) -> xr.Dataset | xr.DataTre
         (deg, ICRS) are the lazy labels of the WCS again, on the same window of the full frame, and
         ``attrs["wcs_header"]`` holds its cards.
 
-    Notes
-    -----
-    Of an image only the tiles under a window are read, where the window is cut before the epoch is taken or with it:
-    ``isel(time=3, y=rows, x=columns)``, `ztfxr.stamp`. dask does not see through ``isel(time=3)`` to a later window,
-    and reads the epoch.
-
     Raises
     ------
     StoreError
@@ -125,6 +119,12 @@ def open_zarr(store: Store, *, chunks: Chunks = None) -> xr.Dataset | xr.DataTre
         fit its pixels.
     MissingDependencyError
         The package for this kind of store is not installed.
+
+    Notes
+    -----
+    Of an image only the tiles under a window are read, where the window is cut before the epoch is taken or with it:
+    ``isel(time=3, y=rows, x=columns)``, `ztfxr.stamp`. dask does not see through ``isel(time=3)`` to a later window,
+    and reads the epoch.
     """
     with _damage_is_an_error(store):
         groups = _open_groups(store)

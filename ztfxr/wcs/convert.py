@@ -29,6 +29,18 @@ def assign_wcs(obj: T, header: fits.Header | str) -> T:
     The object's `x` and `y` coordinates, where present, are its absolute pixels in the header's frame; else it
     is the full frame. The WCS cards travel in ``attrs["wcs_header"]`` too. Lazy.
 
+    Parameters
+    ----------
+    obj
+        An image or Dataset with dimensions y and x.
+    header
+        A FITS header, or the text of its WCS cards.
+
+    Returns
+    -------
+    xarray.Dataset or xarray.DataArray
+        What was given, with the labels.
+
     Raises
     ------
     MissingWCSError
@@ -60,7 +72,18 @@ def _first_pixel(obj: xr.Dataset | xr.DataArray, dim: str) -> int:
 
 
 def drop_wcs(obj: T) -> T:
-    """`obj` without `ra` and `dec`; the WCS cards in its attributes stay."""
+    """`obj` without `ra` and `dec`; the WCS cards in its attributes stay.
+
+    Parameters
+    ----------
+    obj
+        An image or Dataset, with sky labels or without.
+
+    Returns
+    -------
+    xarray.Dataset or xarray.DataArray
+        What was given, without the labels.
+    """
     indexed = [n for n in NAMES if n in obj.coords]
     return obj.drop_indexes([n for n in indexed if n in obj.xindexes]).drop_vars(indexed)
 
@@ -83,14 +106,47 @@ def has_wcs(obj: xr.Dataset | xr.DataArray) -> bool:
 
 
 def get_wcs(obj: xr.Dataset | xr.DataArray) -> WCS:
-    """The full frame's `astropy.wcs.WCS`, in absolute 0-based pixels; a copy. `MissingWCSError` without one."""
+    """The full frame's `astropy.wcs.WCS`, in absolute 0-based pixels; a copy.
+
+    Parameters
+    ----------
+    obj
+        An image with a celestial WCS.
+
+    Returns
+    -------
+    astropy.wcs.WCS
+        That of the full frame, also for a cut-out of it.
+
+    Raises
+    ------
+    MissingWCSError
+        The image has none.
+    """
     return _require_index(obj).transform.wcs.deepcopy()
 
 
 def pixel_to_sky(obj: xr.Dataset | xr.DataArray, x: ArrayLike, y: ArrayLike) -> SkyCoord:
     """Sky position (ICRS) of absolute 0-based FITS pixels, any shape; reads no pixel.
 
-    Pixels outside the image are extrapolated by the WCS. NaN in, NaN out. Raises `MissingWCSError`.
+    Pixels outside the image are extrapolated by the WCS. NaN in, NaN out.
+
+    Parameters
+    ----------
+    obj
+        An image with a celestial WCS.
+    x, y
+        Pixel positions, numbers or arrays that broadcast.
+
+    Returns
+    -------
+    astropy.coordinates.SkyCoord
+        Positions of the shape of `x` and `y`.
+
+    Raises
+    ------
+    MissingWCSError
+        The image has no celestial WCS.
     """
     index = _require_index(obj)
     xx, yy = np.broadcast_arrays(np.asarray(x, dtype=float), np.asarray(y, dtype=float))
@@ -116,6 +172,11 @@ def sky_to_pixel(
         A `SkyCoord`, or RA and Dec in degrees (ICRS), any shape.
     outside
         Positions off the image keep their extrapolated pixel, become NaN, or raise `OutsideFrameError`.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Columns x and rows y, of the shape of the positions.
 
     Raises
     ------
@@ -149,6 +210,18 @@ def same_grid(a: xr.Dataset | xr.DataArray, b: xr.Dataset | xr.DataArray, *, str
     Where both have a WCS, xarray's own arithmetic compares it: ``a - b`` of different WCS raises `AlignmentError`, and
     cut-outs of one frame pair on their overlap. Where one has none, xarray pairs pixels by `x` and `y`, or by their
     place in the array, in silence, and so does this check; ``strict=True`` refuses that.
+
+    Parameters
+    ----------
+    a, b
+        Images or Datasets with dimensions y and x.
+    strict
+        Both must have a celestial WCS.
+
+    Raises
+    ------
+    AlignmentError
+        Shapes, WCS, windows or pixel labels differ.
     """
     if (a.sizes["y"], a.sizes["x"]) != (b.sizes["y"], b.sizes["x"]):
         raise AlignmentError(

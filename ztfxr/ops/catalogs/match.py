@@ -232,7 +232,12 @@ def unmatched(
 ) -> xr.DataArray:
     """Which sources of the left catalog have no partner in the right one. Computes: the positions are read.
 
-    Arguments as of `ztfxr.match`; for the other side give the catalogs in the other order.
+    For the other side give the catalogs in the other order.
+
+    Parameters
+    ----------
+    obj, *catalogs, radius, mode
+        The catalogs and how to pair them, as `ztfxr.match` takes them.
 
     Returns
     -------
@@ -376,7 +381,7 @@ def query_catalog(
         `mag_z`, `mag_y`. ``"gaia"``, DR3 (`I/355/gaiadr3`, Gaia Collaboration 2023): `mag_g`, `mag_bp`, `mag_rp`
         (Vega), `pmra`, `pmdec` (mas/yr), `parallax` (mas), `ruwe`. Errors are `mag_g_err`, ...
     radius
-        Of the cone: an angle, or a number of arcsec. Where it is given, nothing is cut to the frame.
+        Radius of the cone: an angle, or a number of arcsec. Where it is given, nothing is cut to the frame.
     margin
         Pixels that a source must keep from the edge of the frame; negative ones let it lie outside.
     max_mag

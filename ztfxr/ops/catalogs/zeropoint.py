@@ -43,7 +43,7 @@ def zero_point(
         `sources` holds the magnitudes too, in its rows, as `ztfxr.match` puts them side by side; the fit is then lazy
         where they are.
     radius
-        Of the match: an angle, or a number of arcsec.
+        Radius of the match: an angle, or a number of arcsec.
     flux
         Column with the fluxes in DN; their errors are in ``<flux>_err``.
     mag

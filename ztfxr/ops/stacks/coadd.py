@@ -153,13 +153,29 @@ def build_reference(
 ) -> xr.Dataset:
     """Select the good epochs of an aligned stack and coadd them. Computes the selection; the coadd is lazy.
 
-    Parameters are those of `ztfxr.select_epochs` and `ztfxr.coadd`, on the whole stack; the flux scale is that of the
-    selected epoch with the highest score. ``attrs["rejected"]`` says which epochs were left out, and why. Raises
-    `InputError` where none is left, and what those two raise.
-
     An epoch that is part of the reference shares its noise, and whatever changed in it: its difference is quieter than
     its variance says (`ztfxr.difference_quality` shows it) and its transients are partly subtracted. Build the
     reference from other epochs, or from many.
+
+    Parameters
+    ----------
+    stack
+        Aligned images (time, y, x), or a Dataset of them.
+    best, max_seeing, max_sky, min_coverage
+        Which epochs to take, as in `ztfxr.select_epochs`.
+    method, weights, scale, clip, background, mask, variance
+        How to combine them, as in `ztfxr.coadd`.
+
+    Returns
+    -------
+    xarray.Dataset
+        The coadd, on the flux scale of the selected epoch with the highest score. ``attrs["rejected"]`` says which
+        epochs were left out, and why.
+
+    Raises
+    ------
+    InputError
+        No epoch is left, or an argument is none that those two functions take.
     """
     limits: dict[str, Any] = {"best": best, "max_seeing": max_seeing, "max_sky": max_sky, "min_coverage": min_coverage}
     table = select_epochs(stack, scale=scale, mask=mask, **limits)

@@ -111,7 +111,7 @@ def register(
         that it knows). Entries are paired by `id` where both have it, else by `ra`, `dec` within `radius`, else by
         their pattern, brightest (`flux`) first.
     radius
-        Of pairing by sky position, in arcsec.
+        Largest distance of a pair on the sky, in arcsec.
     mask
         As in `ztfxr.background`; by default the recommended planes but those that come with bright stars.
 
