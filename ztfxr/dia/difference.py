@@ -164,6 +164,13 @@ def difference(
     Bramich 2008, MNRAS 386, L77; Alard & Lupton 1998, ApJ 503, 325; variation over the field after Alard 2000, A&AS
     144, 363, and Bramich et al. 2013, MNRAS 428, 2275; smoothing after Becker et al. 2012, MNRAS 425, 1341.
     `difference_variance` holds the variance of each pixel; the convolved image's noise is correlated between pixels.
+
+    Examples
+    --------
+    >>> made = ztfxr.testing.make_scene((96, 96), n_epochs=2, n_stars=40)
+    >>> diff = ztfxr.difference(made.images, made.reference)
+    >>> diff.difference.dims
+    ('time', 'y', 'x')
     """
     pair = gather_pair(
         science,

@@ -137,6 +137,12 @@ def open_quadrant(path: AnyPath, *, mask: AnyPath | Literal[False] | None = None
     Raises
     ------
     FileNotFoundError, NotFITSError, TruncatedFileError, MissingMaskError, ShapeError, HeaderError, RemoteFileError
+
+    Examples
+    --------
+    >>> ds = ztfxr.open_quadrant(ztfxr.samples.sample_path())
+    >>> ds.sci.dims, str(ds["filter"].values)
+    (('y', 'x'), 'ztfr')
     """
     return open_frame(path, camera="ztf", mask=mask, chunks=chunks)
 

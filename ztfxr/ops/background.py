@@ -62,6 +62,13 @@ def background(
     `sep.Background` (Barbary 2016; Bertin & Arnouts 1996): clipped mean or mode per box, median-filtered, bicubic
     spline. Sources are not masked for it, the clipping deals with them; ``mask=bad | ztfxr.source_mask(ds, sources)``
     masks them too.
+
+    Examples
+    --------
+    >>> ds = ztfxr.open_quadrant(ztfxr.samples.sample_path())
+    >>> sky = ztfxr.background(ds)
+    >>> list(sky.data_vars)
+    ['background', 'background_rms']
     """
     sky = SkyOptions(method, box_size, filter_size)
     return sky_of(gather(obj, name="sci", mask=mask), sky)

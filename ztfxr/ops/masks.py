@@ -193,6 +193,14 @@ def mask(
     InputError
         An unknown plane, flags that are not integers, `by_epoch` without a time, or flags of another survey of which
         nothing says which planes are bad.
+
+    Examples
+    --------
+    >>> ds = ztfxr.open_quadrant(ztfxr.samples.sample_path())
+    >>> bad = ztfxr.mask(ds)
+    >>> saturated = ztfxr.mask(ds, ["saturated"], grow=2)
+    >>> bad.dtype, saturated.dtype
+    (dtype('bool'), dtype('bool'))
     """
     flags = get_flags(obj)
     chosen = resolve_planes(flags, planes, keywords)
@@ -342,6 +350,11 @@ def explain(
         No position, or flags that are not integers.
     MissingWCSError
         A sky position on an image without a celestial WCS.
+
+    Examples
+    --------
+    >>> ztfxr.explain(257).item()
+    'tracks saturated'
     """
     if isinstance(obj, int | np.integer):
         return annotate(xr.DataArray(_names(obj, MASK_PLANES)), "planes")

@@ -67,6 +67,13 @@ def stamp(
     Raises
     ------
     InputError, MissingWCSError, OutsideFrameError
+
+    Examples
+    --------
+    >>> ds = ztfxr.open_quadrant(ztfxr.samples.sample_path())
+    >>> cut = ztfxr.stamp(ds.sci, x=710, y=730, size=21)
+    >>> cut.shape
+    (21, 21)
     """
     if boundary not in get_args(Boundary):
         raise InputError(f"boundary is 'pad', 'raise' or 'trim'; got {boundary!r}")

@@ -181,6 +181,13 @@ def aperture_photometry(
     -----
     ``flux_err² = Σ w² V + A² σ_b²`` with w the overlap of each pixel, V its variance, A the area and σ_b the error of
     the local background, pixels taken as independent.
+
+    Examples
+    --------
+    >>> ds = ztfxr.open_quadrant(ztfxr.samples.sample_path())
+    >>> phot = ztfxr.aperture_photometry(ds, [(710.0, 730.0)], radius=5, annulus=(10, 16))
+    >>> phot.flux.dims
+    ('source',)
     """
     options = ApertureOptions(radius, masked, max_masked_fraction, annulus)
     exposure = gather(obj, variance=variance, mask=mask)

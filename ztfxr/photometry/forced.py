@@ -160,6 +160,13 @@ def forced_photometry(
     groups solve ``Σ w P_i (D - Σ_j f_j P_j) = 0``. ``flux_err² = Σ c² V`` with ``c = w P / Σ w P²``, and with the noise
     of a convolved image ``Σ_u V(u) (Σ c(p) K(p - u))²``: right whatever the weights; the PSF's error adds
     ``(f · psf_err)²``.
+
+    Examples
+    --------
+    >>> ds = ztfxr.open_quadrant(ztfxr.samples.sample_path())
+    >>> phot = ztfxr.forced_photometry(ds, ztfxr.sources(ds), ztfxr.build_psf(ds))
+    >>> phot.flux.dims
+    ('source',)
     """
     if refine not in range(11):
         raise InputError(f"refine is a number of steps from 0 to 10; got {refine!r}")

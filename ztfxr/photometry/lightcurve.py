@@ -84,6 +84,13 @@ def lightcurve(
     Raises
     ------
     InputError, AlignmentError, ChunkError, MissingWCSError, FrameError
+
+    Examples
+    --------
+    >>> made = ztfxr.testing.make_scene((96, 96), n_epochs=2, n_stars=40)
+    >>> lc = ztfxr.lightcurve(made.images, [(40.0, 41.0)], reference=made.reference)
+    >>> lc.flux.dims
+    ('time', 'source')
     """
     frames = stack(obj, like=reference) if isinstance(obj, xr.DataTree) else obj
     if isinstance(frames, xr.Dataset) and "difference" in frames:

@@ -112,6 +112,13 @@ def build_psf(
     determine of the wings is that of a Moffat profile (β = 3): from 12 to 26 stars the light that the PSF holds came
     out right to 0.7 % (rms) instead of 1.7 %, from a hundred to 0.3 % instead of 0.5 %. The jackknife over the stars of
     an image says how well its PSF is known (see `ztfxr.arrays.psf.error`).
+
+    Examples
+    --------
+    >>> ds = ztfxr.open_quadrant(ztfxr.samples.sample_path())
+    >>> psf = ztfxr.build_psf(ds)
+    >>> psf.psf_coeff.dims
+    ('psf_term', 'psf_dy', 'psf_dx')
     """
     if radius is not None and not 3 <= radius <= _MAX_RADIUS:
         raise InputError(f"radius is a whole number of pixels from 3 to {_MAX_RADIUS}; got {radius!r}")

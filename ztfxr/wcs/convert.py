@@ -147,6 +147,12 @@ def pixel_to_sky(obj: xr.Dataset | xr.DataArray, x: ArrayLike, y: ArrayLike) -> 
     ------
     MissingWCSError
         The image has no celestial WCS.
+
+    Examples
+    --------
+    >>> ds = ztfxr.open_quadrant(ztfxr.samples.sample_path())
+    >>> ztfxr.pixel_to_sky(ds, 1500.0, 1500.0).to_string(precision=3)
+    '58.010 35.757'
     """
     index = _require_index(obj)
     xx, yy = np.broadcast_arrays(np.asarray(x, dtype=float), np.asarray(y, dtype=float))

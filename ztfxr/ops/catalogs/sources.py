@@ -118,6 +118,13 @@ def sources(
     `sep` (Barbary 2016, JOSS 1, 58), which is SExtractor (Bertin & Arnouts 1996, A&AS 117, 393) as a library. Apertures
     make up for bad pixels with the mean of the good ones (`sep_flags` says so), and hold what neighbors add. sep keeps
     the GIL: parallelism is by processes. Columns are named as in photutils where it has them.
+
+    Examples
+    --------
+    >>> ds = ztfxr.open_quadrant(ztfxr.samples.sample_path())
+    >>> src = ztfxr.sources(ds, n_sigma=5)
+    >>> src.kron_flux.dims, src.kron_flux.attrs["units"]
+    (('source',), 'DN')
     """
     level = Threshold(float(n_sigma if threshold is None else threshold), threshold is not None)
     exposure = gather(obj, variance=variance, mask=mask)
