@@ -129,7 +129,7 @@ def measure_run_time(job: str, store: str) -> str:
     for row, each in enumerate(headers, start=1 if rest else 0):
         before, start = _bytes_read(), time.perf_counter()
         epoch = run_epoch((row, each["path"]), store=store, token=results.token)
-        if epoch.status == 0:
+        if not epoch.skipped:
             seconds.append(time.perf_counter() - start)
             read.append(np.nan if is_url(each["path"]) else _bytes_read() - before)
     if not seconds:

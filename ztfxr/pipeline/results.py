@@ -25,6 +25,7 @@ from ztfxr.io.remote import shown
 from ztfxr.schema import (
     EPOCH_QUALITY,
     EXPOSURE,
+    NOT_MEASURED,
     SPECS,
     STATUS_PLANES,
     Attrs,
@@ -77,6 +78,11 @@ class Epoch:
     def status(self) -> int:
         """Bit planes of `STATUS_PLANES`; 0 is good."""
         return int(self.quality["epoch_status"])
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the epoch was not measured; one that was may still not deserve to be believed."""
+        return bool(self.status & NOT_MEASURED)
 
 
 @dataclass(frozen=True)

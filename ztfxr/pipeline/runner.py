@@ -31,7 +31,7 @@ from ztfxr.pipeline.progress import Progress
 from ztfxr.pipeline.results import DONE, ROOT, Epoch, Results, Template, create
 from ztfxr.pipeline.summary import summary, summary_lines
 from ztfxr.pipeline.worker import read_headers, run_epoch
-from ztfxr.schema import EXPOSURE, STATUS_PLANES, fill_value, planes_to_bits
+from ztfxr.schema import EXPOSURE, NOT_MEASURED, STATUS_PLANES, fill_value, planes_to_bits
 
 __all__ = ["run"]
 
@@ -113,7 +113,7 @@ def run(
     with locked(path), open_pool(client, workers, len(frames)) as pool:
         results = _open_results(job, frames, path, pool, resume, accept_version)
         if retry_skipped:
-            results.forget(np.flatnonzero((results.column("epoch_status") != 0) & results.column(DONE)))
+            results.forget(np.flatnonzero((results.column("epoch_status") & NOT_MEASURED != 0) & results.column(DONE)))
         pending = _pending(results, frames)
         _measure_pending(results, pending, pool, errors, progress=progress)
     found = summary(path)
@@ -249,9 +249,9 @@ def _measure_pending(
         for (row, path), found in pool.map(function, pending):
             epoch = _epoch_of_dead_worker(found) if isinstance(found, WorkersDiedError) else found
             results.record(row, epoch)
-            counter.step(skipped=epoch.status != 0)
+            counter.step(skipped=epoch.skipped)
             flush()
-            if epoch.status and errors == "raise":
+            if epoch.skipped and errors == "raise":
                 raise FrameError(f"{shown(path)}: {epoch.message}")
 
 

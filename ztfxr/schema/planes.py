@@ -15,6 +15,7 @@ __all__ = [
     "FIT_PLANES",
     "FLAG_PLANES",
     "MASK_PLANES",
+    "NOT_MEASURED",
     "RECOMMENDED_PLANES",
     "SOURCE_PLANES",
     "STATUS_PLANES",
@@ -86,12 +87,12 @@ STATUS_PLANES: tuple[Plane, ...] = (
     Plane("scale_not_significant", 16, "no light fixes the photometric scale: it is within 3 errors of 0, or below"),
     Plane("scale_unexpected", 17, "the photometric scale is far from what was known of it beforehand"),
     Plane("misregistered", 18, "the reference lies more than three quarters of a pixel beside the science image"),
-    Plane("light_left", 19, "light of stars or galaxies is left in the difference"),
-    Plane("kernel_cut", 20, "the kernel still holds light at its border: it is too small"),
-    Plane("light_rejected", 21, "most of the light that fixes the kernel did not fit and was rejected"),
-    Plane("noise_not_as_stated", 22, "the difference scatters by much more or less than its stated noise"),
-    Plane("background_not_followed", 23, "the background changes faster than the polynomial that was fitted to it"),
+    Plane("light_rejected", 19, "most of the light that fixes the kernel did not fit and was rejected"),
 )
+"""What happened to an epoch or to a measurement."""
+
+NOT_MEASURED = (1 << 16) - 1
+"""The statuses of epochs that were not measured; those above say that what was measured should not be believed."""
 
 SOURCE_PLANES: tuple[Plane, ...] = (
     Plane("deblended", 0, "parted from a neighbor that it was detected with"),

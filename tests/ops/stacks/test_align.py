@@ -449,7 +449,7 @@ def test_saao(shared: Path) -> None:
     paths = sorted((shared / "data" / "saao_kb13475").glob("*.fits.gz"))
     frames = open_frames(paths, saturate=60_000.0, seeing="PFWHM", filter="=I")
     found = align(frames, to="AKB13475I0104")
-    assert found.sizes["time"] == 58
+    assert found.sizes["time"] >= 58
     assert (found["epoch_status"] == 0).all()
     rms, seeing = found["registration_rms"].values, found["seeing"].values
     assert (rms <= 0.1).sum() >= 53

@@ -308,6 +308,8 @@ def _with_prior(
         matrix = matrix.copy()
     rest = slice(n_free - sums.mixed.shape[2], n_free)
     prior = _prior(matrix, vector, rest, basis, expected)
+    if prior is None:
+        return system.matrix[chosen], system.vector[free]
     full = np.zeros(len(free))
     full[:n_k] = prior.precision @ prior.mean
     blocks = np.zeros((len(free), len(free)))
@@ -316,14 +318,21 @@ def _with_prior(
     return matrix + blocks[chosen], vector + full[free]
 
 
-def _prior(matrix: Floats, vector: Floats, rest: slice, basis: KernelBasis, expected: ExpectedKernel) -> KernelPrior:
-    """The prior of a constant kernel, by what the equations say of one with any background (`rest`)."""
+def _prior(
+    matrix: Floats, vector: Floats, rest: slice, basis: KernelBasis, expected: ExpectedKernel
+) -> KernelPrior | None:
+    """The prior of a constant kernel, by what the equations say of one with any background (`rest`).
+
+    None where the reference holds no light and nothing is told of the scale: there a prior has nothing to stand on.
+    """
     n_k = basis.n_components
     information, right = matrix[:n_k, :n_k], vector[:n_k]
     mixed = matrix[:n_k, rest]
     if mixed.size:
         taken = np.linalg.solve(matrix[rest, rest], np.column_stack([mixed.T, vector[rest]]))
         information, right = information - mixed @ taken[:, :-1], right - mixed @ taken[:, -1]
+    if not expected.knows_scale and not np.trace(information) > 0:
+        return None
     inverse: Floats = np.asarray(np.linalg.pinv(basis.matrix), dtype=np.float64)
     return choose_prior(information, right, inverse, basis.size, expected)
 
