@@ -10,7 +10,7 @@ from ztfxr.schema import STATUS_PLANES, planes_to_bits
 __all__ = ["verdict_numbers", "verdict_status"]
 
 _LEAST_SCALE_SNR = 3.0
-_SCALE_PULL, _SCALE_OFFSET = 5.0, 0.03
+_SCALE_PULL, _SCALE_OFFSET = 5.0, 0.1
 _SHIFT, _SHIFT_SNR = 0.75, 5.0
 _LEAST_KEPT_LIGHT = 0.5
 

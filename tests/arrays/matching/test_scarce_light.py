@@ -80,6 +80,24 @@ def test_a_told_scale_makes_the_flux_certain():
     assert abs(pair.flux(told)[0]) < 3 * pair.flux(told)[1]
 
 
+def test_images_that_know_the_scale_are_believed_against_what_is_told():
+    """A bright host seen often: the zero point told is wrong by 7 %, as those of some alert packets are."""
+    pair = Pair(4, stars=12, exposures=400)
+    plain, told = (pair.matched(e) for e in (ExpectedKernel(), ExpectedKernel(SCALE / 0.93, 0.001)))
+    assert plain.solution.scale_error() < 0.004
+    assert told.solution.scale == pytest.approx(SCALE, abs=4 * told.solution.scale_error())
+    assert told.solution.scale_error() > 0.5 * plain.solution.scale_error()
+    assert told.verdict.scale_offset == pytest.approx(-0.07, abs=0.01)
+    assert abs(told.verdict.scale_deviation) > 5
+
+
+def test_what_is_told_is_believed_against_images_that_hardly_know():
+    pair = Pair(5, exposures=1)
+    pair.science = pair.science - 0.04 * ndimage.gaussian_filter(pair.reference, 2)
+    told = pair.matched(ExpectedKernel(SCALE, 0.001))
+    assert told.solution.scale == pytest.approx(SCALE, abs=0.005)
+
+
 @pytest.mark.parametrize("options", [{"basis": "gaussian"}, {"kernel_order": 1}, {"background_order": None}])
 def test_every_kind_of_kernel_is_undiluted(options):
     found = Pair(3, n=95).matched(**options)
@@ -132,8 +150,7 @@ def test_the_noise_on_the_diagonal_is_that_of_a_dense_sum(shape):
 def test_a_prior_alone_is_a_smooth_kernel_of_the_told_sum(make):
     basis = make(9)
     n = basis.n_components
-    inverse = np.linalg.pinv(basis.matrix)
-    prior = choose_prior(np.zeros((n, n)), np.zeros(n), inverse, 9, ExpectedKernel(1.3, 0.01, 1.0, 0.1))
+    prior = choose_prior(np.zeros((n, n)), np.zeros(n), basis.matrix, 9, ExpectedKernel(1.3, 0.01, 1.0, 0.1))
     total = basis.matrix.sum(axis=0)
     assert total @ prior.mean == pytest.approx(1.3, rel=1e-3)
     assert np.sqrt(total @ np.linalg.solve(prior.precision, total)) == pytest.approx(0.01, rel=0.05)

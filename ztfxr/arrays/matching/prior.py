@@ -18,6 +18,7 @@ Complexes: TypeAlias = NDArray[np.complex128]
 
 _AMPLITUDES, _LENGTHS, _FLOOR = (0.1, 0.3, 1.0, 3.0, 10.0), (0.4, 0.8, 1.4), 0.02
 _WIDTH, _WIDTH_ERROR, _SHIFT_ERROR, _ELLIPSE_ERROR = 1.0, 1.0, 0.3, 0.15
+_CONTRADICTION, _DOUBT, _UNTOLD = 2.0, 0.007, 1e-6
 _NOT_SHARP, _FREE_SCALE, _STEP, _PADDING, _FIT_STEPS, _MAX_DAMPING = 0.5, 10.0, 1e-3, 2, 30, 1e8
 
 
@@ -59,10 +60,13 @@ NOTHING_TOLD = ExpectedKernel()
 
 @dataclass(frozen=True)
 class KernelPrior:
-    """A normal distribution of kernel components: `mean` and `precision`."""
+    """A normal distribution of kernel components, `mean` and `precision`, and the error of the sum that went into it;
+    where the images contradict what was told of the sum, that is more than was told.
+    """
 
     mean: Floats
     precision: Floats
+    scale_error: float
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def _transforms(size: int) -> tuple[Complexes, Complexes, Floats, Floats]:
 
 
 def choose_prior(
-    information: Floats, vector: Floats, inverse: Floats, size: int, expected: ExpectedKernel
+    information: Floats, vector: Floats, matrix: Floats, size: int, expected: ExpectedKernel
 ) -> KernelPrior:
     """A prior around the smooth kernel that fits best, as loose as the data ask for (by the evidence).
 
@@ -128,8 +132,8 @@ def choose_prior(
     ----------
     information, vector
         Normal matrix and right-hand side of the kernel's components, the background taken out.
-    inverse
-        From kernel pixels to components.
+    matrix
+        From components to kernel pixels.
     size
         Pixels along the kernel's side.
     expected
@@ -139,32 +143,73 @@ def choose_prior(
     -----
     The kernel is a Gaussian (sum, shift, width, ellipse: known as well as `expected` says) plus smooth deviations
     that sum to zero, so that the freedom of the scale is stated by one number alone. Strength and smoothness of the
-    deviations are those with the highest marginal likelihood; see Gull 1989 and MacKay 1992 for the principle.
+    deviations are those with the highest marginal likelihood; see Gull 1989 and MacKay 1992 for the principle. A sum
+    that is told is taken at its word unless the images alone say, by more than two of their errors, that it is wrong:
+    then its error is as large as they say, so that they decide.
     """
     told = _Shape.of(expected)
     if not expected.knows_scale and not np.trace(information) > 0:
         raise np.linalg.LinAlgError("the reference holds no light, and nothing is told of the scale")
-    found = _fit(information, vector, inverse, size, told)
-    kernel, slopes = gaussian_kernel(size, found), _with_derivatives(size, _not_sharp(found))[1]
-    error, center = told.error.copy(), told.center.copy()
+    data = _Data(information, vector, np.asarray(np.linalg.pinv(matrix), dtype=np.float64), size)
+    prior = _around(data, told)
     if not expected.knows_scale:
+        return prior
+    error = _contradicted(data, prior, matrix.sum(axis=0), told)
+    if error <= expected.scale_error:
+        return prior
+    return _around(data, _Shape(told.center, np.r_[error, told.error[1:]]))
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What the images say of the components, which `inverse` makes of the pixels of a kernel of `size` pixels."""
+
+    information: Floats
+    vector: Floats
+    inverse: Floats
+    size: int
+
+
+def _around(data: _Data, told: _Shape) -> KernelPrior:
+    """The prior around the smooth kernel that fits best."""
+    found = _fit(data, told)
+    kernel, slopes = gaussian_kernel(data.size, found), _with_derivatives(data.size, _not_sharp(found))[1]
+    error, center = told.error.copy(), told.center.copy()
+    if not np.isfinite(error[0]):
         error[0], center[0] = _FREE_SCALE * max(found[0], _STEP), found[0]
-    mean = inverse @ (kernel + slopes @ (center - found))
-    shifted = vector - information @ mean
-    root = inverse @ (slopes * error)
+    mean = data.inverse @ (kernel + slopes @ (center - found))
+    shifted = data.vector - data.information @ mean
+    root = data.inverse @ (slopes * error)
     best: tuple[float, Floats] = (-np.inf, np.empty(0))
     for length in _LENGTHS:
-        deviation = inverse @ _zero_sum_deviations(size, found, length)
+        deviation = data.inverse @ _zero_sum_deviations(data.size, found, length)
         for amplitude in _AMPLITUDES:
             covariance = (amplitude * found[0]) ** 2 * (deviation @ deviation.T) + root @ root.T
-            evidence = _evidence(covariance, information, shifted)
+            evidence = _evidence(covariance, data.information, shifted)
             if evidence > best[0]:
                 best = (evidence, covariance)
     if not np.isfinite(best[0]):
         raise np.linalg.LinAlgError("no prior of the kernel agrees with the data")
     covariance = best[1]
     covariance[np.diag_indices_from(covariance)] += 1e-10 * max(found[0], _STEP) ** 2
-    return KernelPrior(mean, linalg.inv(covariance))
+    return KernelPrior(mean, linalg.inv(covariance), float(told.error[0]))
+
+
+def _contradicted(data: _Data, prior: KernelPrior, carrier: Floats, told: _Shape) -> float:
+    """The error of the sum by which the images alone would not contradict what was told; 0 where they do not.
+
+    `carrier` weighs the components in the sum, which the prior takes for independent of all else.
+    """
+    factor = linalg.cho_factor(data.information + prior.precision, check_finite=False)
+    row = linalg.cho_solve(factor, carrier)
+    posterior, variance = float(row @ (data.vector + prior.precision @ prior.mean)), float(carrier @ row)
+    told_information = told.error[0] ** -2.0
+    own = 1.0 / variance - told_information
+    if own <= _UNTOLD * told_information:
+        return 0.0
+    alone = (posterior / variance - told.center[0] * told_information) / own
+    wrong = np.sqrt(max((alone - told.center[0]) ** 2 - _CONTRADICTION**2 / own, 0.0))
+    return float(min(wrong, (_DOUBT * told.center[0]) ** 2 * np.sqrt(own)))
 
 
 def _evidence(covariance: Floats, information: Floats, vector: Floats) -> float:
@@ -175,8 +220,9 @@ def _evidence(covariance: Floats, information: Floats, vector: Floats) -> float:
     return 0.5 * float(vector @ linalg.lu_solve(factors, covariance @ vector)) - 0.5 * logarithm
 
 
-def _fit(information: Floats, vector: Floats, inverse: Floats, size: int, told: _Shape) -> Floats:
+def _fit(data: _Data, told: _Shape) -> Floats:
     """The smooth kernel of the highest posterior, by damped Gauss-Newton steps."""
+    information, vector, inverse, size = data.information, data.vector, data.inverse, data.size
     weight = np.where(np.isfinite(told.error), told.error, 1e3) ** -2.0
 
     def cost(shape: Floats) -> float:

@@ -31,7 +31,8 @@ class SpatialKernel:
 
     `coefficients` (term, size, size) in the convention of a convolution; `background` (term) coefficients; `free`
     marks the parameters (term, component) and background terms that were solved for, in whose order `factor` (lower
-    Cholesky factor of the scaled normal matrix) and `scaling` are.
+    Cholesky factor of the scaled normal matrix) and `scaling` are. `prior_scale_error` is the error of the scale in
+    the prior, infinite where it had none.
     """
 
     basis: KernelBasis
@@ -51,6 +52,7 @@ class SpatialKernel:
     cutout_chi2: Floats
     cutout_light: Floats
     cutout_pixels: Ints
+    prior_scale_error: float
 
     def at(self, v: float, u: float) -> Floats:
         """The kernel at a position, (size, size)."""
@@ -264,6 +266,7 @@ class _Solved:
     matrix: Floats
     condition: float
     chi2: float
+    prior_scale_error: float
 
 
 def _solve(
@@ -272,7 +275,9 @@ def _solve(
     """Cholesky solution at a spatial order, scaled to a unit diagonal."""
     free = _free(basis, order, basis.order, sums.mixed.shape[2])
     own, right = system.matrix[np.ix_(free, free)], system.vector[free]
-    information, vector = _with_prior(system, free, basis, sums, expected) if system.scarce else (own, right)
+    information, vector, told = own, right, np.inf
+    if system.scarce:
+        information, vector, told = _with_prior(system, free, basis, sums, expected)
     part = information
     if smoothing > 0:
         part = information + _penalty(system.matrix, basis, smoothing)[np.ix_(free, free)]
@@ -292,13 +297,16 @@ def _solve(
     parameters[free] = solution
     chi2 = max(sums.square - 2.0 * float(solution @ right) + quadratic, 0.0)
     kept = information if smoothing > 0 else np.empty((0, 0))
-    return _Solved(order, parameters, free, factor, scaling, kept, 1.0 / max(inverse_condition, 1e-300), chi2)
+    condition = 1.0 / max(inverse_condition, 1e-300)
+    return _Solved(order, parameters, free, factor, scaling, kept, condition, chi2, told)
 
 
 def _with_prior(
     system: _System, free: Bools, basis: KernelBasis, sums: _Sums, expected: ExpectedKernel
-) -> tuple[Floats, Floats]:
-    """Information and right-hand side of the free parameters without the reference's noise and with the prior."""
+) -> tuple[Floats, Floats, float]:
+    """Information and right-hand side of the free parameters without the reference's noise and with the prior, and
+    the error of the scale in the prior.
+    """
     chosen = np.ix_(free, free)
     matrix, vector = system.matrix[chosen], system.vector[free]
     n_k, n_free = basis.n_components, int(free.sum())
@@ -309,13 +317,13 @@ def _with_prior(
     rest = slice(n_free - sums.mixed.shape[2], n_free)
     prior = _prior(matrix, vector, rest, basis, expected)
     if prior is None:
-        return system.matrix[chosen], system.vector[free]
+        return system.matrix[chosen], system.vector[free], np.inf
     full = np.zeros(len(free))
     full[:n_k] = prior.precision @ prior.mean
     blocks = np.zeros((len(free), len(free)))
     for t in range(n_terms(basis.order)):
         blocks[t * n_k : (t + 1) * n_k, t * n_k : (t + 1) * n_k] = prior.precision
-    return matrix + blocks[chosen], vector + full[free]
+    return matrix + blocks[chosen], vector + full[free], prior.scale_error
 
 
 def _prior(
@@ -333,8 +341,7 @@ def _prior(
         information, right = information - mixed @ taken[:, :-1], right - mixed @ taken[:, -1]
     if not expected.knows_scale and not np.trace(information) > 0:
         return None
-    inverse: Floats = np.asarray(np.linalg.pinv(basis.matrix), dtype=np.float64)
-    return choose_prior(information, right, inverse, basis.size, expected)
+    return choose_prior(information, right, basis.matrix, basis.size, expected)
 
 
 def solve_kernel(
@@ -528,4 +535,5 @@ def _result(
         cutout_chi2=chi2,
         cutout_light=light,
         cutout_pixels=n_pixels,
+        prior_scale_error=solved.prior_scale_error,
     )

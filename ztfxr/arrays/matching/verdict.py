@@ -64,7 +64,7 @@ def verdict_of(solution: SpatialKernel, expected: ExpectedKernel, background: tu
     """The verdict on a solution, with that on its background."""
     size = solution.basis.size
     total = solution.scale if solution.scale != 0 else np.nan
-    deviation, relative = _scale_deviation(solution.scale, solution.scale_error(), expected)
+    deviation, relative = _scale_deviation(solution, expected)
     shift_y, shift_x, shift_snr = _shift(solution)
     ring = np.ones((size, size))
     ring[1:-1, 1:-1] = 0.0
@@ -108,19 +108,17 @@ def _shift(solution: SpatialKernel) -> tuple[float, float, float]:
     return center[0], center[1], _ratio(distance, error)
 
 
-def _scale_deviation(scale: float, error: float, expected: ExpectedKernel) -> tuple[float, float]:
-    """The scale without what was told, less that, in units of both errors and of the scale told.
-
-    What was told is part of a scale only where the light is scarce.
-    """
+def _scale_deviation(solution: SpatialKernel, expected: ExpectedKernel) -> tuple[float, float]:
+    """The scale by the images alone, less what was told, in units of both errors and of the scale told."""
+    error = solution.scale_error()
     if not expected.knows_scale or not error > 0:
         return np.nan, np.nan
-    told = expected.scale_error**-2.0
-    own = error**-2.0 - told
-    if own <= 1e-6 * told:
+    prior = solution.prior_scale_error**-2.0
+    own = error**-2.0 - prior
+    if own <= 1e-6 * prior:
         return 0.0, 0.0
-    alone = (scale * error**-2.0 - expected.scale * told) / own
-    deviation = (alone - expected.scale) / np.sqrt(1.0 / own + 1.0 / told)
+    alone = (solution.scale * error**-2.0 - expected.scale * prior) / own
+    deviation = (alone - expected.scale) / np.sqrt(1.0 / own + expected.scale_error**2)
     return float(deviation), float(alone / expected.scale - 1.0)
 
 
