@@ -7,6 +7,7 @@ __all__ = [
     "AlignmentError",
     "CatalogError",
     "ChunkError",
+    "FilterError",
     "FrameError",
     "HeaderError",
     "InputError",
@@ -85,6 +86,12 @@ class AlignmentError(FrameError, ValueError):
     """Two images do not share one pixel grid."""
 
     status = "not_aligned"
+
+
+class FilterError(FrameError, ValueError):
+    """A frame of a run is of another filter than the reference."""
+
+    status = "other_filter"
 
 
 class MatchFailedError(ZtfxrError, ArithmeticError):

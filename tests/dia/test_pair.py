@@ -14,6 +14,7 @@ import ztfxr
 from tests.dia.test_difference import pair
 from ztfxr.dia.kernel_frame import KernelFrame
 from ztfxr.ops.exposure import gather
+from ztfxr.schema import STATUS_PLANES, planes_to_bits
 
 
 @pytest.fixture
@@ -120,6 +121,45 @@ def test_a_status_that_an_epoch_had_stays() -> None:
         diff = ztfxr.difference(given, reference, kernel_size=3)
         assert diff["epoch_status"].values.tolist() == [0, 1 << 14, 1 << 8]
         assert ztfxr.decorrelate(diff)["epoch_status"].values.tolist() == [0, 1 << 14, 1 << 8]
+
+
+@pytest.mark.parametrize("names", [("ztfr", "zr"), ("R", "R"), ("", "ztfg"), ("ZTF_r", "r"), (None, "ztfg")])
+def test_names_of_one_filter_or_of_none_go_together(names: tuple[str | None, str]) -> None:
+    science, reference = pair(1, epochs=1)
+    if names[0] is not None:
+        science = science.assign_coords(filter=names[0])
+    diff = ztfxr.difference(science, reference.assign_coords(filter=names[1]), kernel_size=3)
+    assert diff["epoch_status"].values.tolist() == [0]
+
+
+DIFFERENCES = [
+    lambda s, r: ztfxr.difference(s, r, kernel_size=3),
+    lambda s, r: ztfxr.zogy(s, r, scale=1.0, psf_size=9),
+    lambda s, r: ztfxr.lightcurve(s, [(20.0, 20.0)], reference=r, kernel_size=3),
+]
+
+
+@pytest.mark.parametrize("call", [*DIFFERENCES, lambda s, r: ztfxr.solve_kernel(s.isel(time=0), r)])
+def test_an_image_of_another_filter_than_the_reference_is_refused(call: Callable) -> None:
+    science, reference = pair(1, epochs=1)
+    with pytest.raises(ztfxr.InputError, match="filter 'ztfg', its reference of 'zr'"):
+        call(science.assign_coords(filter="ztfg"), reference.assign_coords(filter="zr"))
+
+
+@pytest.mark.parametrize("call", DIFFERENCES)
+@pytest.mark.parametrize("lazy", [False, True])
+def test_an_epoch_of_another_filter_has_a_status_and_changes_no_other(call: Callable, lazy: bool) -> None:
+    science, reference = pair(1, epochs=3)
+    alone = call(science, reference)
+    labels = {"filter": ("time", ["ztfr", "ztfg", "r"]), "message": ("time", [""] * 3)}
+    mixed = science.assign_coords(labels)
+    found = call(mixed.chunk(time=1) if lazy else mixed, reference.assign_coords(filter="zr")).compute()
+    assert (found["epoch_status"].values & planes_to_bits(["other_filter"], STATUS_PLANES) > 0).tolist() == [0, 1, 0]
+    name = next(n for n in ("difference", "zogy_difference", "flux") if n in found)
+    assert np.isnan(found[name][1]).all()
+    np.testing.assert_array_equal(found[name][[0, 2]], alone[name].compute()[[0, 2]])
+    if not lazy:
+        assert found["message"].values.tolist() == ["", "the image is of filter 'ztfg', its reference of 'zr'", ""]
 
 
 def test_a_mask_of_false_masks_nothing() -> None:

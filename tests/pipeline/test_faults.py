@@ -91,6 +91,10 @@ def shifted_wcs(path: Path) -> None:
     change(path, CRPIX1=999.0)
 
 
+def other_filter(path: Path) -> None:
+    change(path, FILTERID=1, FILTER="ZTF_g")
+
+
 def gone(path: Path) -> None:
     path.unlink()
 
@@ -108,6 +112,7 @@ DAMAGES = {
     no_mask: ("missing_mask", "no mask image"),
     text_for_a_number: ("bad_header", "EXPTIME = 'thirty' is not a number"),
     shifted_wcs: ("not_aligned", "different WCS"),
+    other_filter: ("other_filter", "filter 'ztfg', its reference of 'ztfr'"),
     gone: ("unreadable", "no such file"),
 }
 
@@ -194,6 +199,22 @@ def test_the_first_bad_frame_stops_a_strict_run(sound, tmp_path):
     with pytest.raises(FrameError, match="HTML"):
         run(job, tmp_path / "run.zarr", errors="raise")
     assert summary(tmp_path / "run.zarr").attrs["skipped"] == 1
+
+
+def test_a_reference_is_built_of_one_filter(sound, tmp_path):
+    frames, _ = sound
+    folder = Path(shutil.copytree(frames.reference.parent, tmp_path / "frames"))
+    paths = [folder / path.name for path in frames.paths[:5]]
+    other_filter(paths[2])
+    job = make_job(frames, frames=paths, reference={"build": {}})
+    with pytest.raises(InputError, match=r"several filters, ztfg, ztfr, .*{'build': {'filter': 'ztfg'}}"):
+        run(job, tmp_path / "run.zarr")
+    with pytest.raises(InputError, match="no frame is of filter 'ztfi'; theirs are ztfg, ztfr"):
+        run(make_job(frames, frames=paths, reference={"build": {"filter": "ztfi"}}), tmp_path / "run.zarr")
+    found = run(make_job(frames, frames=paths, reference={"build": {"filter": "zr"}}), tmp_path / "run.zarr")
+    assert found["n_epochs"].sel(outcome=["measured", "other_filter"]).values.tolist() == [4, 1]
+    reference = ztfxr.open_zarr(tmp_path / "run.zarr")["reference"]
+    assert str(reference["filter"].values) == "ztfr"
 
 
 def test_an_epoch_whose_workers_die_is_reported(made, tmp_path, monkeypatch):

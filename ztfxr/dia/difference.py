@@ -23,7 +23,6 @@ from ztfxr.dia.pair import Pair, gather_pair
 from ztfxr.dia.verdict import verdict_numbers, verdict_status
 from ztfxr.errors import InputError
 from ztfxr.ops.exposure import Labeled, MaskChoice
-from ztfxr.ops.mapping import map_images
 from ztfxr.ops.positions import Positions
 
 __all__ = ["difference"]
@@ -197,7 +196,7 @@ def difference(
     options = match_options(pair, given)
     n_modes = _n_modes(options, pair.n_pixels) if model_error else 0
     radius = _excluded_radius(pair) if exclude_radius is None else exclude_radius
-    found = map_images(
+    found = pair.map(
         _matched,
         pair.inputs() | {"excluded": pair.near(exclude, radius)} | pair.told_scale(known_scale),
         [name for name in _Results._fields if name != "model_error" or model_error],

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from ztfxr.arrays.no_solution import NoSolutionError
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
 from ztfxr.ops.exposure import Exposure, Labeled, MaskChoice, gather
-from ztfxr.ops.mapping import IMAGE, bare
+from ztfxr.ops.filters import other_filter, unlike
+from ztfxr.ops.mapping import IMAGE, bare, map_images
 from ztfxr.ops.positions import Positions, resolve_positions
 from ztfxr.schema import SPECS, annotate_all, kept
 from ztfxr.wcs import same_grid
@@ -27,6 +31,8 @@ class Pair:
 
     science: Exposure
     reference: Exposure
+    other_filter: xr.DataArray | None = None
+    """True where an image of a stack is of another filter than the reference: it has no difference."""
 
     @property
     def n_pixels(self) -> int:
@@ -44,6 +50,26 @@ class Pair:
             "reference_bad": self.reference.bad,
             "reference_variance": self.reference.variance_or_none,
         }
+
+    def require_its_filter(self) -> None:
+        """Raise `InputError` where the image is of another filter, which lazy names tell only now. Computes."""
+        if self.other_filter is not None and bool(self.other_filter):
+            raise InputError(unlike(*(e.image.coords["filter"].values for e in (self.science, self.reference))))
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        inputs: Mapping[str, xr.DataArray | None],
+        outputs: Iterable[str],
+        *,
+        sizes: Mapping[str, int],
+        options: Mapping[str, Any],
+    ) -> dict[str, xr.DataArray]:
+        """`map_images`, but of images that the reference does not suit: they are lost, with a status that says why."""
+        refusing = partial(_unless_other_filter, function)
+        return map_images(
+            refusing, {**inputs, "other_filter": self.other_filter}, outputs, sizes=sizes, options=options
+        )
 
     def near(self, positions: Positions | None, radius: float) -> xr.DataArray:
         """True (y, x) within `radius` pixels of the positions, by default of that which an alert was raised for."""
@@ -88,8 +114,25 @@ class Pair:
         # Variables on the coordinates of the image: to align twenty arrays that have them already would take longer.
         coords = image.coords.to_dataset().drop_vars("epoch_status", errors="ignore").coords
         out = xr.Dataset({name: array.variable for name, array in images.items()}, coords)
+        out = self._explained(out)
         out.attrs = kept(self.science.owner.attrs, "grid", "object", "target")
         return annotate_all(out, unit=self.science.unit)
+
+    def _explained(self, out: xr.Dataset) -> xr.Dataset:
+        """The results with a message for each epoch of another filter, where the epochs have messages."""
+        other, message = self.other_filter, out.coords.get("message")
+        if other is None or message is None or message.dims != other.dims or other.chunks or message.chunks:
+            return out
+        names = np.broadcast_arrays(*(e.image.coords["filter"].values for e in (self.science, self.reference)))
+        said = np.array([unlike(*pair) for pair in zip(*names, strict=True)])
+        return out.assign_coords(message=message.copy(data=np.where(other & (message == ""), said, message)))
+
+
+def _unless_other_filter(function: Callable[..., Any], /, *, other_filter: Bools | None, **given: Any) -> Any:
+    """The function of an image, but where that is of another filter than the reference."""
+    if other_filter is not None and bool(other_filter):
+        raise NoSolutionError("other_filter")
+    return function(**given)
 
 
 def gather_pair(
@@ -115,7 +158,7 @@ def gather_pair(
     Raises
     ------
     InputError
-        There is no reference, or an image is none.
+        There is no reference, an image is none, or the images are of another filter than the reference.
     AlignmentError
         The images do not share one pixel grid.
     """
@@ -131,7 +174,7 @@ def gather_pair(
         mask=reference_mask,
     )
     same_grid(new.image, old.image)
-    return Pair(new, old)
+    return Pair(new, old, None if old.owner is science else other_filter(new.image, old.image))
 
 
 def number_or_array(value: xr.DataArray | float | None) -> xr.DataArray | None:

@@ -86,6 +86,7 @@ def solve_kernel(
     image = pair.science.image
     if image.ndim != 2:
         raise InputError(f"solve_kernel takes one image (y, x); got {image.dims}: select an epoch, or use difference")
+    pair.require_its_filter()
     frame, chosen = KernelFrame.of_image(image), match_options(pair, options)
     try:
         solution, cutouts, swapped = solve_match(

@@ -20,7 +20,6 @@ from ztfxr.dia.pair import gather_pair, number_or_array
 from ztfxr.errors import InputError
 from ztfxr.ops.background import SkyOptions, less_sky
 from ztfxr.ops.exposure import Labeled, MaskChoice
-from ztfxr.ops.mapping import map_images
 
 __all__ = ["zogy"]
 
@@ -112,7 +111,7 @@ def zogy(
         shift = (0.0, 0.0) if shift is None else shift
         astrometric_error = 0.0 if astrometric_error is None else astrometric_error
     size = max([psf_size if p is None else max(p.sizes[d] for d in _PSF) for p in (psf, reference_psf)])
-    found = map_images(
+    found = pair.map(
         _subtracted,
         inputs | {"psf": psf, "reference_psf": reference_psf, "scale": number_or_array(scale)},
         _Results._fields,

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from ztfxr.arrays.threads import task
 from ztfxr.dia.difference import difference
-from ztfxr.errors import NOT_THE_FRAME, MissingWCSError, OutsideFrameError, ShapeError
+from ztfxr.errors import NOT_THE_FRAME, FilterError, InputError, MissingWCSError, OutsideFrameError, ShapeError
 from ztfxr.io.cameras import PLACES, Camera, CameraLike, get_camera, header_errors
 from ztfxr.io.fits import inspect
 from ztfxr.io.frames import open_frame
 from ztfxr.io.names import frame_name
 from ztfxr.io.remote import location, open_binary, size_of
+from ztfxr.ops.filters import other_filter
 from ztfxr.ops.positions import pixel_origin
 from ztfxr.ops.stacks.align import align
 from ztfxr.ops.stamps import stamp, stamps
@@ -104,6 +105,7 @@ def _opened(path: str, job: Job) -> xr.Dataset:
 def _on_grid(frame: xr.Dataset, job: Job, shared: Shared) -> xr.Dataset:
     """The pixels of the reference's grid, with their noise, in memory."""
     reference = shared.reference
+    _require_its_filter(frame, reference)
     if has_wcs(reference) and not has_wcs(frame):
         raise MissingWCSError("the frame has no celestial WCS, so nothing says where it lies on the reference")
     if job.align is not None:
@@ -117,6 +119,14 @@ def _on_grid(frame: xr.Dataset, job: Job, shared: Shared) -> xr.Dataset:
     if sides != found:
         frame = stamp(frame, y=first["y"] + sides[0] // 2, x=first["x"] + sides[1] // 2, size=sides)
     return _with_noise(frame.load(), job)
+
+
+def _require_its_filter(frame: xr.Dataset, reference: xr.Dataset) -> None:
+    """Raise `FilterError` where the frame is of another filter than the reference."""
+    try:
+        other_filter(frame["sci"], reference["sci"])
+    except InputError as error:
+        raise FilterError(str(error)) from error
 
 
 def _enclosing(frame: xr.Dataset, reference: xr.Dataset) -> dict[str, slice]:

@@ -50,8 +50,10 @@ class Job:
         `SkyCoord`; or the path of a table with such columns (CSV, ECSV, FITS, VOTable), read when the job is made.
     reference
         The path or URL of a FITS image (its mask beside it) or of a zarr store of `ztfxr.build_reference`; or
-        ``{"build": {...}}`` with options of `ztfxr.build_reference` and `n_frames` (default 20), the number of frames
-        of the best seeing that it may choose from. It is built once, and kept in the store.
+        ``{"build": {...}}`` with options of `ztfxr.build_reference`, `n_frames` (default 20), the number of frames of
+        the best seeing that it may choose from, and `filter`, which of the frames' filters it is of; without it they
+        must be of one. It is built once, and kept in the store. Frames of another filter than the reference's get the
+        status ``other_filter``.
     cutout
         ``{"ra": deg, "dec": deg, "size": pixels}`` or ``{"x": …, "y": …, "size": …}`` on the reference; None for whole
         frames.

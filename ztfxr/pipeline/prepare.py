@@ -17,6 +17,7 @@ from ztfxr.io.names import suffix_of
 from ztfxr.io.remote import file_name, location, shown
 from ztfxr.ops.background import variance as noise_model
 from ztfxr.ops.exposure import gather
+from ztfxr.ops.filters import band, bands
 from ztfxr.ops.positions import resolve_positions
 from ztfxr.ops.stacks.align import align
 from ztfxr.ops.stacks.coadd import build_reference
@@ -118,7 +119,7 @@ def _opened(job: Job, path: str) -> xr.Dataset:
 
 def _built(job: Job, options: dict[str, Any], headers: Sequence[Mapping[str, Any]]) -> xr.Dataset:
     """A reference of the frames with the best seeing, on the grid of the first of them."""
-    candidates = sorted((h for h in headers if not h["epoch_status"]), key=_by_seeing)
+    candidates = sorted(_of_one_filter(headers, options.pop("filter", None)), key=_by_seeing)
     chosen = [h["path"] for h in candidates[: int(options.pop("n_frames", _CANDIDATES))]]
     if not chosen:
         raise InputError(f"no reference can be built: none of the {len(headers)} frames can be read")
@@ -134,6 +135,21 @@ def _built(job: Job, options: dict[str, Any], headers: Sequence[Mapping[str, Any
     else:
         frames = align(tree, to=grid, method=job.align)
     return build_reference(frames, **options).assign_attrs({FRAME_SHAPE: shape})
+
+
+def _of_one_filter(headers: Sequence[Mapping[str, Any]], name: str | None) -> list[Mapping[str, Any]]:
+    """The usable frames of the filter that is asked for; `InputError` where none is and there are several."""
+    usable = [h for h in headers if not h["epoch_status"]]
+    found = bands(h["filter"] for h in usable)
+    if name is None and len(found) > 1:
+        first = next(iter(found.values()))
+        raise InputError(
+            f"the frames are of several filters, {', '.join(found.values())}, and a reference is of one: run a job for "
+            f"each, or say of which to build it, for example reference={{'build': {{'filter': {first!r}}}}}"
+        )
+    if name is not None and band(name) not in found:
+        raise InputError(f"no frame is of filter {name!r}; theirs are {', '.join(found.values()) or 'unknown'}")
+    return usable if name is None else [h for h in usable if band(h["filter"]) == band(name)]
 
 
 def _by_seeing(header: Mapping[str, Any]) -> tuple[float, str]:

@@ -88,11 +88,12 @@ STATUS_PLANES: tuple[Plane, ...] = (
     Plane("scale_unexpected", 17, "the photometric scale is far from what was known of it beforehand"),
     Plane("misregistered", 18, "the reference lies more than three quarters of a pixel beside the science image"),
     Plane("light_rejected", 19, "most of the light that fixes the kernel did not fit and was rejected"),
+    Plane("other_filter", 20, "the frame is of another filter than the reference"),
 )
 """What happened to an epoch or to a measurement."""
 
-NOT_MEASURED = (1 << 16) - 1
-"""The statuses of epochs that were not measured; those above say that what was measured should not be believed."""
+NOT_MEASURED = (1 << 16) - 1 | 1 << 20
+"""The statuses of epochs that were not measured; the others say that what was measured should not be believed."""
 
 SOURCE_PLANES: tuple[Plane, ...] = (
     Plane("deblended", 0, "parted from a neighbor that it was detected with"),

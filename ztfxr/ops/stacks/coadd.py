@@ -26,6 +26,7 @@ from ztfxr.arrays.threads import task
 from ztfxr.arrays.types import Bools
 from ztfxr.errors import InputError
 from ztfxr.ops.exposure import Exposure, gather
+from ztfxr.ops.filters import require_one_filter
 from ztfxr.ops.mapping import IMAGE, bare, map_images
 from ztfxr.ops.stacks.epochs import MEASURES, FluxScale, Measuring, per_epoch, prepare, select_epochs, usable_epochs
 from ztfxr.schema import annotate_all, kept
@@ -114,7 +115,7 @@ def coadd(
     options = _Options(method, clip, *_check(method, weights, clip, background))
     exposure = gather(stack, name="sci", mask=mask, variance=variance)
     plan = prepare(exposure, scale, anchor)
-    _require_one_filter(exposure.image)
+    require_one_filter(exposure.image)
     found = _contributions(plan, options, weights, background)
     planes = found.pop("contribution").transpose("time", "plane", "y", "x")
     frames = xr.Dataset(found)
@@ -218,19 +219,6 @@ def _check(method: Method, weights: Weights, clip: float, background: Sky) -> tu
     if sky is None:
         raise InputError(f'background is True, False, "median" or an array; got {background!r}')
     return weighting, sky
-
-
-def _require_one_filter(image: xr.DataArray) -> None:
-    """Refuse epochs of several filters, where that can be told without computing."""
-    bands = image.coords.get("filter")
-    if bands is None or bands.chunks is not None or bands.ndim == 0:
-        return
-    names = sorted(set(map(str, bands.values)) - {""})
-    if len(names) > 1:
-        raise InputError(
-            f"the epochs are of several filters, {', '.join(names)}, whose sum is of none: select one, for example "
-            f"stack.isel(time=stack.filter.values == {names[0]!r})"
-        )
 
 
 def _contributions(plan: Measuring, options: _Options, weights: Weights, background: Sky) -> dict[str, xr.DataArray]:
