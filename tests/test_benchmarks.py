@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from photutils.aperture import CircularAperture
 
-from benchmarks import _scenes, apertures, image, injection, lco, lightcurves, psf, reading
+from benchmarks import _scenes, apertures, image, injection, lco, lightcurves, psf, reading, verdict
 from benchmarks.peers import clean
 
 MODULES = ("apertures", "difference", "image", "lco", "limits", "lightcurves", "pipeline", "reading", "psf")
@@ -202,3 +202,12 @@ def test_scene_is_what_it_says() -> None:
     assert 0.004 < pair.science_bad.mean() < 0.015
     sky = pair.science[~pair.science_bad]
     assert 1.4826 * np.median(np.abs(sky - np.median(sky))) == pytest.approx(_scenes.SKY_NOISE, rel=0.25)
+
+
+@pytest.mark.parametrize("kind", verdict.KINDS)
+def test_sabotage_is_caught_and_clean_pairs_are_not(kind: str) -> None:
+    """The kernel can follow a host of another color, and the clouds over a few stars."""
+    missed = {("host", "other filter"), ("sparse", "clouded by half")}
+    for sabotage in verdict.SABOTAGES:
+        assert verdict.caught(kind, sabotage, 1)[0] == 1 or (kind, sabotage) in missed, sabotage
+    assert verdict.caught(kind, "", 4)[0] == 0

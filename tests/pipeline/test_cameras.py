@@ -100,7 +100,8 @@ def test_a_camera_of_ones_own(frames: list[Path], tmp_path: Path) -> None:
     job = Job(frames=str(tmp_path), positions={"x": [32.0], "y": [32.0]}, reference=str(frames[0]), camera=MINE)
     assert Job.from_json(job.to_json()) == job
     epochs, lightcurve = results(job, tmp_path / "run.zarr")
-    assert epochs["epoch_status"].values.tolist() == [0] * 4
+    # The first frame is the reference: less itself it has no noise.
+    assert epochs["epoch_status"].values.tolist() == [planes_to_bits(["noise_unexpected"], STATUS_PLANES), 0, 0, 0]
     assert epochs["time"].values[1] == np.datetime64("2024-03-02T01:00:00")
     assert epochs["qid"].values.tolist() == [2] * 4
     assert np.isnan(epochs["magzp"].values).all()

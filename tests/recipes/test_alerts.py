@@ -136,7 +136,7 @@ def test_the_profile_and_the_host_of_made_up_stamps():
     )
     # The kernel is not what is tested, and so smooth a host leaves it free.
     diff = diff.compute().assign(difference=stamps["sci"], difference_variance=stamps["variance"])
-    diff["model_error"] = xr.zeros_like(diff["model_error"])
+    diff = diff.assign(model_error=xr.zeros_like(diff["model_error"]), epoch_status=xr.zeros_like(diff["epoch_status"]))
     lc = compare_packets(stamps, diff)
     np.testing.assert_allclose(lc["host_left"], 0.02, atol=0.002)
     assert (abs(lc["flux_psf"] - 50000) < 4 * lc["flux_psf_err"]).all()

@@ -289,7 +289,7 @@ def _matched(
         condition=solution.condition,
         science_convolved=matched.convolved == "science",
         **verdict_numbers(matched),
-        epoch_status=verdict_status(matched),
+        epoch_status=verdict_status(matched, sci.n_blank + ref.n_blank),
         model_error=_modes(matched, n_modes) if n_modes else None,
     )
 

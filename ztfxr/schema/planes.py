@@ -89,6 +89,14 @@ STATUS_PLANES: tuple[Plane, ...] = (
     Plane("misregistered", 18, "the reference lies more than three quarters of a pixel beside the science image"),
     Plane("light_rejected", 19, "most of the light that fixes the kernel did not fit and was rejected"),
     Plane("other_filter", 20, "the frame is of another filter than the reference"),
+    Plane("light_left", 21, "more than a tenth of the light of bright stars is left in the difference"),
+    Plane(
+        "kernel_cut",
+        22,
+        "the outermost pixels of the kernel hold as much as all of it: it is too small, or its light moved",
+    ),
+    Plane("noise_unexpected", 23, "the scatter of the difference is not what its stated noise says, by 30 %"),
+    Plane("blank_region", 24, "an image has regions of one value that no mask knew of; they are left out"),
 )
 """What happened to an epoch or to a measurement."""
 

@@ -15,6 +15,7 @@ __all__ = ["Verdict", "background_excess", "verdict_of"]
 
 _SMALLEST_BOX, _LARGEST_BOX, _BOXES_PER_SIDE, _FILLED, _FEWEST_BOXES = 4, 32, 8, 0.5, 9
 _ROBUST_VARIANCE_SCATTER = 5.4
+_BRIGHT, _FEWEST_BRIGHT, _MAJORITY, _LIKELY = 100.0, 4, 0.65, 3.0
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Verdict:
     scale_deviation, scale_offset
         What the images alone say of the scale, less what was told: in units of both errors, and of the scale told.
     light_left
-        Fraction of the light that the model leaves, of the cut-outs that hold half of the light and fit best.
+        Fraction of the light that the model leaves, of the cut-outs that hold half of the light and fit best, or of the
+        best two thirds of the bright ones, whichever is more.
     light_chi2
         Reduced χ² in the cut-outs, weighted by their light (median), over that of all.
     kept_light
@@ -123,14 +125,22 @@ def _scale_deviation(solution: SpatialKernel, expected: ExpectedKernel) -> tuple
 
 
 def _light_left(solution: SpatialKernel) -> tuple[float, float]:
-    """`light_left` and `light_chi2`, over all cut-outs, rejected ones too."""
+    """`light_left` and `light_chi2`, over all cut-outs, rejected ones too.
+
+    One bright star can hold half of the light, and the kernel then fits it; one variable among few stars must not
+    count for all. So bright cut-outs have one vote each beside the votes by their light, and two thirds must fit.
+    """
     chi2, light, n = solution.cutout_chi2, solution.cutout_light, solution.cutout_pixels
     total = light * n
     if not total.sum() > 0:
         return np.nan, np.nan
     typical = max(float(np.median(chi2[n > 0])), 1e-300)
-    misfit = np.sqrt(np.maximum(chi2 - typical, 0.0) / np.maximum(light, 1e-300))
-    return _weighted_median(misfit, total), _weighted_median(chi2, total) / typical
+    likely = typical * (1.0 + _LIKELY * np.sqrt(2.0 / np.maximum(n, 1)))
+    misfit = np.sqrt(np.maximum(chi2 - likely, 0.0) / np.maximum(light, 1e-300))
+    left, bright = _weighted_median(misfit, total), total > _BRIGHT**2
+    if bright.sum() >= _FEWEST_BRIGHT:
+        left = max(left, float(np.quantile(misfit[bright], _MAJORITY)))
+    return left, _weighted_median(chi2, total) / typical
 
 
 def _weighted_median(values: Floats, weights: Floats) -> float:
@@ -170,9 +180,10 @@ def background_excess(residual: Numbers, variance: Numbers, unused: Bools) -> tu
         return np.asarray(boxes.sum(axis=(1, 3), dtype=np.float64))
 
     count = sums(np.asarray(~unused, dtype=np.float64))
-    full = count > _FILLED * side**2
+    noise = sums(np.where(unused, 0.0, variance))
+    full = (count > _FILLED * side**2) & (noise > 0)
     if full.sum() < _FEWEST_BOXES:
         return np.nan, np.nan
-    total, noise = sums(np.where(unused, 0.0, residual))[full], sums(np.where(unused, 0.0, variance))[full]
-    excess = mad_std(total / np.sqrt(noise)) ** 2
+    total = sums(np.where(unused, 0.0, residual))[full]
+    excess = mad_std(total / np.sqrt(noise[full])) ** 2
     return float(excess), float((excess - 1.0) / np.sqrt(_ROBUST_VARIANCE_SCATTER / full.sum()))
