@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
+from scipy import ndimage
 
 import ztfxr
+from ztfxr.arrays.images.image import Image
+from ztfxr.arrays.matching.exclusion import Measured, excluded_with
 from ztfxr.errors import InputError
 from ztfxr.samples import make_epochs
 from ztfxr.testing import SceneOptions, make_scene
@@ -44,6 +47,74 @@ def test_the_supernova_is_measured_within_its_errors(lc, made):
     assert np.abs(pull).max() < 4
     assert 0.4 < np.sqrt(np.mean(pull**2)) < 1.6
     assert float((lc.flux / lc.flux_err).max()) > 25
+
+
+SPOT = (52.3, 47.6)
+
+
+@pytest.fixture(scope="module")
+def changed():
+    """A cut-out of 100 pixels with 25 stars, in which one more is there that the reference does not know."""
+    new = xr.Dataset({"x": ("source", [SPOT[0]]), "y": ("source", [SPOT[1]]), "flux": ("source", [30_000.0])})
+    options = {"n_stars": 25, "n_galaxies": 0, "n_variables": 0, "n_transients": 0, "seed": 3}
+    scene = make_scene((100, 100), n_epochs=2, sources=new, **options)
+    return scene, make_scene((100, 100), n_epochs=1, **options).reference
+
+
+def brightness(changed, positions, **options):
+    """The new star's flux over the true one, and the result."""
+    scene, reference = changed
+    lc = ztfxr.lightcurve(scene.images, positions, reference=reference, **options).compute()
+    return lc["flux"][:, 0] / scene.truth["flux"].isel(source=0), lc
+
+
+def test_what_is_measured_does_not_shape_the_kernel(changed):
+    """Failure A31: without care the kernel follows the new star, and 2.5 to 7 % of its flux are lost."""
+    kept, lc = brightness(changed, [SPOT])
+    np.testing.assert_allclose(kept, 1.0, atol=0.012)
+    np.testing.assert_array_equal(kept, brightness(changed, [SPOT], exclude=[SPOT])[0])
+    np.testing.assert_allclose(lc["kernel_sum"], changed[0].truth["transparency"], rtol=0.03)
+    lost = brightness(changed, [SPOT], exclude_radius=0)[0]
+    assert (lost < 0.95).all()
+    np.testing.assert_allclose(
+        brightness(changed, [SPOT, (20.0, 80.0)], exclude_radius=9, exclude=[(80, 20)])[0], kept, atol=0.005
+    )
+    with pytest.raises(InputError, match="exclude_radius is a number of pixels, 0 for none; got -1"):
+        brightness(changed, [SPOT], exclude_radius=-1)
+
+
+def test_positions_that_hold_the_light_of_the_field_are_kept_in(changed):
+    """All stars of a field as positions: to leave them out would leave nothing to find the kernel by."""
+    scene, reference = changed
+    stars = np.column_stack([scene.truth["x"], scene.truth["y"]])[1:]
+    free = {"exclude": [SPOT], "exclude_radius": 9}
+    alone = ztfxr.difference(scene.images, reference, **free)
+    for positions in (stars, stars[np.argsort(-scene.truth["reference_flux"].values[1:])][:4]):
+        lc = ztfxr.lightcurve(scene.images, positions, reference=reference, **free)
+        np.testing.assert_allclose(lc["kernel_sum_err"], alone["kernel_sum_err"], rtol=0.2)
+        np.testing.assert_allclose(lc["kernel_sum"], alone["kernel_sum"], rtol=0.03)
+
+
+def test_many_positions_do_not_empty_a_frame():
+    scene = make_scene((560, 560), n_epochs=1, n_stars=900, n_galaxies=0, n_variables=0, seed=2)
+    rng = np.random.default_rng(0)
+    places = rng.uniform(5, 555, (400, 2))
+    found = [ztfxr.lightcurve(scene.images, p, reference=scene.reference, kernel_size=9) for p in (places, places[:20])]
+    alone = ztfxr.difference(scene.images, scene.reference, kernel_size=9)
+    np.testing.assert_array_equal(found[0]["kernel_sum"], alone["kernel_sum"])
+    assert 0.7 * int(alone["n_cutouts"][0]) < int(found[1]["n_cutouts"][0])
+    np.testing.assert_allclose(found[1]["kernel_sum"], alone["kernel_sum"], rtol=0.005)
+
+
+def test_wide_stars_are_left_out_by_their_width(changed):
+    _, reference = changed
+    sharp = np.hypot(*(np.mgrid[:100, :100] - np.array([SPOT[1], SPOT[0]])[:, None, None]))
+    image = Image.of(reference["sci"].values, reference["variance"].values, np.zeros((100, 100), bool))
+    wide = Image.of(ndimage.gaussian_filter(image.pixels, 2.0), image.variance, image.bad)
+    given = {"named": np.zeros((100, 100), bool), "distance": np.ceil(sharp)}
+    for science, radius in ((image, 10.0), (wide, 16.5)):
+        out = excluded_with(science, image, given, Measured(10.0, fixed=False, always=True, constant_kernel=True))
+        assert np.sqrt(out.sum() / np.pi) == pytest.approx(radius, abs=2.5)
 
 
 def test_the_photometric_scale_is_the_transparency(lc, made):

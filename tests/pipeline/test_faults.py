@@ -233,15 +233,15 @@ def test_an_epoch_whose_workers_die_is_reported(made, tmp_path, monkeypatch):
 def test_an_unexpected_error_in_one_frame_is_its_status(made, tmp_path, monkeypatch):
     from ztfxr.pipeline import epoch
 
-    true = epoch.difference
+    true = epoch.difference_for
 
-    def difference(frame, reference, **options):
+    def difference(positions, frame, reference, **options):
         if frame.chunks == {} and str(frame["time"].values) == str(bad):
             raise ZeroDivisionError("a bug")
-        return true(frame, reference, **options)
+        return true(positions, frame, reference, **options)
 
     bad = made.truth["time"].values[2]
-    monkeypatch.setattr(epoch, "difference", difference)
+    monkeypatch.setattr(epoch, "difference_for", difference)
     found = run(make_job(made), tmp_path / "run.zarr")
     assert (found.attrs["measured"], found.attrs["skipped"]) == (5, 1)
     assert "unexpected ZeroDivisionError: a bug" in str(found["example"].sel(outcome="unreadable").values)

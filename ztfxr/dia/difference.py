@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, Unpack
 
 import numpy as np
 import xarray as xr
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ztfxr.arrays.images.image import Image
 from ztfxr.arrays.matching.basis import Basis
+from ztfxr.arrays.matching.exclusion import Measured, excluded_with
 from ztfxr.arrays.matching.match import Convolve, Matched, MatchOptions, SolveOn, Weights, match
 from ztfxr.arrays.matching.prior import NOTHING_TOLD, ExpectedKernel
 from ztfxr.arrays.polynomials import n_terms
@@ -25,7 +26,7 @@ from ztfxr.errors import InputError
 from ztfxr.ops.exposure import Labeled, MaskChoice
 from ztfxr.ops.positions import Positions
 
-__all__ = ["difference"]
+__all__ = ["difference", "difference_for"]
 
 _MODE_PIXELS = 256 * 256
 _RADIUS, _ALERT_RADIUS = 10.0, 8.0
@@ -171,14 +172,6 @@ def difference(
     >>> diff.difference.dims
     ('time', 'y', 'x')
     """
-    pair = gather_pair(
-        science,
-        reference,
-        variance=variance,
-        reference_variance=reference_variance,
-        mask=mask,
-        reference_mask=reference_mask,
-    )
     given: KernelOptions = {
         "kernel_size": kernel_size,
         "kernel_order": kernel_order,
@@ -193,19 +186,97 @@ def difference(
         "cutout_size": cutout_size,
         "clip": clip,
     }
-    options = match_options(pair, given)
+    pair = gather_pair(
+        science,
+        reference,
+        variance=variance,
+        reference_variance=reference_variance,
+        mask=mask,
+        reference_mask=reference_mask,
+    )
+    around = _Around(exclude, exclude_radius)
+    return _differenced(pair, match_options(pair, given), around, known_scale, fwhm, model_error=model_error)
+
+
+def difference_for(
+    positions: Positions,
+    science: Labeled,
+    reference: Labeled | None = None,
+    *,
+    exclude: Positions | None = None,
+    exclude_radius: float | None = None,
+    known_scale: tuple[float, float] | None = None,
+    fwhm: tuple[float, float] | None = None,
+    variance: xr.DataArray | None = None,
+    reference_variance: xr.DataArray | None = None,
+    mask: MaskChoice = None,
+    reference_mask: MaskChoice = None,
+    model_error: bool = False,
+    **options: Unpack[KernelOptions],
+) -> xr.Dataset:
+    """`difference`, but what is to be measured at `positions` does not shape the kernel.
+
+    Pixels around them are left out of its solution, where enough light is left to find it by; see `ztfxr.lightcurve`.
+    """
+    pair = gather_pair(
+        science,
+        reference,
+        variance=variance,
+        reference_variance=reference_variance,
+        mask=mask,
+        reference_mask=reference_mask,
+    )
+    around = _Around(exclude, exclude_radius, positions)
+    return _differenced(pair, match_options(pair, options), around, known_scale, fwhm, model_error=model_error)
+
+
+@dataclass(frozen=True)
+class _Around:
+    """Positions whose surroundings must not shape the kernel: some always, those that are measured where it can be."""
+
+    exclude: Positions | None
+    radius: float | None
+    measured: Positions | None = None
+
+    def __post_init__(self) -> None:
+        if self.radius is not None and not 0 <= self.radius < np.inf:
+            raise InputError(f"exclude_radius is a number of pixels, 0 for none; got {self.radius}")
+
+    def pixels(self, pair: Pair) -> float:
+        """The radius around each that is left out at least."""
+        return _excluded_radius(pair) if self.radius is None else self.radius
+
+    def inputs(self, pair: Pair, options: MatchOptions) -> tuple[dict[str, xr.DataArray | None], Measured]:
+        """What array code needs to leave them out."""
+        radius = self.pixels(pair)
+        distance, one_place = pair.around(self.measured, radius)
+        constant = options.kernel_order == 0 and options.solve_on == "all"
+        how = Measured(radius, self.radius is not None, one_place, constant)
+        return {"named": pair.near(self.exclude, radius), "distance": distance}, how
+
+
+def _differenced(
+    pair: Pair,
+    options: MatchOptions,
+    around: _Around,
+    known_scale: tuple[float, float] | None,
+    fwhm: tuple[float, float] | None,
+    *,
+    model_error: bool,
+) -> xr.Dataset:
+    """The result of `difference` for a pair."""
     n_modes = _n_modes(options, pair.n_pixels) if model_error else 0
-    radius = _excluded_radius(pair) if exclude_radius is None else exclude_radius
+    excluded, measured = around.inputs(pair, options)
     found = pair.map(
         _matched,
-        pair.inputs() | {"excluded": pair.near(exclude, radius)} | pair.told_scale(known_scale),
+        {**pair.inputs(), "excluded": excluded, "told": pair.told_scale(known_scale)},
         [name for name in _Results._fields if name != "model_error" or model_error],
         sizes=_sizes(options, n_modes),
-        options={"options": options, "n_modes": n_modes, "fwhm": fwhm},
+        options={"options": options, "n_modes": n_modes, "fwhm": fwhm, "measured": measured},
     )
     offset = np.arange(options.max_size) - options.max_size // 2
     out = pair.results(found).assign_coords(ky=offset, kx=offset)
-    out.attrs |= _attrs(options) | {"exclude_radius": radius}
+    out.attrs |= _attrs(options) | {"exclude_radius": around.pixels(pair)}
     with suppress(InputError):
         # Binned or reversed pixels are not those of a frame: such an image has no frame to state.
         out.attrs |= KernelFrame.of_image(pair.science.image).attrs()
@@ -254,17 +325,18 @@ def _matched(
     reference: NDArray[Any],
     reference_bad: Bools,
     reference_variance: NDArray[Any] | None,
-    excluded: Bools,
-    told_scale: NDArray[Any] | None,
-    told_scale_err: NDArray[Any] | None,
+    excluded: dict[str, NDArray[Any] | None],
+    told: dict[str, NDArray[Any] | None],
     fwhm: tuple[float, float] | None,
     options: MatchOptions,
     n_modes: int,
+    measured: Measured,
 ) -> _Results:
     """Match and subtract one image (y, x), with `n_modes` of the model's error if any."""
     sci = Image.of(science, science_variance, science_bad)
     ref = Image.of(reference, reference_variance, reference_bad)
-    matched = match(sci, ref, excluded, replace(options, expected=_expected(told_scale, told_scale_err, fwhm)))
+    unused = excluded_with(sci, ref, excluded, measured)
+    matched = match(sci, ref, unused, replace(options, expected=_expected(**told, fwhm=fwhm)))
     solution, size = matched.solution, options.max_size
     coefficients = np.zeros((n_terms(options.max_order), size, size))
     coefficients[: len(solution.coefficients)] = pad(solution.coefficients, size)
@@ -295,7 +367,7 @@ def _matched(
 
 
 def _expected(
-    scale: NDArray[Any] | None, error: NDArray[Any] | None, fwhm: tuple[float, float] | None
+    *, scale: NDArray[Any] | None, error: NDArray[Any] | None, fwhm: tuple[float, float] | None
 ) -> ExpectedKernel:
     """What is told of the kernel of one epoch; a scale that is not a number, or has no error, is not told."""
     told = NOTHING_TOLD if fwhm is None else ExpectedKernel.of_psfs(*fwhm)

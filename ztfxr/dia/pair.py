@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ztfxr.arrays.matching.exclusion import FARTHEST, distances
 from ztfxr.arrays.no_solution import NoSolutionError
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
@@ -23,6 +24,7 @@ from ztfxr.wcs import same_grid
 __all__ = ["Pair", "gather_pair", "number_or_array"]
 
 _PER_MAG = 0.4 * np.log(10.0)
+_MOST_AROUND = 0.25
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Pair:
     def map(
         self,
         function: Callable[..., Any],
-        inputs: Mapping[str, xr.DataArray | None],
+        inputs: Mapping[str, xr.DataArray | Mapping[str, xr.DataArray | None] | None],
         outputs: Iterable[str],
         *,
         sizes: Mapping[str, int],
@@ -73,16 +75,41 @@ class Pair:
 
     def near(self, positions: Positions | None, radius: float) -> xr.DataArray:
         """True (y, x) within `radius` pixels of the positions, by default of that which an alert was raised for."""
-        image, attrs = self.science.image, self.science.owner.attrs
+        attrs = self.science.owner.attrs
         out = np.zeros(self.science.shape, dtype=bool)
         if positions is None and "target_x" in attrs:
             positions = [(float(attrs["target_x"]), float(attrs["target_y"]))]
-        if positions is not None:
-            found = resolve_positions(image, positions)
-            x, y = (np.asarray(image[d]) if d in image.coords else np.arange(image.sizes[d]) for d in ("x", "y"))
-            for px, py in zip(found["x_pixel"].values, found["y_pixel"].values, strict=True):
-                _add_disk(out, x - px, y - py, radius)
+        if positions is not None and radius > 0:
+            (y, x), (rows, columns) = self._places(positions)
+            for py, px in zip(y, x, strict=True):
+                _add_disk(out, columns - px, rows - py, radius)
         return xr.DataArray(out, dims=IMAGE)
+
+    def around(self, positions: Positions | None, radius: float) -> tuple[xr.DataArray | None, bool]:
+        """Pixels (y, x) from the nearest position that is to be measured, and whether all are at one place.
+
+        None where there is none, or where circles of that radius would take more than a quarter of the image.
+        """
+        if positions is None or not radius > 0:
+            return None, False
+        places, axes = self._places(positions)
+        inside = np.ones(len(places[0]), dtype=bool)
+        for place, axis in zip(places, axes, strict=True):
+            inside &= (place > axis.min() - FARTHEST) & (place < axis.max() + FARTHEST)
+        y, x = (place[inside] for place in places)
+        if not y.size:
+            return None, False
+        one_place = bool(np.hypot(np.ptp(y), np.ptp(x)) <= 2 * radius)
+        if not one_place and y.size * np.pi * radius**2 > _MOST_AROUND * self.n_pixels:
+            return None, False
+        return xr.DataArray(distances(axes, y, x), dims=IMAGE), one_place
+
+    def _places(self, positions: Positions) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+        """The y and x of positions, and those of the rows and columns of the image."""
+        image = self.science.image
+        found = resolve_positions(image, positions)
+        y, x = (np.asarray(image[d] if d in image.coords else range(image.sizes[d]), dtype=float) for d in IMAGE)
+        return (found["y_pixel"].values, found["x_pixel"].values), (y, x)
 
     def told_scale(self, given: tuple[float, float] | None) -> dict[str, xr.DataArray | None]:
         """The photometric scale that is known beforehand, with its error: science over reference; None where unknown.
@@ -96,14 +123,14 @@ class Pair:
         if given is not None:
             if not (np.isfinite(given).all() and given[0] > 0 and given[1] > 0):
                 raise InputError(f"known_scale is a positive ratio of fluxes and its error; got {given}")
-            return {"told_scale": xr.DataArray(float(given[0])), "told_scale_err": xr.DataArray(float(given[1]))}
+            return {"scale": xr.DataArray(float(given[0])), "error": xr.DataArray(float(given[1]))}
         points = [e.image.coords.get(name) for e in (self.science, self.reference) for name in ("magzp", "magzprms")]
         if any(p is None for p in points):
-            return {"told_scale": None, "told_scale_err": None}
+            return {"scale": None, "error": None}
         zp, rms, zp_ref, rms_ref = (bare(p).astype(np.float64) for p in points if p is not None)
         told = 10 ** (0.4 * (zp - zp_ref))
         error = _PER_MAG * told * np.sqrt(rms**2 + rms_ref**2)
-        return {"told_scale": told, "told_scale_err": error}
+        return {"scale": told, "error": error}
 
     def results(self, found: Mapping[str, xr.DataArray]) -> xr.Dataset:
         """What array code found, with the dimensions, unit and attributes of the science image, and its status."""

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import xarray as xr
 
 from ztfxr.arrays.options import option_names, options_from
-from ztfxr.dia.difference import difference
+from ztfxr.dia.difference import difference_for
 from ztfxr.errors import InputError
 from ztfxr.ops.mapping import aligned
 from ztfxr.ops.positions import Positions
@@ -69,7 +69,13 @@ def lightcurve(
         ``"reference"``: in counts of the reference, divided by the photometric scale of the kernel, so that exposure
         time and transparency drop out without a zero point; there is no `flux_ujy` then.
     **options
-        Options of `ztfxr.difference`. Its `model_error` is True by default for stamps of at most 128 × 128 pixels and
+        Options of `ztfxr.difference`. The positions must not shape the kernel, which would follow what changed there:
+        pixels within 3.3 FWHM of them, at least 10 (8 in stamps of alerts), are left out of its solution, beside those
+        of `exclude`; ``exclude_radius`` states another radius, 0 leaves nothing out. Where all positions are at one
+        place that is always so. Several are kept in where circles around them would take more than a quarter of the
+        image, or hold most of the light that the kernel must be found by (more than half of the squared signal to noise
+        of the reference, and, for one kernel on all pixels, so much that less than 200 noises are left). Its
+        `model_error` is True by default for stamps of at most 128 × 128 pixels and
         a constant kernel of given size.
 
     Returns
@@ -99,7 +105,7 @@ def lightcurve(
             raise InputError(f"these are difference images already; {', '.join(idle)} would have no effect")
         diff = frames
     else:
-        diff = difference(frames, reference, **with_model_error(frames, options))
+        diff = difference_for(positions, frames, reference, **with_model_error(frames, options))
     return as_lightcurve(_measure(diff, positions, radius, psf, photometry or {}), diff, scale)
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.arrays.threads import task
-from ztfxr.dia.difference import difference
+from ztfxr.dia.difference import difference_for
 from ztfxr.errors import NOT_THE_FRAME, FilterError, InputError, MissingWCSError, OutsideFrameError, ShapeError
 from ztfxr.io.cameras import PLACES, Camera, CameraLike, get_camera, header_errors
 from ztfxr.io.fits import inspect
@@ -151,7 +151,8 @@ def _with_noise(frame: xr.Dataset, job: Job) -> xr.Dataset:
 
 def products(frame: xr.Dataset, job: Job, shared: Shared) -> dict[tuple[str, str], xr.DataArray]:
     """All that is stored of an epoch, by group and name; lazy where the frame is."""
-    diff = difference(frame, shared.reference, **with_model_error(frame, _difference_options(job)))
+    options = with_model_error(frame, _difference_options(job))
+    diff = difference_for(_places(shared.positions), frame, shared.reference, **options)
     photometry = _photometry(diff, job, shared)
     out = {("epochs", name): diff[name] for name in EPOCH_QUALITY}
     out |= {("lightcurve", str(k)): v for k, v in photometry.data_vars.items() if v.dims == ("source",)}

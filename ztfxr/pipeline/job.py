@@ -66,7 +66,7 @@ class Job:
         Of the frames: ``"photon"`` or ``"background"`` as in `ztfxr.variance`; ``"measured"`` on the residuals of the
         difference, which is also what happens where no gain is known.
     difference
-        Options of `ztfxr.difference`.
+        Options of `ztfxr.difference`. What is measured is left out of the kernel's solution as in `ztfxr.lightcurve`.
     photometry
         ``{"method": "aperture", "radius": 5.0, …}`` with `masked`, `max_masked_fraction` and `annulus` of
         `ztfxr.aperture_photometry`, or ``{"method": "psf", …}`` with `background` and the options of the fit of
