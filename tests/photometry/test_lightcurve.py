@@ -132,7 +132,8 @@ def test_calibrated_flux_is_independent_of_transparency(lc, made):
 def test_the_reference_scale_takes_the_transparency_out(frames, reference, position, lc, made):
     out = ztfxr.lightcurve(frames, position, reference=reference, exclude=position, scale="reference").compute()
     np.testing.assert_allclose(out.flux, lc.flux / lc.kernel_sum, rtol=1e-12)
-    np.testing.assert_allclose(out.flux_err, lc.flux_err / lc.kernel_sum, rtol=1e-12)
+    expected = np.hypot(lc.flux_err, lc.flux * lc.kernel_sum_err / lc.kernel_sum) / lc.kernel_sum
+    np.testing.assert_allclose(out.flux_err, expected, rtol=1e-12)
     assert "flux_ujy" not in out
     assert out.flux.attrs["units"] == "DN"
 

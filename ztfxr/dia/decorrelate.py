@@ -94,7 +94,11 @@ def decorrelate(
     # An epoch that had no difference says why already.
     found["epoch_status"] = before.where(before != 0, found["epoch_status"])
     offset = np.arange(size) - size // 2
-    out = diff.drop_vars("model_error", errors="ignore").assign(found).assign_coords(phi_y=offset, phi_x=offset)
+    out = (
+        diff.drop_vars(["model_error", "convolved_share"], errors="ignore")
+        .assign(found)
+        .assign_coords(phi_y=offset, phi_x=offset)
+    )
     return annotate_all(out, unit=exposure.unit)
 
 

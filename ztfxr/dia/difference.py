@@ -300,6 +300,7 @@ class _Results(NamedTuple):
     chi2: float
     noise_ratio: float
     lost_fraction: float
+    convolved_share: float
     n_pixels: int
     n_cutouts: int
     n_rejected: int
@@ -355,6 +356,7 @@ def _matched(
         chi2=solution.chi2,
         noise_ratio=matched.noise_ratio(),
         lost_fraction=float((matched.bad & ~sci.bad).mean()),
+        convolved_share=matched.convolved_share(),
         n_pixels=solution.n_pixels,
         n_cutouts=len(solution.kept),
         n_rejected=int((~solution.kept).sum()),

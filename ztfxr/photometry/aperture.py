@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from ztfxr.arrays.images.annuli import measure_annuli
 from ztfxr.arrays.options import options_from
-from ztfxr.arrays.photometry.apertures import sum_apertures
+from ztfxr.arrays.photometry.apertures import correlation_factor, sum_apertures
 from ztfxr.arrays.photometry.growth import correct_apertures
+from ztfxr.arrays.stamps import trim
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
-from ztfxr.ops.exposure import Labeled, MaskChoice, gather
+from ztfxr.ops.exposure import Exposure, Labeled, MaskChoice, gather
 from ztfxr.ops.mapping import map_images
 from ztfxr.ops.positions import Positions, array_positions, resolve_positions
 from ztfxr.photometry.cuts import kept
@@ -179,8 +180,9 @@ def aperture_photometry(
 
     Notes
     -----
-    ``flux_err² = Σ w² V + A² σ_b²`` with w the overlap of each pixel, V its variance, A the area and σ_b the error of
-    the local background, pixels taken as independent.
+    ``flux_err² = c Σ w² V + A² σ_b²`` with w the overlap of each pixel, V its variance, A the area and σ_b the error of
+    the local background. Pixels are taken as independent (c = 1), but for a difference, where the noise of the image
+    that was convolved adds up: c follows from the kernel and `convolved_share`.
 
     Examples
     --------
@@ -204,6 +206,7 @@ def aperture_photometry(
             "modes": modes,
             "y": y,
             "x": x,
+            **_convolution(exposure),
         },
         outputs | (dict.fromkeys(_LEVELS, ("source",)) if options.ring is not None else {}),
         sizes={"radius": len(options.radii)},
@@ -215,6 +218,14 @@ def aperture_photometry(
         out["status"] = out["status"] | exposure.status
     out.attrs = options.attrs
     return annotate_all(out, unit=exposure.unit)
+
+
+def _convolution(exposure: Exposure) -> dict[str, xr.DataArray | None]:
+    """What the noise of a difference was convolved with, where that is known."""
+    names = ("kernel", "kernel_sum", "science_convolved", "convolved_share")
+    owner = exposure.owner
+    known = exposure.name == "difference" and isinstance(owner, xr.Dataset) and all(name in owner for name in names)
+    return {name: owner[name] if known else None for name in names}
 
 
 def aperture_correction(
@@ -299,20 +310,34 @@ def _measure(
     modes: NDArray[Any] | None,
     y: Floats,
     x: Floats,
+    kernel: Floats | None,
+    kernel_sum: Floats | None,
+    science_convolved: Bools | None,
+    convolved_share: Floats | None,
     *,
     options: ApertureOptions,
 ) -> dict[str, NDArray[Any]]:
     """Measure one image, and in the same apertures each mode of the error of what was subtracted from it."""
-    found = _summed(image, variance, bad, y, x, options)
+    variance_factor = np.ones(len(options.radii))
+    if kernel is not None and kernel_sum is not None and convolved_share is not None and np.isfinite(convolved_share):
+        own = kernel / kernel_sum if science_convolved else kernel
+        variance_factor = correlation_factor(trim(own), float(convolved_share), options.radii)
+    found = _summed(image, variance, bad, y, x, options, variance_factor)
     if modes is None:
         return found
-    squares = [_summed(mode, variance, bad, y, x, options)["flux"] ** 2 for mode in modes]
+    squares = [_summed(mode, variance, bad, y, x, options, variance_factor)["flux"] ** 2 for mode in modes]
     model = np.sqrt(np.sum(squares, axis=0))
     return found | {"model_err": model, "flux_err": np.hypot(found["flux_err"], model)}
 
 
 def _summed(
-    image: NDArray[Any], variance: NDArray[Any], bad: Bools, y: Floats, x: Floats, options: ApertureOptions
+    image: NDArray[Any],
+    variance: NDArray[Any],
+    bad: Bools,
+    y: Floats,
+    x: Floats,
+    options: ApertureOptions,
+    variance_factor: Floats,
 ) -> dict[str, NDArray[Any]]:
     """Fluxes and what belongs to them, (source, radius), and the local background (source,)."""
     sums = sum_apertures(image, variance, bad, x, y, radii=options.radii)
@@ -324,7 +349,7 @@ def _summed(
     corrected = options.masked == "correct"
     scale = sums.total_area / np.where(sums.area > 0, sums.area, 1.0) if corrected else np.ones(lost.shape)
     flux = np.where(unmeasured, np.nan, sums.flux * scale)
-    error = np.where(unmeasured, np.nan, np.sqrt(sums.variance) * scale)
+    error = np.where(unmeasured, np.nan, np.sqrt(sums.variance * variance_factor) * scale)
     found = {"area": sums.area, "masked_fraction": lost}
     ring = options.ring
     if ring is not None:

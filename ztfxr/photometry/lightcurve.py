@@ -186,14 +186,17 @@ def photometry_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def on_reference_scale(photometry: xr.Dataset, diff: xr.Dataset) -> xr.Dataset:
-    """Fluxes over the photometric scale of science over reference; lazy.
+    """Fluxes over the photometric scale of science over reference, whose error is part of theirs; lazy.
 
     It is the kernel's sum, or its inverse where the science image was convolved. Raises `AlignmentError` where the
     epochs of the difference are others than those of the fluxes.
     """
     ratio = xr.where(diff["science_convolved"], 1.0 / diff["kernel_sum"], diff["kernel_sum"])
     ratio = aligned(ratio, photometry, "the difference")
+    relative = aligned(diff["kernel_sum_err"] / abs(diff["kernel_sum"]), photometry, "the difference")
     in_counts = [k for k in ("flux", "flux_err", "model_err") if k in photometry]
     scaled = {k: (photometry[k] / ratio).transpose(*photometry[k].dims) for k in in_counts}
+    error = (scaled["flux_err"] ** 2 + (scaled["flux"] * relative) ** 2) ** 0.5
+    scaled["flux_err"] = error.transpose(*photometry["flux_err"].dims)
     out = photometry.assign(scaled).assign_attrs(flux_scale="reference")
     return annotate_all(out)

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from photutils.aperture import CircularAperture
+from scipy import signal
 
 from ztfxr.arrays.images.annuli import measure_annuli
-from ztfxr.arrays.photometry.apertures import ApertureSums, circle_overlap, sum_apertures
+from ztfxr.arrays.photometry.apertures import ApertureSums, circle_overlap, correlation_factor, sum_apertures
 
 SHAPE = (41, 53)
 RNG = np.random.default_rng(7)
@@ -197,3 +198,19 @@ def test_dtype_of_single_precision_images() -> None:
     found = measure([20.2, 30.0], [20.0, 5.0], 5.0, IMAGE.astype(np.float32))
     assert found.flux.dtype == np.float64
     np.testing.assert_allclose(found.flux, measure([20.2, 30.0], [20.0, 5.0], 5.0).flux, rtol=1e-6)
+
+
+@pytest.mark.parametrize("radius", [1.0, 3.5, 8.0])
+def test_the_variance_of_sums_over_convolved_noise(radius: float) -> None:
+    """Noise of variance 2, of which an eighth of the pixels' own is white."""
+    rng = np.random.default_rng(5)
+    kernel = np.outer([0.2, 0.7, 0.3], [0.1, 0.6, 0.4])
+    share = 2.0 / (2.0 * (kernel**2).sum() + 0.125)
+    sums = []
+    for _ in range(6):
+        noise = rng.normal(0, np.sqrt(2.0), (260, 260))
+        image = signal.convolve(noise, kernel, mode="same") + rng.normal(0, np.sqrt(0.125), noise.shape)
+        y, x = (axis.ravel().astype(np.float64) for axis in np.mgrid[15:245:18, 15:245:18])
+        found = sum_apertures(image, np.full(image.shape, 2.0 / share), image > 1e9, x, y, radii=radius)
+        sums.append(found.flux / np.sqrt(found.variance))
+    assert np.var(np.concatenate(sums)) == pytest.approx(correlation_factor(kernel, share, radius)[0], rel=0.12)

@@ -125,6 +125,7 @@ class Matched:
     variance: Images
     bad: Bools
     template: Images
+    template_variance: Images
     solution: SpatialKernel
     convolved: Literal["reference", "science"]
     fwhm: tuple[float, float]
@@ -141,6 +142,14 @@ class Matched:
         """Robust scatter of the difference over its stated noise, on some rows; 1 where the variance is right."""
         some = some_rows(self.difference)
         return mad_std((self.difference[some] / np.sqrt(self.variance[some]))[~self.bad[some]])
+
+    def convolved_share(self) -> float:
+        """Variance that the convolved image had before, over that of the difference: the median on some rows."""
+        some = some_rows(self.difference)
+        good = ~self.bad[some]
+        if not good.any():
+            return np.nan
+        return float(np.median(self.template_variance[some][good] / self.variance[some][good]))
 
 
 def match(science: Image, reference: Image, excluded: Bools, options: MatchOptions) -> Matched:
@@ -178,7 +187,11 @@ def match(science: Image, reference: Image, excluded: Bools, options: MatchOptio
         difference, variance = -difference / np.float32(solution.scale), variance / np.float32(solution.scale**2)
     difference[problem.bad], variance[problem.bad] = np.nan, np.nan
     convolved: Literal["reference", "science"] = "science" if swap else "reference"
-    return Matched(difference, variance, problem.bad, problem.template.pixels, solution, convolved, fwhm, verdict)
+    template = problem.template
+    assert template.variance is not None
+    return Matched(
+        difference, variance, problem.bad, template.pixels, template.variance, solution, convolved, fwhm, verdict
+    )
 
 
 def solve_match(

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
+from scipy import signal
 
 from ztfxr.arrays.types import Bools, Floats, Numbers, Scalar
 
-__all__ = ["ApertureSums", "circle_overlap", "sum_apertures"]
+__all__ = ["ApertureSums", "circle_overlap", "correlation_factor", "sum_apertures"]
 
 
 _FAR = 1e6
@@ -166,6 +167,33 @@ def sum_apertures(
     total = np.pi * wanted**2
     outside = np.where(total - sums[:, 3] > 1e-9 * total, total - sums[:, 3], 0.0)
     return ApertureSums(sums[:, 0], sums[:, 1], sums[:, 2], outside, total)
+
+
+def correlation_factor(kernel: Floats, share: float, radii: ArrayLike) -> Floats:
+    """Variance of sums in disks over that for independent pixels, where a part of the noise was convolved; (radius,).
+
+    Parameters
+    ----------
+    kernel
+        (y, x), that a part of the noise was convolved with.
+    share
+        Variance of that part before it was convolved, over the variance of a pixel.
+    radii
+        Of the disks, each centered on a pixel.
+
+    Notes
+    -----
+    The variance of ``Σ w(p) Σ_u K(p - u) n(u)`` is ``Σ_u V(u) (Σ_p w(p) K(p - u))²``, where independent pixels would
+    give ``Σ w² Σ K² V``.
+    """
+    out = []
+    for radius in np.atleast_1d(np.asarray(radii, dtype=np.float64)):
+        offset = np.arange(-int(np.ceil(radius)), int(np.ceil(radius)) + 1, dtype=np.float64)
+        weight = circle_overlap(*np.meshgrid(offset, offset), radius)
+        spread = signal.correlate(weight, kernel, mode="full")
+        more = (spread**2).sum() / (weight**2).sum() - (kernel**2).sum()
+        out.append(max(1.0 + share * more, 0.0))
+    return np.array(out)
 
 
 def _plain(array: NDArray[Scalar]) -> NDArray[Scalar]:
