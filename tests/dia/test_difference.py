@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import signal
+from scipy import ndimage, signal
 
 import ztfxr
 from ztfxr.arrays.statistics import mad_std
@@ -310,3 +310,29 @@ def test_the_kernels_frame_is_kept_where_pixels_are_those_of_a_frame():
     assert ztfxr.difference(science, reference, kernel_size=5).attrs["frame"] == [3, 5, NY - 3, NX - 5]
     thinned = (ds.isel(x=slice(None, None, 2)) for ds in (science, reference))
     assert "frame" not in ztfxr.difference(*thinned, kernel_size=5).attrs
+
+
+def test_the_seeing_of_both_images_tells_how_wide_a_kernel_is() -> None:
+    """A bright host and no star: the scale is known as well as the width of the kernel is."""
+    rng, (y, x) = np.random.default_rng(0), np.mgrid[:63, :63] - 31.0
+    scene = 3000 * np.exp(-np.hypot(y, x) / 3)
+    images = []
+    for width, scale in ((1.25, 0.8), (0.9, 1.0)):
+        light = scale * ndimage.gaussian_filter(scene, width)
+        noisy = light + rng.normal(size=light.shape) * np.sqrt(35 + light / 6.2)
+        images.append(xr.Dataset({"sci": (("y", "x"), noisy), "variance": (("y", "x"), 35 + light / 6.2)}))
+    seen = [
+        i.assign_coords(seeing=((), 2.355 * w, {"units": "pixel"})) for i, w in zip(images, (1.25, 0.9), strict=True)
+    ]
+    arcsec = [
+        i.assign_coords(seeing=((), 2.355 * w, {"units": "arcsec"})) for i, w in zip(images, (1.25, 0.9), strict=True)
+    ]
+    plain, told, unused = (ztfxr.difference(*pair, exclude=[(31, 31)]) for pair in (images, seen, arcsec))
+    stated = ztfxr.difference(*images, exclude=[(31, 31)], fwhm=(2.355 * 1.25, 2.355 * 0.9))
+    errors = [float(d["kernel_sum_err"]) for d in (plain, told, stated)]
+    assert errors[0] > 1.5 * errors[1] > 2.0 * errors[2]
+    for diff, error in zip((told, stated), errors[1:], strict=True):
+        assert float(diff["kernel_sum"]) == pytest.approx(0.8, abs=3 * error)
+    np.testing.assert_array_equal(unused["kernel"], plain["kernel"])
+    with pytest.raises(ztfxr.InputError, match="fwhm is that of the science image and of the reference"):
+        ztfxr.difference(*images, fwhm=(2.0, -1.0))

@@ -118,9 +118,11 @@ def difference(
         Photometric scale that is known beforehand, with its error: the flux of a star in the science image over that in
         the reference. It counts where little light fixes the kernel. By default 1 ± 0.001 for stamps of alerts, else
         what the zero points `magzp` of both images say, where both have a scatter `magzprms`; else the scale is free.
+        Images that know the scale to better than 0.7 % are believed against it.
     fwhm
-        FWHM in pixels of the PSFs of science image and reference, where they are known: they say how wide the kernel
-        is, which counts where little light fixes it.
+        FWHM in pixels of the PSFs of science image and reference, known to 3 %: they say how wide the kernel is, which
+        counts where little light fixes it. By default the coordinates `seeing` of both, where they have them in pixels,
+        taken as known to 10 %.
     variance, reference_variance
         Variance per pixel in the square of the image's unit. By default the variables `variance` of the Datasets
         (`reference_variance` of an alert stack), else `ztfxr.variance` where the gain is known, its sky set right by
@@ -269,10 +271,10 @@ def _differenced(
     excluded, measured = around.inputs(pair, options)
     found = pair.map(
         _matched,
-        {**pair.inputs(), "excluded": excluded, "told": pair.told_scale(known_scale)},
+        {**pair.inputs(), "excluded": excluded, "told": pair.told_scale(known_scale) | pair.told_widths(fwhm)},
         [name for name in _Results._fields if name != "model_error" or model_error],
         sizes=_sizes(options, n_modes),
-        options={"options": options, "n_modes": n_modes, "fwhm": fwhm, "measured": measured},
+        options={"options": options, "n_modes": n_modes, "measured": measured},
     )
     offset = np.arange(options.max_size) - options.max_size // 2
     out = pair.results(found).assign_coords(ky=offset, kx=offset)
@@ -328,7 +330,6 @@ def _matched(
     reference_variance: NDArray[Any] | None,
     excluded: dict[str, NDArray[Any] | None],
     told: dict[str, NDArray[Any] | None],
-    fwhm: tuple[float, float] | None,
     options: MatchOptions,
     n_modes: int,
     measured: Measured,
@@ -337,7 +338,7 @@ def _matched(
     sci = Image.of(science, science_variance, science_bad)
     ref = Image.of(reference, reference_variance, reference_bad)
     unused = excluded_with(sci, ref, excluded, measured)
-    matched = match(sci, ref, unused, replace(options, expected=_expected(**told, fwhm=fwhm)))
+    matched = match(sci, ref, unused, replace(options, expected=_expected(**told)))
     solution, size = matched.solution, options.max_size
     coefficients = np.zeros((n_terms(options.max_order), size, size))
     coefficients[: len(solution.coefficients)] = pad(solution.coefficients, size)
@@ -369,10 +370,17 @@ def _matched(
 
 
 def _expected(
-    *, scale: NDArray[Any] | None, error: NDArray[Any] | None, fwhm: tuple[float, float] | None
+    *,
+    scale: Floats | None,
+    error: Floats | None,
+    science_fwhm: Floats | None,
+    reference_fwhm: Floats | None,
+    fwhm_error: Floats | None,
 ) -> ExpectedKernel:
-    """What is told of the kernel of one epoch; a scale that is not a number, or has no error, is not told."""
-    told = NOTHING_TOLD if fwhm is None else ExpectedKernel.of_psfs(*fwhm)
+    """What is told of the kernel of one epoch; what is not a number, or has no error, is not told."""
+    told = NOTHING_TOLD
+    if science_fwhm is not None and reference_fwhm is not None and fwhm_error is not None:
+        told = ExpectedKernel.of_psfs(float(science_fwhm), float(reference_fwhm), relative_error=float(fwhm_error))
     if scale is None or error is None or not (np.isfinite(scale) and error > 0 and np.isfinite(error)):
         return told
     return replace(told, scale=float(scale), scale_error=float(error))

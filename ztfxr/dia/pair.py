@@ -23,6 +23,7 @@ from ztfxr.wcs import same_grid
 
 __all__ = ["Pair", "gather_pair", "number_or_array"]
 
+_FWHM_ERROR, _SEEING_ERROR = 0.03, 0.1
 _PER_MAG = 0.4 * np.log(10.0)
 _MOST_AROUND = 0.25
 
@@ -110,6 +111,24 @@ class Pair:
         found = resolve_positions(image, positions)
         y, x = (np.asarray(image[d] if d in image.coords else range(image.sizes[d]), dtype=float) for d in IMAGE)
         return (found["y_pixel"].values, found["x_pixel"].values), (y, x)
+
+    def told_widths(self, given: tuple[float, float] | None) -> dict[str, xr.DataArray | None]:
+        """FWHM of both PSFs in pixels, and the relative error of each; None where unknown.
+
+        They are what is given, else what both images state as `seeing` in pixels.
+        """
+        if given is not None:
+            if not (np.isfinite(given).all() and min(given) > 0):
+                raise InputError(f"fwhm is that of the science image and of the reference, in pixels; got {given}")
+            widths: list[xr.DataArray] = [xr.DataArray(float(width)) for width in given]
+            error = _FWHM_ERROR
+        else:
+            stated = [e.image.coords.get("seeing") for e in (self.science, self.reference)]
+            widths = [bare(w).astype(np.float64) for w in stated if w is not None and w.attrs.get("units") == "pixel"]
+            error = _SEEING_ERROR
+        if len(widths) < 2:
+            return {"science_fwhm": None, "reference_fwhm": None, "fwhm_error": None}
+        return {"science_fwhm": widths[0], "reference_fwhm": widths[1], "fwhm_error": xr.DataArray(error)}
 
     def told_scale(self, given: tuple[float, float] | None) -> dict[str, xr.DataArray | None]:
         """The photometric scale that is known beforehand, with its error: science over reference; None where unknown.
