@@ -430,6 +430,11 @@ def test_real_noise_is_that_of_its_photons(plain_quadrant_path: Path) -> None:
 
 
 def test_variance_by_hand(frame: xr.Dataset) -> None:
+    """On a flat sky; on one that is steep in a box, what counts is how neighbors scatter."""
+    steep, (y, x) = frame, np.indices(SHAPE)
+    frame = frame.assign(sci=frame["sci"] - (0.3 * y - 0.1 * x).astype(np.float32))
+    assert float((variance(steep) / variance(frame)).median()) == pytest.approx(1.0, abs=0.05)
+    assert float((background(steep)["background_rms"] / background(frame)["background_rms"]).median()) > 1.08
     maps = background(frame)
     image, level, rms = (a.values.astype(float) for a in (frame["sci"], maps["background"], maps["background_rms"]))
     expected = rms**2 + np.maximum(image - level, 0) / 6.2

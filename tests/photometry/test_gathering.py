@@ -99,7 +99,7 @@ def test_each_image_is_gathered_once_a_stage(
 def test_nothing_is_measured_that_was_given(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With variance and mask given and no background to take off, no sky is measured."""
     monkeypatch.setattr(exposure, "deferred_maps", lambda *_, **__: pytest.fail("the sky was measured"))
-    monkeypatch.setattr(exposure, "sky_maps", lambda *_, **__: pytest.fail("the sky was measured"))
+    monkeypatch.setattr(exposure, "noise_maps", lambda *_, **__: pytest.fail("the sky was measured"))
     image = scene.images["sci"]
     given = {"variance": scene.images["variance"], "mask": False}
     ztfxr.aperture_photometry(image, PLACES, radius=3, **given)

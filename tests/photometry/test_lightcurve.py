@@ -83,6 +83,42 @@ def test_what_is_measured_does_not_shape_the_kernel(changed):
         brightness(changed, [SPOT], exclude_radius=-1)
 
 
+GRADIENTS = {
+    "quadratic 100": lambda v, u: 100 * (0.7 * u**2 + 0.3 * v**2),
+    "quadratic 300": lambda v, u: 300 * (0.7 * u**2 + 0.3 * v**2),
+    "linear 300": lambda v, u: 150 * (1 + u) + 0 * v,
+    "linear 1000": lambda v, u: 500 * (1 + v) + 0 * u,
+}
+
+
+@pytest.fixture(scope="module")
+def field():
+    """A cut-out of 200 pixels with a new star of 5000 DN, on a sky that is flat so far; no noise is stated."""
+    new = xr.Dataset({"x": ("source", [103.2]), "y": ("source", [97.8]), "flux": ("source", [5000.0])})
+    options = {"n_stars": 60, "n_galaxies": 0, "n_variables": 0, "n_transients": 0, "seed": 5}
+    scene = make_scene((200, 200), n_epochs=6, sources=new, **options)
+    reference = make_scene((200, 200), n_epochs=1, **options).reference.drop_vars("variance")
+    images = scene.images.drop_vars("variance")
+    return images, reference, ztfxr.lightcurve(images, [(103.2, 97.8)], reference=reference).compute()
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_a_sky_that_is_steep_is_followed_and_is_no_noise(field, gradient):
+    """Failure A32: a gradient over a cut-out bent fluxes, by up to 90 %, or made errors up to 3.5 times too large."""
+    images, reference, flat = field
+    v, u = (np.linspace(-1, 1, 200)[:, None], np.linspace(-1, 1, 200)[None, :])
+    sky = GRADIENTS[gradient](v, u)
+    added = (np.random.default_rng(1).poisson(6.0 * sky, (6, 200, 200)) / 6.0).astype(np.float32)
+    lc = ztfxr.lightcurve(images.assign(sci=images["sci"] + added), [(103.2, 97.8)], reference=reference).compute()
+    photons = float(np.pi * 7**2 * sky[98, 103] / 6.0)
+    np.testing.assert_allclose(lc["flux_err"], np.hypot(flat["flux_err"], np.sqrt(photons)), rtol=0.12)
+    assert (np.abs(lc["flux"] - flat["flux"]) < 3 * np.sqrt(photons + 40**2)).all()
+    assert (lc["epoch_status"] == 0).all()
+    np.testing.assert_allclose(lc["noise_ratio"], 1.0, atol=0.1)
+    assert (lc["chi2"] > 0.65).all()
+    assert (lc["chi2"] < 1.15).all()
+
+
 def test_positions_that_hold_the_light_of_the_field_are_kept_in(changed):
     """All stars of a field as positions: to leave them out would leave nothing to find the kernel by."""
     scene, reference = changed

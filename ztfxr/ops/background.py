@@ -233,8 +233,9 @@ def variance(
         An image (..., y, x), or a Dataset with `sci` and `flags`.
     method
         ``"background"``: the measured rms² of the sky plus max(image − background, 0) / gain; right wherever the sky
-        can be measured. The read noise is in the rms. ``"photon"``: max(image, median) / gain + (readnoise / gain)²,
-        for images that still hold their sky; needs no sky of its own and so suits small or crowded cut-outs.
+        can be measured. The read noise is in the rms; the slope of a steep sky is not. ``"photon"``:
+        max(image, median) / gain + (readnoise / gain)², for images that still hold their sky; needs no sky of its own
+        and so suits small or crowded cut-outs.
     mask
         Boolean, True where bad: as in `ztfxr.background`, where the sky is measured.
     gain, readnoise

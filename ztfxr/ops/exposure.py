@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.arrays.images.noise import sky_variance
-from ztfxr.arrays.images.sky import SkyOptions, deferred_maps, sky_maps
+from ztfxr.arrays.images.sky import SkyOptions, deferred_maps, noise_maps
 from ztfxr.errors import InputError
 from ztfxr.ops.mapping import IMAGE, bare, map_images
 from ztfxr.ops.masks import get_flags, recommended_bits
@@ -334,4 +334,4 @@ def _variance_above_sky(
     factor = np.nan if gain is None else float(gain)
     if sky_alone and np.isnan(factor):
         factor = np.inf
-    return sky_variance(image, *sky_maps(image, bad, options=sky, planes=planes), factor)
+    return sky_variance(image, *noise_maps(image, bad, options=sky, planes=planes), factor)

@@ -27,6 +27,7 @@ __all__ = [
     "SkyOptions",
     "deferred_maps",
     "median_sky",
+    "noise_maps",
     "sky_maps",
     "sky_scatter",
     "without_sky",
@@ -39,6 +40,7 @@ _ROWS = 256
 # Pixels this far apart share neither light of a star nor noise of a resampling.
 _LAG = 5
 _STAR_LEVEL = 3.0
+_STEEP = 1.1
 # sep.Background passes over a box with fewer good pixels than this.
 _LEAST_GOOD = 0.5
 
@@ -108,6 +110,34 @@ def sky_maps(image: Numbers, bad: NDArray[Any], *, options: SkyOptions, planes: 
     """
     level, rms = deferred_maps(image, bad, options=options, planes=planes)
     return level(), rms()
+
+
+def noise_maps(image: Numbers, bad: NDArray[Any], *, options: SkyOptions, planes: int = 0) -> tuple[Images, Images]:
+    """`sky_maps`, but with the scatter of neighboring pixels: a sky that is steep within a box is no noise.
+
+    Where boxes scatter by more than pixels a few apart differ, the scatter is that of these differences.
+    """
+    level, rms = deferred_maps(image, bad, options=options, planes=planes)
+    pixels, unusable = _prepared(image, bad, planes)
+    scatter = rms()
+    pixels[unusable] = 0
+    noise = median_sky(pixels, unusable)[1]
+    if noise > 0 and float(np.median(scatter)) > _STEEP * noise and pixels.shape[1] > 2 * _LAG:
+        steps, lost = _steps(pixels, unusable)
+        mesh = _mesh(steps, lost, options)
+        scatter = mesh.rms(dtype=np.float32) if mesh is not None else np.full(pixels.shape, noise, dtype=np.float32)
+    return level(), scatter
+
+
+def _steps(pixels: Images, unusable: Bools) -> tuple[Images, Bools]:
+    """Differences of pixels some columns apart, on the scale of one pixel's noise, and which of them are unusable."""
+    steps = np.concatenate(
+        [pixels[:, _LAG:] - pixels[:, :-_LAG], pixels[:, -_LAG:] - pixels[:, -2 * _LAG : -_LAG]], axis=1
+    )
+    lost = np.concatenate(
+        [unusable[:, _LAG:] | unusable[:, :-_LAG], unusable[:, -_LAG:] | unusable[:, -2 * _LAG : -_LAG]], axis=1
+    )
+    return np.ascontiguousarray(steps / np.float32(np.sqrt(2.0))), np.ascontiguousarray(lost)
 
 
 def deferred_maps(image: Numbers, bad: NDArray[Any], *, options: SkyOptions, planes: int = 0) -> DeferredMaps:

@@ -21,7 +21,7 @@ from ztfxr.arrays.images.coadd import (
     median_stack,
 )
 from ztfxr.arrays.images.noise import sky_variance
-from ztfxr.arrays.images.sky import SkyOptions, sky_maps
+from ztfxr.arrays.images.sky import SkyOptions, noise_maps
 from ztfxr.arrays.threads import task
 from ztfxr.arrays.types import Bools
 from ztfxr.errors import InputError
@@ -279,7 +279,7 @@ def _sky_and_variance(
     """The level of an epoch's sky, where it is measured, and the variance: known, or of the sky and the light above."""
     if variance is not None and not with_level:
         return None, variance
-    level, rms = sky_maps(pixels, bad, options=SkyOptions())
+    level, rms = noise_maps(pixels, bad, options=SkyOptions())
     if variance is not None:
         return level, variance
     factor = np.inf if gain is None or np.isnan(gain) else float(gain)
