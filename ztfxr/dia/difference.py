@@ -29,7 +29,7 @@ from ztfxr.ops.positions import Positions
 __all__ = ["difference", "difference_for"]
 
 _MODE_PIXELS = 256 * 256
-_RADIUS, _ALERT_RADIUS = 10.0, 8.0
+_RADIUS, _ALERT_RADIUS = 10.0, 7.0
 
 
 def difference(
@@ -112,7 +112,7 @@ def difference(
         Positions of variable objects that must not shape the kernel. By default the position that an alert was raised
         for.
     exclude_radius
-        Pixels around each of them that are left out of the solution (never out of the difference). Default: 8 for
+        Pixels around each of them that are left out of the solution (never out of the difference). Default: 7 for
         stamps of alerts, whose object may hold most of the light that fixes the kernel, else 10.
     known_scale
         Photometric scale that is known beforehand, with its error: the flux of a star in the science image over that in
