@@ -227,3 +227,22 @@ def test_pure_noise_has_no_pattern() -> None:
     noise = find_stars(np.random.default_rng(0).normal(100, 5, SHAPE))
     with pytest.raises(AlignmentError, match="a pattern needs at least 4"):
         match_patterns(noise, field(100, 1))
+
+
+# ---- pixels that do not move with the sky ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shift", [(20.0, -13.0), (0.15, 0.1), (0.0, 0.0)])
+@pytest.mark.parametrize(("n", "height", "reach"), [(200, 20_000.0, 0), (40, 5_000.0, 1), (200, 800.0, 1)])
+def test_hot_pixels_do_not_hold_the_sky_in_place(shift: tuple[float, float], n: int, height: float, reach: int) -> None:
+    """Failure A28: more hot pixels, or warm blobs, than stars gave a shift of (0, 0) with an rms of 0.001."""
+    rng = np.random.default_rng(4)
+    x, y, flux = rng.uniform(-20, 500, 60), rng.uniform(-20, 520, 60), np.geomspace(3e3, 1e5, 60)
+    hot = np.zeros(SHAPE)
+    for row, column in zip(rng.integers(3, 497, n), rng.integers(3, 477, n), strict=True):
+        hot[row - reach : row + reach + 1, column - reach : column + reach + 1] = height
+    noise = rng.normal(0, 8.0, SHAPE)
+    moved = find_stars(image_of(x + shift[0], y + shift[1], flux) + hot + noise)
+    found = register_stars(moved, find_stars(image_of(x, y, flux) + hot), kind="shift")
+    np.testing.assert_allclose(found.coefficients[:, 0], shift, atol=0.01)
+    assert found.rms < 0.1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
+from ztfxr.arrays.geometry.stationary import at_rest, lone_pixels
 from ztfxr.arrays.geometry.transform import Kind, Transform, fit_transform, n_coefficients
 from ztfxr.arrays.statistics import FWHM_TO_SIGMA
 from ztfxr.arrays.types import Bools, Floats, Images, Ints, Numbers, Table
@@ -25,9 +27,11 @@ _FITTED_PER_COEFFICIENT = 40
 _PATTERN = (24, 40, 70)
 _INVARIANT_TOLERANCE = 0.006
 _CANDIDATES = 12
+_COUNTED = 200
 _MIN_PAIRS = 6
 _EVIDENCE = 20.0
 _REWEIGHTED = 12
+_SKY_MOVES = 0.12
 _ISOLATION = 1.5
 # Root mean square over median of the distance from the center of a round Gaussian, 1 / √(ln 2).
 _MEDIAN_TO_RMS = 1.2011
@@ -51,6 +55,7 @@ class Stars:
     y: Floats
     flux: Floats
     good: Bools
+    _patterns: dict[tuple[int, bool], _Triangles] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -60,9 +65,18 @@ class Stars:
         """Positions, (star, 2)."""
         return np.column_stack([self.x, self.y])
 
+    def pattern(self, n: int, *, good: bool) -> _Triangles:
+        """The triangles of the `n` brightest stars, by choice of the good ones only; made once."""
+        if (n, good) not in self._patterns:
+            self._patterns[n, good] = _triangles(self.brightest(n, good=good))
+        return self._patterns[n, good]
+
     def brightest(self, n: int, *, good: bool = False) -> Stars:
         """The `n` brightest, by choice of the good ones only."""
-        chosen = np.flatnonzero(self.good)[:n] if good else np.arange(min(n, len(self)))
+        return self.take(np.flatnonzero(self.good)[:n] if good else np.arange(min(n, len(self))))
+
+    def take(self, chosen: Ints | Bools) -> Stars:
+        """Some of the stars, by index or by a boolean each."""
         return Stars(self.x[chosen], self.y[chosen], self.flux[chosen], self.good[chosen])
 
 
@@ -113,13 +127,14 @@ def find_stars(
 
 
 def _extract(level: Images, bad: Bools, n_sigma: float, rms: float) -> Table:
-    """Detections, brightest first; in fields too crowded for sep's buffers only the brighter ones."""
+    """Detections but lone pixels, brightest first; in fields too crowded for sep's buffers only the brighter ones."""
     for factor in (1.0, 4.0, 16.0):
         try:
             found = sep.extract(level, factor * n_sigma, err=rms, mask=bad, minarea=5)
         except Exception as error:  # sep raises nothing more specific
             reason = error
             continue
+        found = found[~lone_pixels(level, found["ypeak"], found["xpeak"])]
         return np.asarray(found[np.argsort(-found["flux"], kind="stable")])
     raise not_registered(f"no stars could be detected: {reason}")
 
@@ -160,10 +175,15 @@ class _Triangles:
     shape: Floats
     vertices: NDArray[np.complex128]
 
+    @cached_property
+    def tree(self) -> cKDTree:
+        """A tree of the shapes."""
+        return cKDTree(self.shape)
 
-def _triangles(stars: Stars, n: int) -> _Triangles:
-    """All triangles of the `n` brightest stars but the degenerate ones."""
-    z = (stars.x + 1j * stars.y)[:n]
+
+def _triangles(stars: Stars) -> _Triangles:
+    """All triangles of some stars but the degenerate ones."""
+    z = stars.x + 1j * stars.y
     corner = np.array(list(combinations(range(len(z)), 3)), dtype=np.int64).reshape(-1, 3)
     facing = np.abs(z[corner[:, [1, 2, 0]]] - z[corner[:, [2, 0, 1]]])
     order = np.argsort(facing, axis=1)
@@ -203,10 +223,9 @@ def match_patterns(stars: Stars, target: Stars, *, tolerance: float = 2.0, max_s
         raise not_registered(
             f"{len(stars)} stars in the image and {len(target)} in the target; a pattern needs at least 4 in each"
         )
-    trusted = tuple(side.brightest(len(side), good=True) for side in (stars, target))
     for n in _PATTERN:
-        for source, wanted in (trusted, (stars, target)):
-            score, guess = _best(source, wanted, n, tolerance, max_scale)
+        for good in (True, False):
+            score, guess = _best(stars, target, n, good, tolerance, max_scale)
             if score > _EVIDENCE:
                 return guess
     raise not_registered(
@@ -215,11 +234,15 @@ def match_patterns(stars: Stars, target: Stars, *, tolerance: float = 2.0, max_s
     )
 
 
-def _best(stars: Stars, target: Stars, n: int, tolerance: float, max_scale: float) -> tuple[float, Transform]:
-    """The similarity for which there is most evidence, from the `n` brightest stars."""
-    found = _candidates(_triangles(target, n), _triangles(stars, n), target, tolerance, max_scale)
+def _best(
+    stars: Stars, target: Stars, n: int, good: bool, tolerance: float, max_scale: float
+) -> tuple[float, Transform]:
+    """The similarity for which there is most evidence, from the `n` brightest stars, or good ones."""
+    patterns = (target.pattern(n, good=good), stars.pattern(n, good=good))
+    source, wanted = (side.brightest(_COUNTED, good=good) for side in (stars, target))
+    found = _candidates(*patterns, wanted, tolerance, max_scale)
     guesses = [Transform.similarity(a, b) for a, b in found]
-    scores = [_evidence(stars.xy, target.xy, g, tolerance) for g in guesses]
+    scores = [_evidence(source.xy, wanted.xy, g, tolerance) for g in guesses]
     return max(zip(scores, guesses, strict=True), key=lambda pair: pair[0], default=(-np.inf, Transform.shift()))
 
 
@@ -229,9 +252,7 @@ def _candidates(
     """Similarities z' = a z + b for which many triangle matches vote, most votes first."""
     if not len(target.shape) or not len(source.shape):
         return []
-    near = cKDTree(target.shape).sparse_distance_matrix(
-        cKDTree(source.shape), _INVARIANT_TOLERANCE, output_type="ndarray"
-    )
+    near = target.tree.sparse_distance_matrix(source.tree, _INVARIANT_TOLERANCE, output_type="ndarray")
     i, j = near["i"], near["j"]
     p, q = target.vertices[i], source.vertices[j]
     dp, dq = p - p.mean(axis=1, keepdims=True), q - q.mean(axis=1, keepdims=True)
@@ -284,7 +305,6 @@ def _evidence(source: Floats, target: Floats, transform: Transform, radius: floa
     The Chernoff bound of a Poisson tail. A vote is made of three stars that are in place by construction, and there are
     up to 1e6 votes to choose from, so that three stars do not count and the logarithm must exceed 20.
     """
-    source, target = source[:200], target[:200]
     predicted = np.column_stack(transform(target[:, 0], target[:, 1]))
     low, high = source.min(axis=0), source.max(axis=0)
     inside = int(((predicted >= low) & (predicted <= high)).all(axis=1).sum())
@@ -326,10 +346,39 @@ def register_stars(
 
     Notes
     -----
+    Detections that are at the same pixel in both images count only where the sky is: hot pixels do not move with it.
     All trusted stars are searched, and the brightest 100 of those in common are fitted (more for a polynomial of many
     terms): fainter ones add more error of blends and noise than they average away.
     """
+    if first_guess is None:
+        moving = _moving(stars, target, kind=kind, order=order, tolerance=tolerance)
+        if moving is not None:
+            return moving
     guess = match_patterns(stars, target, tolerance=tolerance) if first_guess is None else first_guess
+    return _refined(stars, target, guess, kind=kind, order=order, tolerance=tolerance)
+
+
+def _moving(stars: Stars, target: Stars, *, kind: Kind, order: int, tolerance: float) -> Transform | None:
+    """The transform by what is not at rest, where there are detections at rest and the sky is not; else None."""
+    rest = at_rest(stars.xy, target.xy)
+    if not rest[0].any():
+        return None
+    others = (stars.take(~rest[0]), target.take(~rest[1]))
+    try:
+        guess = match_patterns(*others, tolerance=tolerance)
+        found = _refined(*others, guess, kind=kind, order=order, tolerance=tolerance)
+    except AlignmentError:
+        return None
+    return found if _displacement(found, target) > _SKY_MOVES else None
+
+
+def _displacement(transform: Transform, target: Stars) -> float:
+    """By how many pixels a transform moves stars, in the median."""
+    return float(np.median(np.hypot(*(p - q for p, q in zip(transform(*target.xy.T), target.xy.T, strict=True)))))
+
+
+def _refined(stars: Stars, target: Stars, guess: Transform, *, kind: Kind, order: int, tolerance: float) -> Transform:
+    """The transform of stars that a first guess puts in place."""
     source, wanted = stars.brightest(_SEARCHED, good=True).xy, target.brightest(_SEARCHED, good=True).xy
     n = max(_FITTED, _FITTED_PER_COEFFICIENT * n_coefficients(kind, order))
     first: Kind = "shift" if kind == "shift" else "affine"
