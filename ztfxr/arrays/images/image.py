@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import ndimage
+from numba import njit
 
 from ztfxr.arrays.images.sky import median_sky
 from ztfxr.arrays.types import Bools, Images, Numbers
 
 __all__ = ["Image", "blank_pixels"]
 
-_BLANK_SIDE, _LEAST_JUMP = 5, 0.2
+_BLANK_SIDE, _LEAST_JUMP, _MOST_ROWS = 5, 0.2, 200
 
 
 @dataclass(frozen=True)
@@ -65,24 +65,36 @@ def blank_pixels(pixels: Numbers) -> Bools:
         those of the largest value (saturated stars).
     """
     out = np.zeros(pixels.shape, dtype=bool)
-    if min(pixels.shape) < _BLANK_SIDE or not _has_runs(pixels[:: _BLANK_SIDE - 1]):
+    rows = pixels[:: _BLANK_SIDE - 1]
+    if 2 * np.count_nonzero(rows[:, 1:] == rows[:, :-1]) >= rows.size:
         return out
-    square = (_BLANK_SIDE, _BLANK_SIDE)
-    whole = ndimage.minimum_filter(pixels, square) == ndimage.maximum_filter(pixels, square)
-    inner = slice(_BLANK_SIDE // 2, -(_BLANK_SIDE // 2))
-    out[inner, inner] = whole[inner, inner]
-    out &= pixels < np.nanmax(pixels)
-    out = np.asarray(ndimage.binary_dilation(out, np.ones(square, dtype=bool)))
-    steps = np.abs(np.diff(np.where(np.isfinite(pixels), pixels, 0.0)))
-    border, both = out[:, 1:] != out[:, :-1], out[:, 1:] | out[:, :-1]
+    plain = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
+    if not _mark_squares(plain, _BLANK_SIDE, out):
+        return out
+    out &= plain < np.nanmax(plain)
+    some = np.flatnonzero(out.any(axis=1))
+    some = some[:: max(len(some) // _MOST_ROWS, 1)]
+    marked, values = out[some], plain[some]
+    steps = np.abs(np.diff(np.where(np.isfinite(values), values, 0.0)))
+    border, both = marked[:, 1:] != marked[:, :-1], marked[:, 1:] | marked[:, :-1]
     if border.any() and np.median(steps[border]) < _LEAST_JUMP * np.median(steps[~both]):
         out[:] = False
     return out
 
 
-def _has_runs(rows: Numbers) -> bool:
-    """Some of the rows have as many equal pixels side by side as a blank square, and most have not."""
-    same = rows[:, 1:] == rows[:, :-1]
-    if not 0 < np.count_nonzero(same) < 0.5 * same.size:
-        return False
-    return bool((ndimage.minimum_filter1d(same.astype(np.int8), _BLANK_SIDE - 1, axis=1) > 0).any())
+@njit(nogil=True, cache=True)
+def _mark_squares(pixels: Numbers, side: int, out: Bools) -> bool:  # pragma: no cover
+    """Mark squares whose pixels all have one value; True where there are any."""
+    found = False
+    for y in range(pixels.shape[0] - side + 1):
+        for x in range(pixels.shape[1] - side + 1):
+            value = pixels[y, x]
+            equal = pixels[y, x + 1] == value and pixels[y + side - 1, x + side - 1] == value
+            if equal:
+                for i in range(side):
+                    for j in range(side):
+                        equal = equal and pixels[y + i, x + j] == value
+            if equal:
+                found = True
+                out[y : y + side, x : x + side] = True
+    return found

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ztfxr.arrays.matching.prior import ExpectedKernel
 from ztfxr.arrays.matching.spatial import SpatialKernel
 from ztfxr.arrays.statistics import mad_std
-from ztfxr.arrays.types import Bools, Floats, Numbers
+from ztfxr.arrays.types import Bools, Floats, Numbers, Scalar
 
 __all__ = ["Verdict", "background_excess", "verdict_of"]
 
-_SMALLEST_BOX, _LARGEST_BOX, _BOXES_PER_SIDE, _FILLED, _FEWEST_BOXES = 4, 32, 8, 0.5, 9
+_SMALLEST_BOX, _LARGEST_BOX, _BOXES_PER_SIDE, _FILLED, _FEWEST_BOXES, _ROWS_OF_BOXES = 4, 32, 8, 0.5, 9, 24
 _ROBUST_VARIANCE_SCATTER = 5.4
 _BRIGHT, _FEWEST_BRIGHT, _MAJORITY, _LIKELY = 100.0, 4, 0.65, 3.0
 
@@ -174,10 +175,15 @@ def background_excess(residual: Numbers, variance: Numbers, unused: Bools) -> tu
     """
     side = int(np.clip(min(residual.shape) // _BOXES_PER_SIDE, _SMALLEST_BOX, _LARGEST_BOX))
     rows, columns = residual.shape[0] // side, residual.shape[1] // side
+    some = np.arange(0, rows, max(rows // _ROWS_OF_BOXES, 1))
 
-    def sums(image: Numbers) -> Floats:
-        boxes = image[: rows * side, : columns * side].reshape(rows, side, columns, side)
+    def taken(image: NDArray[Scalar]) -> NDArray[Scalar]:
+        return image[: rows * side, : columns * side].reshape(rows, side, columns, side)[some]
+
+    def sums(boxes: Numbers) -> Floats:
         return np.asarray(boxes.sum(axis=(1, 3), dtype=np.float64))
+
+    residual, variance, unused = taken(residual), taken(variance), taken(unused)
 
     count = sums(np.asarray(~unused, dtype=np.float64))
     noise = sums(np.where(unused, 0.0, variance))
