@@ -22,6 +22,8 @@ __all__ = ["SpatialKernel", "chi2_limits", "followed_order", "solve_kernel"]
 
 _SIGNIFICANT, _SIGNIFICANT_BACKGROUND = 2.0, 3.0
 _TOLERATED, _MOST_MISFIT, _JUST_MORE = 3.0, 0.02, 1.01
+# A prior takes out the noise of the reference by eigenvectors: of order 3, for half a minute, and fits no better.
+_HIGHEST_SCARCE = 1
 _PULLED, _MATTERS, _POORLY_KNOWN, _AS_WELL_AS_TOLD = 0.3, 3e-4, 0.003, 9.0
 
 
@@ -367,7 +369,8 @@ def solve_kernel(
     v, u
         Positions of the cut-outs in [-1, 1] along y and x.
     order
-        Spatial order; None chooses the highest up to `basis.order` whose terms are significant.
+        Spatial order; None chooses the highest up to `basis.order`, or 1 where light is scarce, whose terms are
+        significant.
     smoothing
         Weight of the squared Laplacian of each spatial term relative to the mean diagonal of the first.
     clip
@@ -392,7 +395,8 @@ def solve_kernel(
     for _ in range(max(iterations, 1)):
         system = _System.of(sums, basis, told, smoothed=smoothing > 0)
         solve = partial(_solve, sums, system, basis, smoothing=smoothing, expected=told)
-        solved = _best(sums, basis, solve) if order is None else solve(order)
+        highest = min(basis.order, _HIGHEST_SCARCE) if system.scarce else basis.order
+        solved = _best(sums, basis, solve, highest) if order is None else solve(order)
         order = solved.order
         chi2, light = equations.chi2_and_light(_per_cutout(solved.parameters, terms, equations))
         keep = usable & (chi2 <= chi2_limits(chi2, light, kept, clip))
@@ -475,8 +479,8 @@ def _per_cutout(parameters: Floats, terms: Floats, equations: CutoutEquations) -
     )
 
 
-def _best(sums: _Sums, basis: KernelBasis, solve: Callable[[int], _Solved]) -> _Solved:
-    """The highest spatial order whose terms lower χ² by more than noise would.
+def _best(sums: _Sums, basis: KernelBasis, solve: Callable[[int], _Solved], highest_order: int) -> _Solved:
+    """The highest spatial order, up to `highest_order`, whose terms lower χ² by more than noise would.
 
     Without real variation, the χ² falls by as many as there are new terms, with the scatter of a χ² distribution. A
     criterion that also weighs the terms' cost in noise (AIC) leaves out variation that only bright stars show, and
@@ -485,7 +489,7 @@ def _best(sums: _Sums, basis: KernelBasis, solve: Callable[[int], _Solved]) -> _
     """
     found: list[_Solved] = []
     failure = np.linalg.LinAlgError("too few pixels for even a constant kernel")
-    for order in range(basis.order + 1):
+    for order in range(highest_order + 1):
         if 2 * _free(basis, order, basis.order, sums.mixed.shape[2]).sum() >= sums.n_pixels:
             break
         try:
