@@ -62,7 +62,12 @@ def test_rise_by_wcs(shared: Path, tmp_path: Path) -> None:
     reference = folder / "q_e_20200830_1_11_1_1.fits.gz"
     stars = {"x": [281.17, 214.42], "y": [212.64, 786.68]}
     job = Job(
-        frames=str(folder / "*_1_1_1_1.fits.gz"), positions=stars, reference=str(reference), align="wcs", camera="rise"
+        frames=str(folder / "*_1_1_1_1.fits.gz"),
+        positions=stars,
+        reference=str(reference),
+        align="wcs",
+        camera="rise",
+        difference={"exclude_radius": 0},
     )
     assert [Path(p).name for p in job.paths()] == ["q_e_20200830_1_1_1_1.fits.gz"]
     epochs, lightcurve = results(job, tmp_path / "run.zarr")
