@@ -20,14 +20,15 @@ from ztfxr.io.names import frame_name
 from ztfxr.io.remote import location, open_binary, size_of
 from ztfxr.ops.filters import other_filter
 from ztfxr.ops.positions import pixel_origin
-from ztfxr.ops.stacks.align import align
+from ztfxr.ops.stacks.align import align_known
+from ztfxr.ops.stacks.register import Settings
 from ztfxr.ops.stamps import stamp, stamps
 from ztfxr.photometry.forced import forced_photometry
 from ztfxr.photometry.lightcurve import calibrate_flux, lightcurve, photometry_options, with_model_error
 from ztfxr.pipeline.job import Job
 from ztfxr.pipeline.prepare import FRAME_SHAPE, Shared, frame_noise
 from ztfxr.pipeline.results import Epoch
-from ztfxr.schema import EPOCH_QUALITY, EXPOSURE, STATUS_PLANES, fill_value, status_of
+from ztfxr.schema import EPOCH_QUALITY, EXPOSURE, REGISTRATION, STATUS_PLANES, fill_value, status_of
 from ztfxr.wcs import has_wcs, pixel_to_sky, sky_to_pixel
 
 __all__ = ["file_checksum", "header_names", "measure", "products", "read_header"]
@@ -110,7 +111,8 @@ def _on_grid(frame: xr.Dataset, job: Job, shared: Shared) -> xr.Dataset:
         raise MissingWCSError("the frame has no celestial WCS, so nothing says where it lies on the reference")
     if job.align is not None:
         window = {} if job.align == "stars" else _enclosing(frame, reference)
-        return align(_with_noise(frame.isel(window).load(), job), to=reference, method=job.align).load()
+        part = _with_noise(frame.isel(window).load(), job)
+        return align_known(part, reference, Settings(job.align), stars=shared.stars).load()
     found, wanted = (frame.sizes["y"], frame.sizes["x"]), tuple(reference.attrs[FRAME_SHAPE])
     if found != wanted:
         raise ShapeError(f"the frame is {found} pixels (y, x), the reference's frame {wanted}")
@@ -167,6 +169,7 @@ def products(frame: xr.Dataset, job: Job, shared: Shared) -> dict[tuple[str, str
 def _measured(frame: xr.Dataset, job: Job, shared: Shared, checksum: str) -> Epoch:
     found = {key: array.values for key, array in products(frame, job, shared).items()}
     quality = {name: found.pop(("epochs", name))[()] for name in EPOCH_QUALITY}
+    quality |= {name: frame.coords[name].values[()] for name in REGISTRATION if name in frame.coords}
     status = int(quality["epoch_status"])
     reason = "; ".join(p.meaning for p in STATUS_PLANES if status & p.value)
     return Epoch(quality, reason, checksum, found)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from ztfxr.errors import InputError, StoreError
+from ztfxr.arrays.geometry.registration import Stars
+from ztfxr.errors import FrameError, InputError, StoreError
 from ztfxr.io.cameras import get_camera
 from ztfxr.io.frames import open_frame, open_frames
 from ztfxr.io.names import suffix_of
@@ -21,6 +23,7 @@ from ztfxr.ops.filters import band, bands
 from ztfxr.ops.positions import resolve_positions
 from ztfxr.ops.stacks.align import align
 from ztfxr.ops.stacks.coadd import build_reference
+from ztfxr.ops.stacks.register import stars_of
 from ztfxr.ops.stacks.stack import stack
 from ztfxr.ops.stamps import stamp
 from ztfxr.photometry.psf_build import build_psf
@@ -43,6 +46,11 @@ class Shared:
     """`sci`, `mask`, and `variance` where it is known."""
     positions: xr.Dataset
     psf: xr.Dataset | None
+
+    @cached_property
+    def stars(self) -> Stars | FrameError:
+        """The stars of the reference, by which frames are aligned; found once in a process."""
+        return stars_of(self.reference)
 
 
 def prepare(job: Job, headers: Sequence[Mapping[str, Any]]) -> Shared:

@@ -26,6 +26,7 @@ from ztfxr.schema import (
     EPOCH_QUALITY,
     EXPOSURE,
     NOT_MEASURED,
+    REGISTRATION,
     SPECS,
     STATUS_PLANES,
     Attrs,
@@ -60,7 +61,7 @@ ROOT = {
 DONE = "done"
 
 _ROWS = 1024
-_MEASURED = (*EPOCH_QUALITY, "message", "checksum")
+_MEASURED = (*EPOCH_QUALITY, *REGISTRATION, "message", "checksum")
 _NANOSECONDS = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
 _NOT_RUN = planes_to_bits(["not_run"], STATUS_PLANES)
 
@@ -203,7 +204,7 @@ def _fill(name: str, dtype: np.dtype[Any]) -> Any:
 
 
 def _is_coord(column: Column) -> bool:
-    return not column.dims and column.name not in (*EPOCH_QUALITY, DONE)
+    return not column.dims and column.name not in (*EPOCH_QUALITY, *REGISTRATION, DONE)
 
 
 def _labels(arrays: Mapping[str, xr.DataArray]) -> dict[str, xr.Variable]:

@@ -20,7 +20,15 @@ from ztfxr.schema.planes import (
     status_of,
 )
 from ztfxr.schema.specs import CORE_DIMS, Spec
-from ztfxr.schema.variables import EFFECTIVE_WAVELENGTHS, EPOCH_QUALITY, EXPOSURE, FILTERS, SECTIONS, SPECS
+from ztfxr.schema.variables import (
+    EFFECTIVE_WAVELENGTHS,
+    EPOCH_QUALITY,
+    EXPOSURE,
+    FILTERS,
+    REGISTRATION,
+    SECTIONS,
+    SPECS,
+)
 
 __all__ = [
     "ATTRS",
@@ -37,6 +45,7 @@ __all__ = [
     "MASK_PLANES",
     "NOT_MEASURED",
     "RECOMMENDED_PLANES",
+    "REGISTRATION",
     "SECTIONS",
     "SOURCE_PLANES",
     "SPECS",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ztfxr.schema.specs import Spec
 
-__all__ = ["EFFECTIVE_WAVELENGTHS", "EPOCH_QUALITY", "EXPOSURE", "FILTERS", "SECTIONS", "SPECS"]
+__all__ = ["EFFECTIVE_WAVELENGTHS", "EPOCH_QUALITY", "EXPOSURE", "FILTERS", "REGISTRATION", "SECTIONS", "SPECS"]
 
 # An image, or stamps of it.
 _YX = "time? y x | time? source dy dx"
@@ -175,6 +175,8 @@ _STACKS: tuple[Spec, ...] = (
 _REGISTRATION: tuple[Spec, ...] = (
     Spec("coefficients", "axis term", "float64", "pixel", "position on the image, a polynomial of the target's"),
     Spec("registration_rms", "time?", "float64", "pixel", "rms of star positions about the fitted transform"),
+    Spec("registration_shift_x", "time?", "float64", "pixel", "median x of stars on the image less that by its WCS"),
+    Spec("registration_shift_y", "time?", "float64", "pixel", "median y of stars on the image less that by its WCS"),
     Spec("n_matched", "time?", "int64", "", "stars that the transform was fitted to"),
     Spec("message", "...", "str", "", "what is wrong with the epoch or frame"),
 )
@@ -468,6 +470,9 @@ EPOCH_QUALITY: tuple[str, ...] = tuple(name for name, spec in SPECS.items() if s
 
 EXPOSURE: tuple[str, ...] = tuple(spec.name for spec in _EXPOSURE)
 """What is known of an exposure before anything is measured."""
+
+REGISTRATION: tuple[str, ...] = ("registration_rms", "n_matched", "registration_shift_x", "registration_shift_y")
+"""What is known of how a frame was aligned."""
 
 FILTERS: Mapping[int, str] = {1: "ztfg", 2: "ztfr", 3: "ztfi"}
 """ZTF filter names by FILTERID (`fid`)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 from scipy import ndimage
 
+import ztfxr
 from tests.conftest import MakeHeader
 from ztfxr.arrays.geometry.transform import Transform
 from ztfxr.arrays.statistics import mad_std
@@ -142,7 +144,8 @@ def test_labels_are_the_targets_and_the_epoch_the_images(pair: Any) -> None:
     assert float(found["magzp"]) == 26.0
     assert found.attrs["wcs_header"] == to.attrs["wcs_header"]
     assert found["sci"].attrs["units"] == "DN"
-    assert float(found["registration_rms"]) < 5e-4
+    assert float(align(image, to, check=False)["registration_rms"]) < 5e-4
+    assert float(found["registration_rms"]) < 0.05
     outside = np.isnan(found["sci"].values)
     assert 0.01 < outside.mean() < 0.3
     np.testing.assert_array_equal(found["flags"], np.where(outside, OUTSIDE, 0))
@@ -181,6 +184,103 @@ def test_variance_and_flags_travel(pair: Any) -> None:
     assert float(found["sci"].max()) < 1e6
     kept = align(image, to, mask=False)
     assert float(kept["sci"].max()) > 1e8
+
+
+# ---- a WCS that stars check ------------------------------------------------------------------------------------------
+
+
+def wrong(image: xr.Dataset, header: fits.Header, x: float, y: float, scale: float = 1.0) -> xr.Dataset:
+    """The image with a WCS by which stars should lie (x, y) pixels from where they are, and farther apart."""
+    header = header.copy()
+    header["CRPIX1"] += x
+    header["CRPIX2"] += y
+    for card in ("CD1_1", "CD1_2", "CD2_1", "CD2_2"):
+        header[card] /= scale
+    return frame(image["sci"].values, header, mjd=59001.0)
+
+
+def test_a_wcs_that_is_right_stays_as_it_is(pair: Any) -> None:
+    image, to = pair
+    found, trusting = align(image, to), align(image, to, check=False)
+    np.testing.assert_array_equal(found["sci"], trusting["sci"])
+    assert int(found["n_matched"]) > 30
+    assert np.hypot(found["registration_shift_x"], found["registration_shift_y"]) < 0.02
+    assert np.isnan(trusting["registration_shift_x"])
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "scale", "limit"),
+    [(0.3, -0.2, 1.0, 0.02), (5.3, -6.2, 1.0, 0.02), (1.0, 0.5, 1.002, 0.04), (70.0, 30.0, 1.0, 0.1)],
+)
+def test_a_wcs_that_is_wrong_is_corrected(
+    pair: Any, headers: Any, x: float, y: float, scale: float, limit: float
+) -> None:
+    """By a shift, by scale and shift, and by the pattern of the stars where it is far off."""
+    image, to = pair
+    right, found = align(image, to), align(wrong(image, headers[1], x, y, scale), to)
+    both = np.isfinite(right["sci"].values) & np.isfinite(found["sci"].values)
+    assert both.mean() > 0.6
+    step = np.nan_to_num(np.abs(np.gradient(right["sci"].values)).max(axis=0)[both], nan=np.inf)
+    off = np.abs((found["sci"] - right["sci"]).values)[both]
+    assert (off < 1.5 * limit * step + 4.0).mean() > 0.999
+    assert float(found["registration_rms"]) < 0.1
+    shift = (float(found["registration_shift_x"]), float(found["registration_shift_y"]))
+    np.testing.assert_allclose(shift, (-x, -y), atol=0.05 if scale == 1.0 else 0.4)
+
+
+def test_hot_pixels_do_not_confirm_a_wcs(wcs_header: MakeHeader) -> None:
+    """A WCS that was never updated says that nothing moved, and so do warm blobs; the stars know better."""
+    rng, (x, y, flux) = np.random.default_rng(8), stars(60)
+    blobs = np.zeros(SHAPE, np.float32)
+    for row, column in zip(rng.integers(3, 297, 120), rng.integers(3, 317, 120), strict=True):
+        blobs[row - 1 : row + 2, column - 1 : column + 2] = 400.0
+    image, to = (
+        frame(picture(x + dx, y + dy, flux, seed=i) + blobs, wcs_header(SHAPE))
+        for i, (dx, dy) in enumerate([(2.2, -1.4), (0.0, 0.0)])
+    )
+    found = align(image, to)
+    shift = (float(found["registration_shift_x"]), float(found["registration_shift_y"]))
+    np.testing.assert_allclose(shift, (2.2, -1.4), atol=0.03)
+
+
+def test_a_field_that_is_not_where_the_wcs_says_is_refused(pair: Any, headers: Any) -> None:
+    image, to = pair
+    other = frame(picture(*stars(100, seed=77), seed=3), headers[1], mjd=59001.0)
+    with pytest.raises(AlignmentError, match="do not lie where their WCS say") as caught:
+        align(other, to)
+    assert caught.value.status == "not_registered"
+    assert np.isfinite(align(other, to, check=False)["sci"]).mean() > 0.5
+    nodes = {"good": image.assign_coords(time=time(0)), "other": other.assign_coords(time=time(1))}
+    for tree in ({k: f.chunk() for k, f in nodes.items()}, nodes):
+        found = align(xr.DataTree.from_dict(tree), to=to).compute()
+        assert found["epoch_status"].values.tolist() == [0, NOT_REGISTERED]
+        np.testing.assert_array_equal(found["sci"][0], align(image, to)["sci"])
+        assert np.isnan(found["sci"][1]).all()
+        assert (found["flags"][1] == OUTSIDE).all()
+        assert np.isfinite(found["registration_shift_x"].values).tolist() == [True, False]
+
+
+def test_too_few_stars_judge_no_wcs(pair: Any, headers: Any) -> None:
+    _, to = pair
+    sparse = frame(picture(*stars(4, seed=77), seed=3), headers[1])
+    found = align(sparse, to)
+    assert (int(found["n_matched"]), int(found["epoch_status"])) == (0, 0)
+    np.testing.assert_array_equal(found["sci"], align(sparse, to, check=False)["sci"])
+
+
+def test_rise_and_decam(shared: Path) -> None:
+    """Frames whose WCS is off by up to 1.3 px at the corners; stamps that count as aligned, but are 0.7 px apart."""
+    folder = shared / "data"
+    rise = [ztfxr.open_frame(p, camera="rise").load() for p in sorted((folder / "rise").glob("*.gz"))]
+    for image, to in itertools.permutations(rise, 2):
+        found = align(image, to)
+        assert float(found["registration_rms"]) < 0.1
+        assert int(found["n_matched"]) > 30
+    paths = sorted((folder / "decam_minis").glob("*a.mini*"))
+    decam = [ztfxr.open_frame(p, camera="decam", mask=False).load() for p in paths]
+    before, after = (ztfxr.difference(align(decam[0], decam[1], check=c), decam[1]) for c in (False, True))
+    shift = [float(np.hypot(d["kernel_shift_y"], d["kernel_shift_x"])) for d in (before, after)]
+    assert shift[1] < 0.35 < 0.7 < shift[0]
 
 
 def test_an_image_without_flags_gets_a_mask(pair: Any) -> None:
@@ -416,8 +516,9 @@ def test_a_tree_by_wcs_is_lazy(pair: Any, raising_scheduler: Any) -> None:
     image, to = pair
     tree = xr.DataTree.from_dict({"a": image.assign_coords(time=time(0)).chunk(), "b": to.assign_coords(time=time(1))})
     found = align(tree, to=to)
-    assert found["epoch_status"].values.tolist() == [0, 0]
+    assert align(tree, to=to, check=False)["epoch_status"].values.tolist() == [0, 0]
     with dask.config.set(scheduler="synchronous"):
+        assert found["epoch_status"].values.tolist() == [0, 0]
         np.testing.assert_array_equal(found["sci"].values[0], align(image, to)["sci"])
         np.testing.assert_array_equal(found["sci"].values[1], to["sci"])
 

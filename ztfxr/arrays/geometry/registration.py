@@ -60,6 +60,19 @@ class Stars:
     def __len__(self) -> int:
         return len(self.x)
 
+    @classmethod
+    def of_table(cls, table: Floats) -> Stars:
+        """The stars of a `table`."""
+        x, y, flux, good = table[np.isfinite(table[:, 0])].T
+        return cls(x, y, flux, good > 0)
+
+    def table(self, rows: int) -> Floats:
+        """The brightest `rows` stars as columns x, y, flux and whether they are good; NaN where there are fewer."""
+        some = self.brightest(rows)
+        out = np.full((rows, 4), np.nan)
+        out[: len(some)] = np.column_stack([some.x, some.y, some.flux, some.good])
+        return out
+
     @property
     def xy(self) -> Floats:
         """Positions, (star, 2)."""

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfxr.arrays.geometry.registration import not_registered
+from ztfxr.arrays.geometry.agreement import Agreement, agreement
+from ztfxr.arrays.geometry.registration import Stars, find_stars, not_registered
 from ztfxr.arrays.geometry.transform import Kind, Transform
 from ztfxr.arrays.images.resample import Interpolation, Resampled, kernel_table, resample
-from ztfxr.arrays.types import Bools
-from ztfxr.errors import FrameError, InputError, ShapeError
-from ztfxr.ops.exposure import MaskChoice, gather
+from ztfxr.arrays.types import Bools, Floats
+from ztfxr.errors import AlignmentError, FrameError, InputError, ShapeError
+from ztfxr.ops.exposure import Exposure, MaskChoice, gather
 from ztfxr.ops.mapping import IMAGE, bare, map_images
 from ztfxr.ops.masks import ResampledPlanes, get_flags, resampled_planes, with_planes
 from ztfxr.ops.positions import Positions, pixel_origin
-from ztfxr.ops.stacks.register import Fit, Method, Settings, fit_of, sharpest, solve, solve_many, transform_of
+from ztfxr.ops.stacks.register import (
+    Fit,
+    Method,
+    Settings,
+    fit_of,
+    method_for,
+    recognizable,
+    sharpest,
+    solve,
+    solve_many,
+    transform_of,
+)
 from ztfxr.ops.stacks.stack import stack
-from ztfxr.schema import annotate
-from ztfxr.wcs import WCSIndex, assign_wcs, has_wcs
+from ztfxr.schema import REGISTRATION, annotate
+from ztfxr.wcs import WCSIndex, assign_wcs
 
-__all__ = ["align"]
+__all__ = ["align", "align_known"]
+
+_STARS, _TABLE = 1000, ("star", "axis")
+# Far from every pixel: what is resampled by it lies outside.
+_NOWHERE = Transform.shift(-1e9, -1e9)
 
 
 def align(
@@ -37,11 +55,13 @@ def align(
     interpolation: Interpolation = "lanczos3",
     catalogs: tuple[Positions, Positions] | None = None,
     mask: MaskChoice = None,
+    check: bool = True,
 ) -> xr.Dataset:
     """Resample an image, or a tree of frames as a stack, onto the pixel grid of another image.
 
-    Lazy where the transform is known or comes from the WCS. Computes the transform where stars must be found: each
-    frame is read once for it, one frame a task; the resampled pixels stay lazy where the input is.
+    Lazy where the transform is known or comes from the WCS, which is checked where the pixels are resampled. Computes
+    the transform where stars must be found: each frame is read once for it, one frame a task; the resampled pixels stay
+    lazy where the input is.
 
     Parameters
     ----------
@@ -59,6 +79,10 @@ def align(
         ``"lanczos3"``, or ``"spline"`` (cubic): slower, and better where the pixel scales differ by several per cent.
     mask
         Boolean, True where bad; by default the recommended planes of `flags`. False: only what is not finite is bad.
+    check
+        Whether the stars of both images check what their WCS say. Where the stars prove it wrong, the shift is
+        corrected, and rotation, scale and curvature too where there are stars enough; where many stars of both agree
+        nowhere, the frame is refused. Where there are too few, the WCS stands, and `n_matched` is 0.
 
     Returns
     -------
@@ -66,15 +90,18 @@ def align(
         `sci` (float32, in DN per pixel of the new grid: flux is conserved), `variance` where there was one, and `flags`
         (or `mask`, for an image without flags) on the `y`, `x`, `ra`, `dec` of `to`; the other coordinates are the
         image's. NaN where a bad pixel or the outside carries a weight beyond 0.01; there `flags` has the planes of the
-        bad pixels, or `outside`, or else `nan`. `registration_rms` (pixels) and `n_matched` are coordinates.
+        bad pixels, or `outside`, or else `nan`. Coordinates: `registration_rms` (pixels; of the stars, or without any
+        of the polynomial about the WCS), `n_matched`, and where the WCS is checked `registration_shift_x` and
+        `registration_shift_y` (pixels; where stars lie, less where the WCS says) and `epoch_status`.
 
-        Of a tree: dims (time, y, x), earliest first, and `epoch_status`, `message`, `frame`, `registration_rms`,
-        `n_matched` on `time`. A frame that cannot be used or registered keeps its place, NaN, with the reason.
+        Of a tree: dims (time, y, x), earliest first, and these coordinates with `message` and `frame` on `time`. A
+        frame that cannot be used or registered keeps its place, NaN, with a status that says why.
 
     Raises
     ------
     AlignmentError
-        The image cannot be registered, or its residuals are larger than `max_rms`.
+        The image cannot be registered, its residuals are larger than `max_rms`, or its stars are not where its WCS
+        says; of lazy pixels the last is a status.
     FrameError
         No frame of a tree can be used and registered; its message names the first reason.
     InputError, MissingWCSError, ChunkError
@@ -83,44 +110,126 @@ def align(
     -----
     Lanczos kernels with their first moment restored, on a table of 1024 phases; values are multiplied by the Jacobian
     of the transform, variances summed with squared weights (the covariance of neighbors is not kept). See
-    `ztfxr.arrays.images.resample`.
+    `ztfxr.arrays.images.resample`. How stars check a WCS: `ztfxr.arrays.geometry.agreement`.
     """
     settings = Settings(method, kind, order, max_rms)
     kernel_table(interpolation)
     if isinstance(image, xr.DataTree):
         if transform is not None or catalogs is not None:
             raise InputError("the frames of a tree have one transform each: align them one by one to give it")
-        return _align_tree(image, to, settings, interpolation, mask)
+        return _align_tree(image, to, settings, _How(interpolation, mask, check))
     if isinstance(to, str):
         raise InputError(f"to={to!r} names a frame of a tree; here it must be an image")
     if transform is not None:
         fit = Fit(transform) if isinstance(transform, Transform) else fit_of(transform)
         transform_of(transform)
         fit = fit.checked(max_rms)
-    else:
-        fit = solve(image, to, settings, catalogs=catalogs, mask=mask)
+        return _resampled(image, to, _usable_fit(fit), _How(interpolation, mask))
+    return align_known(image, to, settings, catalogs=catalogs, how=_How(interpolation, mask, check))
+
+
+@dataclass(frozen=True)
+class _How:
+    """How pixels are resampled, and whether their WCS is checked."""
+
+    interpolation: Interpolation = "lanczos3"
+    mask: MaskChoice = None
+    check: bool = False
+
+
+def align_known(
+    image: xr.Dataset | xr.DataArray,
+    to: xr.Dataset | xr.DataArray,
+    settings: Settings,
+    *,
+    catalogs: tuple[Positions, Positions] | None = None,
+    how: _How = _How(check=True),
+    stars: Stars | FrameError | None = None,
+) -> xr.Dataset:
+    """`align` of one image to another whose `stars` may be known."""
+    by_wcs = method_for(image, to, settings, catalogs) == "wcs"
+    fit = solve(image, to, settings, catalogs=catalogs, mask=how.mask, stars=None if by_wcs else stars)
+    against = _Against.of(to, how.mask, settings.max_rms, stars) if by_wcs and how.check else None
+    return _resampled(image, to, _usable_fit(fit), how, against)
+
+
+def _usable_fit(fit: Fit) -> Transform:
     if fit.transform is None or fit.status:
         raise not_registered(fit.message)
-    return _resampled(image, to, fit.transform, interpolation, mask)
+    return fit.transform
+
+
+@dataclass(frozen=True)
+class _Against:
+    """The stars of the target (star, axis), by which an image's WCS is checked, and the scatter that is allowed."""
+
+    stars: xr.DataArray
+    max_rms: float
+
+    @classmethod
+    def of(
+        cls,
+        to: xr.Dataset | xr.DataArray,
+        mask: MaskChoice,
+        max_rms: float,
+        stars: Stars | FrameError | None = None,
+    ) -> _Against | None:
+        """As lazy as the target; None where that is no single image."""
+        exposure = gather(to, name="sci", mask=mask)
+        if exposure.image.ndim != 2:
+            return None
+        if stars is not None:
+            table = np.full((_STARS, 4), np.nan) if isinstance(stars, FrameError) else stars.table(_STARS)
+            return cls(xr.DataArray(table, dims=_TABLE), max_rms)
+        found = map_images(
+            _table_of_stars,
+            _look(exposure),
+            {"star_position": _TABLE},
+            sizes={"star": _STARS, "axis": 4},
+            options={"origin": (exposure.origin["y"], exposure.origin["x"])},
+        )
+        return cls(bare(found["star_position"]), max_rms)
+
+
+def _look(exposure: Exposure) -> dict[str, xr.DataArray | None]:
+    """What finding stars needs, by name."""
+    bad, saturated = recognizable(exposure)
+    found = {"image": exposure.image, "bad": bad, "saturated": saturated, "saturation": exposure.saturation}
+    return {name: None if array is None else bare(array) for name, array in found.items()}
+
+
+def _table_of_stars(*, origin: tuple[int, int], **look: Any) -> Floats:
+    return _stars_in(look, origin).table(_STARS)
+
+
+def _stars_in(look: Mapping[str, Any], origin: tuple[int, int]) -> Stars:
+    """The stars of an image; none where it has no sky to find them on."""
+    level = look["saturation"]
+    saturation = np.inf if level is None or not np.isfinite(level) else float(level)
+    try:
+        return find_stars(look["image"], look["bad"], saturated=look["saturated"], saturation=saturation, origin=origin)
+    except AlignmentError:
+        return Stars.of_table(np.empty((0, 4)))
 
 
 def _align_tree(
     tree: xr.DataTree,
     to: xr.Dataset | xr.DataArray | str,
     settings: Settings,
-    interpolation: Interpolation,
-    mask: MaskChoice,
+    how: _How,
 ) -> xr.Dataset:
     nodes = {name: node.to_dataset() for name, node in tree.children.items()}
     if not nodes:
         raise InputError("the tree holds no frames; open some with ztfxr.open_epochs or ztfxr.open_frames")
     if isinstance(to, str):
-        name = to if to != "best" or to in nodes else sharpest(_usable_frames(nodes), mask=mask)
+        name = to if to != "best" or to in nodes else sharpest(_usable_frames(nodes), mask=how.mask)
         if name not in nodes:
             raise InputError(f"the tree has no frame {name!r}; it has {', '.join(list(nodes)[:5])}, ..., and 'best'")
         to = nodes[name]
-    fits = _fits(nodes, to, settings, mask)
-    aligned = {name: _epoch(nodes[name], to, fits[name], interpolation, mask) for name in nodes}
+    fits = _fits(nodes, to, settings, how.mask)
+    checked = [n for n in nodes if how.check and fits[n].status == 0 and method_for(nodes[n], to, settings) == "wcs"]
+    against = _Against.of(to, how.mask, settings.max_rms) if checked else None
+    aligned = {name: _epoch(nodes[name], to, fits[name], how, against if name in checked else None) for name in nodes}
     return stack(xr.DataTree.from_dict(aligned))
 
 
@@ -133,7 +242,7 @@ def _fits(
     for name, frame in nodes.items():
         try:
             _usable(frame)
-            if settings.method == "stars" or (settings.method == "auto" and not (has_wcs(frame) and has_wcs(to))):
+            if method_for(frame, to, settings) == "stars":
                 by_stars.append(name)
             else:
                 fits[name] = solve(frame, to, settings)
@@ -161,11 +270,14 @@ def _usable(frame: xr.Dataset) -> None:
 
 
 def _epoch(
-    frame: xr.Dataset, to: xr.Dataset | xr.DataArray, fit: Fit, interpolation: Interpolation, mask: MaskChoice
+    frame: xr.Dataset, to: xr.Dataset | xr.DataArray, fit: Fit, how: _How, against: _Against | None
 ) -> xr.Dataset:
     """One frame on the grid; a frame that failed as a Dataset without pixels that says why."""
     if fit.status == 0 and fit.transform is not None:
-        return _resampled(frame, to, fit.transform, interpolation, mask)
+        try:
+            return _resampled(frame, to, fit.transform, how, against)
+        except AlignmentError as error:
+            fit = Fit.failed(error)
     scalars = {k: v.variable for k, v in frame.coords.items() if v.ndim == 0}
     attrs = {"status": fit.status, "message": fit.message}
     return xr.Dataset(coords={**scalars, **_quality(fit.transform)}, attrs=attrs)
@@ -174,7 +286,7 @@ def _epoch(
 def _quality(transform: Transform | None) -> dict[str, xr.Variable]:
     """What is known of a registration, as scalar coordinates."""
     values = (np.nan, 0) if transform is None else (transform.rms, transform.n_matched)
-    arrays = {k: xr.DataArray(v) for k, v in zip(("registration_rms", "n_matched"), values, strict=True)}
+    arrays = {k: xr.DataArray(v) for k, v in zip(REGISTRATION, (*values, np.nan, np.nan), strict=True)}
     return {k: annotate(v, k).variable for k, v in arrays.items()}
 
 
@@ -190,20 +302,25 @@ def _resampled(
     obj: xr.Dataset | xr.DataArray,
     to: xr.Dataset | xr.DataArray,
     transform: Transform,
-    interpolation: Interpolation,
-    mask: MaskChoice,
+    how: _How,
+    against: _Against | None = None,
 ) -> xr.Dataset:
     """`obj` on the grid of `to`, one image a task; lazy where it is."""
-    exposure, grid = gather(obj, name="sci", mask=mask), _grid(to)
+    exposure, grid = gather(obj, name="sci", mask=how.mask), _grid(to)
     image, owner = exposure.image, obj if isinstance(obj, xr.Dataset) else xr.Dataset()
     flags = with_planes(get_flags(owner), "outside", "nan") if "flags" in owner else None
     inputs = {"sci": image, "mask": exposure.bad, "variance": owner.get("variance"), "flags": flags}
     names = ["sci", *(["variance"] if "variance" in owner else []), "mask" if flags is None else "flags"]
+    look = _look(exposure) if against is not None else {}
     origins = (pixel_origin(obj), pixel_origin(to))
     out = map_images(
         _resample,
-        {k: None if a is None else bare(a) for k, a in inputs.items()},
-        names,
+        {
+            **{k: None if a is None else bare(a) for k, a in inputs.items()},
+            "look": {k: a for k, a in look.items() if k != "image"} or None,
+            "target_stars": None if against is None else against.stars,
+        },
+        names if against is None else [*names, *REGISTRATION, "epoch_status"],
         sizes={d: grid.sizes[d] for d in IMAGE},
         options={
             "planes": resampled_planes(flags),
@@ -211,16 +328,30 @@ def _resampled(
             "shape": (grid.sizes["y"], grid.sizes["x"]),
             "origin": (origins[0]["y"], origins[0]["x"]),
             "target_origin": (origins[1]["y"], origins[1]["x"]),
-            "interpolation": interpolation,
+            "interpolation": how.interpolation,
+            "max_rms": np.inf if against is None else against.max_rms,
         },
     )
+    if against is not None:
+        _require_agreement(found_status := out["epoch_status"], image)
+        out["epoch_status"] = found_status if exposure.status is None else found_status | exposure.status
     kept = {k: v.variable for k, v in image.coords.items() if not {*IMAGE, "ra", "dec"} & {k, *v.dims}}
     described = {k: annotate(v, k, unit=exposure.unit) for k, v in out.items()}
+    numbers = {k: described.pop(k).variable for k in (*REGISTRATION, "epoch_status") if k in described}
     if flags is not None:
         described["flags"].attrs |= flags.attrs
-    found = grid.assign(described).assign_coords({**kept, **_quality(transform)})
+    found = grid.assign(described).assign_coords({**kept, **(numbers or _quality(transform))})
     found.attrs = {**{k: v for k, v in obj.attrs.items() if k != "wcs_header"}, **grid.attrs}
     return found
+
+
+def _require_agreement(status: xr.DataArray, image: xr.DataArray) -> None:
+    """Raise `AlignmentError` where a single image in memory is refused."""
+    if status.ndim == 0 and status.chunks is None and image.chunks is None and int(status):
+        raise not_registered(
+            "the stars of both images do not lie where their WCS say, nor in a common pattern: is a WCS wrong, or does "
+            "one show another field? check=False aligns by the WCS alone"
+        )
 
 
 def _resample(
@@ -230,10 +361,52 @@ def _resample(
     flags: NDArray[Any] | None,
     *,
     planes: ResampledPlanes,
+    transform: Transform,
+    look: Mapping[str, Any] | None,
+    target_stars: Floats | None,
+    max_rms: float,
     **options: Any,
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, Any]:
+    numbers: dict[str, Any] = {}
+    if target_stars is not None and look is not None:
+        try:
+            found = _agreement({**look, "image": sci}, Stars.of_table(target_stars), transform, max_rms, options)
+        except AlignmentError as error:
+            transform, found = _NOWHERE, Agreement(transform)
+            numbers["epoch_status"] = Fit.failed(error).status
+        else:
+            transform = found.transform
+        numbers = {**_numbers(found), **numbers}
     out: Resampled = resample(
-        sci, variance=variance, bad=mask, flags=flags, spread=planes.spread, outside=planes.outside, **options
+        sci,
+        variance=variance,
+        bad=mask,
+        flags=flags,
+        spread=planes.spread,
+        outside=planes.outside,
+        transform=transform,
+        **options,
     )
     explained = planes.explained(out.flags, out.bad)
-    return {"sci": out.image, "variance": out.variance, "mask": out.bad, "flags": explained}
+    return {"sci": out.image, "variance": out.variance, "mask": out.bad, "flags": explained, **numbers}
+
+
+def _agreement(
+    look: Mapping[str, Any], target: Stars, transform: Transform, max_rms: float, options: Mapping[str, Any]
+) -> Agreement:
+    """What the stars say of a transform; `AlignmentError` where they refuse it, or a correction scatters too much."""
+    origins = (options["origin"], options["target_origin"])
+    windows = [
+        (float(y), float(y + ny - 1), float(x), float(x + nx - 1))
+        for (y, x), (ny, nx) in zip(origins, (look["image"].shape, options["shape"]), strict=True)
+    ]
+    found = agreement(_stars_in(look, origins[0]), target, transform, (windows[0], windows[1]))
+    if found.transform is not transform and found.rms > max_rms:
+        raise not_registered(f"stars scatter by {found.rms:.3f} px about the corrected WCS, more than {max_rms:g}")
+    return found
+
+
+def _numbers(found: Agreement) -> dict[str, Any]:
+    """An agreement by the names of the schema."""
+    rms = found.rms if found.n_matched else found.transform.rms
+    return {**dict(zip(REGISTRATION, (rms, found.n_matched, *found.shift), strict=True)), "epoch_status": 0}

@@ -18,14 +18,28 @@ from ztfxr.arrays.images.stars import star_fwhm
 from ztfxr.arrays.polynomials import exponents
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import AlignmentError, FrameError, InputError, MissingWCSError
-from ztfxr.ops.exposure import Labeled, MaskChoice, gather
+from ztfxr.ops.exposure import Exposure, Labeled, MaskChoice, gather
 from ztfxr.ops.masks import mask as decode_mask
 from ztfxr.ops.masks import own_planes
 from ztfxr.ops.positions import Positions, pixel_origin, position_columns
 from ztfxr.schema import annotate_all, status_of
 from ztfxr.wcs import WCSIndex, has_wcs, pixel_to_sky, sky_to_pixel
 
-__all__ = ["Fit", "Method", "Settings", "fit_of", "register", "sharpest", "solve", "solve_many", "transform_of"]
+__all__ = [
+    "Fit",
+    "Method",
+    "Settings",
+    "fit_of",
+    "method_for",
+    "recognizable",
+    "register",
+    "sharpest",
+    "solve",
+    "solve_many",
+    "stars_of",
+    "transform_of",
+    "window",
+]
 
 Method = Literal["auto", "wcs", "catalogs", "stars"]
 
@@ -148,13 +162,12 @@ def solve(
     *,
     catalogs: tuple[Positions, Positions] | None = None,
     mask: MaskChoice = None,
+    stars: Stars | FrameError | None = None,
 ) -> Fit:
-    """The fit of `register`."""
-    method = settings.method
-    if method == "auto":
-        method = "catalogs" if catalogs is not None else "wcs" if has_wcs(image) and has_wcs(to) else "stars"
+    """The fit of `register`; `stars` are those of the target, where they are known."""
+    method = method_for(image, to, settings, catalogs)
     if method == "stars":
-        return solve_many([image], to, settings, mask=mask)[0]
+        return solve_many([image], to, settings, mask=mask, stars=stars)[0]
     try:
         if method == "wcs":
             return Fit(_by_wcs(image, to, settings)).checked(settings.max_rms)
@@ -165,6 +178,18 @@ def solve(
         raise
     except AlignmentError as error:
         return Fit.failed(error)
+
+
+def method_for(
+    image: xr.Dataset | xr.DataArray,
+    to: xr.Dataset | xr.DataArray,
+    settings: Settings,
+    catalogs: tuple[Positions, Positions] | None = None,
+) -> Method:
+    """The method that is asked for, or that "auto" stands for here."""
+    if settings.method != "auto":
+        return settings.method
+    return "catalogs" if catalogs is not None else "wcs" if has_wcs(image) and has_wcs(to) else "stars"
 
 
 # ---- by WCS ----------------------------------------------------------------------------------------------------------
@@ -218,30 +243,30 @@ def _overlap(image: xr.Dataset | xr.DataArray, to: xr.Dataset | xr.DataArray) ->
     """The box (y0, y1, x0, x1) of pixels of `to` that `image` covers, and a margin; `AlignmentError` without any."""
     centers, reach = [], 0.0
     for obj in (image, to):
-        (y0, y1), (x0, x1) = _window(obj)
+        (y0, y1), (x0, x1) = window(obj)
         sky = pixel_to_sky(obj, [(x0 + x1) / 2, x0, x0, x1, x1], [(y0 + y1) / 2, y0, y1, y0, y1])
         centers.append(sky[0])
         reach += float(sky[0].separation(sky[1:]).deg.max())
     apart = float(centers[0].separation(centers[1]).deg)
-    window = _window(to)
+    limits = window(to)
     box = [(0.0, -1.0)] * 2
     # Beyond the frames the distortion polynomials are not to be trusted, and may even fold back into them.
     if apart < 1.05 * reach:
-        (y0, y1), (x0, x1) = _window(image)
+        (y0, y1), (x0, x1) = window(image)
         x, y = (p.ravel() for p in np.meshgrid(np.linspace(x0, x1, 9), np.linspace(y0, y1, 9)))
         px, py = sky_to_pixel(to, pixel_to_sky(image, x, y))
         known = np.isfinite(px) & np.isfinite(py)
         if known.any():
             box = [
                 (max(low, float(p[known].min()) - _MARGIN), min(high, float(p[known].max()) + _MARGIN))
-                for p, (low, high) in zip((py, px), window, strict=True)
+                for p, (low, high) in zip((py, px), limits, strict=True)
             ]
     if any(b <= a for a, b in box):
         raise not_registered(f"the image does not overlap the target: their centers are {apart:.3f} deg apart")
     return (*box[0], *box[1])
 
 
-def _window(obj: xr.Dataset | xr.DataArray) -> list[tuple[float, float]]:
+def window(obj: xr.Dataset | xr.DataArray) -> list[tuple[float, float]]:
     """First and last absolute pixel along y and along x."""
     origin = pixel_origin(obj)
     return [(float(origin[d]), float(origin[d] + obj.sizes[d] - 1)) for d in ("y", "x")]
@@ -326,19 +351,14 @@ class _Pixels:
     @classmethod
     def of(cls, obj: Labeled, mask: MaskChoice) -> _Pixels:
         exposure = gather(obj, name="sci", mask=mask)
-        image, bad = exposure.image, exposure.bad_or_flags
+        image = exposure.image
         if image.ndim != 2:
             raise InputError(
                 f"stars are matched in one image (y, x); this one has the dimensions {image.dims}: "
                 "align a DataTree of frames, or one epoch at a time"
             )
-        saturated = xr.zeros_like(image, dtype=bool)
-        if bad.dtype != bool:
-            flags, named = bad, {p.name for p in own_planes(bad)}
-            bad = decode_mask(flags, **dict.fromkeys(named & _UNRECOGNIZABLE, False))
-            saturated = decode_mask(flags, ["saturated"]) if "saturated" in named else saturated
         level = float(image.coords["saturate"]) if "saturate" in image.coords else np.nan
-        arrays = tuple(a.transpose("y", "x").data for a in (image, bad, saturated))
+        arrays = tuple(a.transpose("y", "x").data for a in (image, *recognizable(exposure)))
         origin = exposure.origin
         return cls(arrays, level if np.isfinite(level) else np.inf, (origin["y"], origin["x"]))
 
@@ -361,6 +381,21 @@ class _Pixels:
             return find_stars(pixels, bad, saturated=saturated, saturation=self.saturation, origin=self.origin)
         except FrameError as error:
             return error
+
+
+def recognizable(exposure: Exposure) -> tuple[xr.DataArray, xr.DataArray]:
+    """The pixels in which no star can be recognized, and the saturated ones, in which it can but is not trusted."""
+    bad, saturated = exposure.bad_or_flags, xr.zeros_like(exposure.image, dtype=bool)
+    if bad.dtype == bool:
+        return bad, saturated
+    named = {p.name for p in own_planes(bad)}
+    saturated = decode_mask(bad, ["saturated"]) if "saturated" in named else saturated
+    return decode_mask(bad, **dict.fromkeys(named & _UNRECOGNIZABLE, False)), saturated
+
+
+def stars_of(obj: Labeled, mask: MaskChoice = None) -> Stars | FrameError:
+    """The stars of an image, or the error that says why there are none. Computes."""
+    return _Pixels.of(obj, mask).stars()
 
 
 class _Opaque:
@@ -410,13 +445,14 @@ def solve_many(
     settings: Settings,
     *,
     mask: MaskChoice = None,
+    stars: Stars | FrameError | None = None,
 ) -> list[Fit]:
     """The fits of images to one target by their stars: one task an image, which keeps nothing but its stars."""
     from dask.base import compute
     from dask.delayed import delayed
 
     found, fit = delayed(_stars, pure=False), delayed(_fit, pure=False)
-    target = found(_Opaque(_Pixels.of(to, mask)))
+    target = found(_Opaque(_Pixels.of(to, mask))) if stars is None else stars
     tasks = [fit(found(_Opaque(_Pixels.of(image, mask))), target, settings) for image in images]
     return list(compute(*tasks))
 

@@ -144,13 +144,25 @@ def _on_time(
         if model.ndim == 0:
             coords[str(key)] = ("time", _column(nodes, order, str(key), model), model.attrs)
     coords["frame"] = ("time", np.array(order))
-    coords["epoch_status"] = ("time", np.array([verdicts[n][0] for n in order], dtype=np.uint32))
+    coords["epoch_status"] = ("time", _statuses(nodes, order, verdicts))
     coords["message"] = ("time", np.array([verdicts[n][1] for n in order]))
     return coords
 
 
-def _column(nodes: dict[str, xr.Dataset], order: list[str], key: str, model: xr.DataArray) -> np.ndarray[Any, Any]:
-    """One scalar coordinate over the epochs; NaN, NaT, -1 or "" where a frame has none."""
+def _statuses(nodes: dict[str, xr.Dataset], order: list[str], verdicts: dict[str, tuple[int, str]]) -> Any:
+    """The statuses of the frames, with those that they hold themselves, which may be lazy."""
+    model = xr.DataArray(np.uint32(0))
+    own = _column(nodes, order, "epoch_status", model)
+    return own | np.array([verdicts[n][0] for n in order], dtype=np.uint32)
+
+
+def _column(nodes: dict[str, xr.Dataset], order: list[str], key: str, model: xr.DataArray) -> Any:
+    """One scalar coordinate over the epochs, lazy where it is in a frame; NaN, NaT, -1 or "" where a frame has none."""
     missing: Any = {"f": np.nan, "M": np.datetime64("NaT", "ns"), "i": -1, "u": 0}.get(model.dtype.kind, "")
+    if any(key in nodes[n].coords and nodes[n].coords[key].chunks is not None for n in order):
+        import dask.array as da
+
+        lazy = [da.asarray(nodes[n].coords[key].data if key in nodes[n].coords else missing) for n in order]
+        return da.stack([each.astype(model.dtype) for each in lazy])
     values = [nodes[n].coords[key].values[()] if key in nodes[n].coords else missing for n in order]
     return np.array(values) if model.dtype.kind == "U" else np.array(values, dtype=model.dtype)
