@@ -46,7 +46,7 @@ def difference(
     weights: Weights = "variance",
     smoothing: float = 0.0,
     n_cutouts: int = 1500,
-    cutout_size: int = 17,
+    cutout_size: int | None = None,
     clip: float = 4.0,
     exclude: Positions | None = None,
     exclude_radius: float | None = None,
@@ -105,7 +105,8 @@ def difference(
     smoothing
         Weight of the kernel's squared Laplacian relative to the mean diagonal of the normal matrix; 0 for none.
     n_cutouts, cutout_size
-        Number of the cut-outs around stars at most, and the pixels along the side of each.
+        Number of the cut-outs around stars at most, and the pixels along the side of each: by default 17, or 5.6 times
+        the FWHM of the stars, where that is more.
     clip
         Cut-outs whose reduced χ² exceeds the median by this many robust standard deviations are rejected.
     exclude

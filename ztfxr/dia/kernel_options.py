@@ -27,7 +27,7 @@ class KernelOptions(TypedDict, total=False):
     weights: Weights
     smoothing: float
     n_cutouts: int
-    cutout_size: int
+    cutout_size: int | None
     clip: float
 
 

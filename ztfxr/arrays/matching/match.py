@@ -43,6 +43,7 @@ Weights: TypeAlias = Literal["variance", "uniform"]
 
 MAX_KERNEL_SIZE = 25
 _MIN_KERNEL_SIZE = 7
+_CUTOUT, _MAX_CUTOUT, _CUTOUT_PER_FWHM = 17, 41, 2.8
 _TRIAL_CUTOUTS, _NOISE_CUTOUTS = 200, 300
 _TYPICAL_SQUARE, _NEGLIGIBLE_NOISE = 0.3, 0.05
 # Images on other scales than 1 to 1 need a second trial: noise taken for ten times what it is hides the kernel.
@@ -56,8 +57,8 @@ _CHOICES = {"basis": Basis, "solve_on": SolveOn, "convolve": Convolve, "weights"
 
 @dataclass(frozen=True)
 class MatchOptions:
-    """How to match; see `ztfxr.difference`. A `kernel_size`, `kernel_order` or `background_order` of None is
-    chosen by the images.
+    """How to match; see `ztfxr.difference`. A `kernel_size`, `kernel_order`, `background_order` or `cutout_size` of
+    None is chosen by the images.
 
     `measure_sky`: the variance of the sky in the difference is that of its residuals, whatever the images' say.
     `expected`: what is told of the kernel that makes the science image out of the reference.
@@ -76,7 +77,7 @@ class MatchOptions:
     solve_on: SolveOn = "all"
     convolve: Convolve = "reference"
     n_cutouts: int = 1500
-    cutout_size: int = 17
+    cutout_size: int | None = None
     weights: Weights = "variance"
     smoothing: float = 0.0
     clip: float = 4.0
@@ -98,7 +99,7 @@ class MatchOptions:
             order = getattr(self, name)
             if order not in range(_MAX_ORDER + 1) and not (name != "scale_order" and order is None):
                 raise InputError(f"{name} must be 0, 1, 2 or 3; got {order!r}")
-        if self.smoothing < 0 or self.cutout_size < 3 or self.n_cutouts < 1:
+        if self.smoothing < 0 or (self.cutout_size or _CUTOUT) < 3 or self.n_cutouts < 1:
             raise InputError("smoothing must be at least 0, cutout_size at least 3 and n_cutouts at least 1")
 
     @property
@@ -213,8 +214,11 @@ def _solved_problem(
     measured in the end by one per cent.
     """
     fwhm = (np.nan, np.nan)
-    if options.kernel_size is None or options.convolve == "auto":
+    by_width = options.cutout_size is None and options.solve_on == "stars"
+    if options.kernel_size is None or options.convolve == "auto" or by_width:
         fwhm = (star_fwhm(science), star_fwhm(reference))
+    if by_width:
+        options = replace(options, cutout_size=_cutout_size(fwhm))
     swap = options.convolve == "science" or (options.convolve == "auto" and fwhm[1] > 1.05 * fwhm[0])
     target, template = (reference, science) if swap else (science, reference)
     if swap:
@@ -271,7 +275,7 @@ class _Problem:
             self.template.pixels,
             self.template.bad | self.unused,
             sky=self.template.sky,
-            size=options.cutout_size,
+            size=options.cutout_size or _CUTOUT,
             margin=half,
             maximum=maximum,
             saturation=options.saturation,
@@ -519,6 +523,12 @@ def _add_excess(problem: _Problem, solution: SpatialKernel, residual: Images, va
 
 def _with_variance(problem: _Problem, variance: Images) -> _Problem:
     return replace(problem, target=Image(problem.target.pixels, variance, problem.target.bad))
+
+
+def _cutout_size(fwhm: tuple[float, float]) -> int:
+    """An odd size that holds a star of the broader PSF and some sky: what lies outside would be left to the kernel."""
+    width = max([w for w in fwhm if np.isfinite(w)], default=0.0)
+    return int(np.clip(2 * int(np.ceil(_CUTOUT_PER_FWHM * width)) + 1, _CUTOUT, _MAX_CUTOUT))
 
 
 def _kernel_size(fwhm: tuple[float, float]) -> int:
