@@ -7,12 +7,13 @@ import gzip
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 from astropy.io import fits
-from astropy.table import Table
+from astropy.table import MaskedColumn, Table
 
 import ztfxr
 from ztfxr.errors import CatalogError, InputError, MissingDependencyError
@@ -142,3 +143,103 @@ def test_no_pickle_is_read(tmp_path: Path) -> None:
     pd.DataFrame({"ra": [1.0], "dec": [2.0]}).to_pickle(path)
     with pytest.raises(CatalogError, match="no FITS table"):
         ztfxr.read_catalog(path)
+
+
+BIG = 2**62 + 1
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        (["007", "12"], ["007", "12"]),
+        (["12", "0"], [12, 0]),
+        ([str(BIG), str(BIG + 2)], [BIG, BIG + 2]),
+        ([str(BIG), ""], [str(BIG), ""]),
+        ([str(2**63 + 1), "5"], [2**63 + 1, 5]),
+        ([str(-BIG), "5"], [-BIG, 5]),
+        ([str(10**20 + 1), "5"], [str(10**20 + 1), "5"]),
+        (["1", "N/A"], [1.0, np.nan]),
+        (["15.5", "--"], [15.5, np.nan]),
+        (["15.5", "null"], [15.5, np.nan]),
+        (["1e-3", ".5"], [0.001, 0.5]),
+        (["True", "false"], [True, False]),
+        (["1_000", "2"], ["1_000", "2"]),
+        (["Vega", ""], ["Vega", ""]),
+        (["", ""], [np.nan, np.nan]),
+    ],
+)
+def test_entries_of_csv_are_what_they_say(tmp_path: Path, entries: list[str], expected: list[Any]) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("ra,dec,name\n" + "".join(f"1.0,02,{entry}\n" for entry in entries))
+    found = ztfxr.read_catalog(path)
+    np.testing.assert_array_equal(found["name"].values, np.array(expected))
+    assert found["name"].values.tolist() == expected or found["name"].dtype.kind == "f"
+    assert found["dec"].values.tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("form", ["masked", "nullable", "objects", "positions"])
+def test_ids_are_exact_where_some_are_missing(form: str) -> None:
+    sky = {"ra": [1.0, 2.0], "dec": [1.0, 2.0]}
+    tables = {
+        "masked": Table({"id": MaskedColumn([BIG, 5], mask=[False, True]), **sky}),
+        "nullable": pd.DataFrame({"id": pd.array([BIG, None], dtype="Int64"), **sky}),
+        "objects": {"id": np.array([BIG, None], dtype=object), **sky},
+    }
+    if form != "positions":
+        assert ztfxr.as_catalog(tables[form])["id"].values.tolist() == [str(BIG), ""]
+        return
+    image = xr.Dataset({"sci": (("y", "x"), np.zeros((4, 4)))})
+    for table in tables.values():
+        columns = dict(table.items()) if isinstance(table, dict) else table
+        where = {"x": [1, 2], "y": [1, 2], "id": columns["id"]}
+        assert ztfxr.resolve_positions(image, where)["source_id"].values.tolist() == [str(BIG), ""]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("above", ["", "\n\n", "# made, by hand\n", "# a\n\n# b, c, d\n", "#ra, dec ,mag\n"])
+def test_marks_comments_and_blank_lines_are_no_rows(tmp_path: Path, above: str, encoding: str) -> None:
+    path = tmp_path / "c.csv"
+    head = "" if above.startswith("#ra") else "ra, dec, mag\n"
+    path.write_text(f"{above}{head}1.5,2.5,15\n\n# between\n3.5,4.5,16\n", encoding=encoding)
+    found = ztfxr.read_catalog(path)
+    assert found["ra"].values.tolist() == [1.5, 3.5]
+    assert found["mag"].values.tolist() == [15, 16]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("ra,dec\n1,2,3\n", "line 2 has 3 entries for 2 columns"),
+        ("ra,dec,mag\n1,2,3\n4,5\n", "line 3 has 2 entries for 3 columns"),
+        ("ra,dec,mag,mag\n1,2,3,4\n", "two columns have one name"),
+        ("# ra, dec\n", "it has no row"),
+    ],
+)
+def test_rows_that_do_not_fit_are_named(tmp_path: Path, content: str, message: str) -> None:
+    """A row with an entry too many moved every column by one."""
+    path = tmp_path / "c.csv"
+    path.write_text(content)
+    with pytest.raises(CatalogError, match=message):
+        ztfxr.read_catalog(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "lost"),
+    [
+        ("gmag", [15.0, -999.0, 99.0], 2),
+        ("gmag", [15.0, 0.0, 9999.0], 2),
+        ("e_gmag", [0.0, 0.1, -1.0], 1),
+        ("mag_r_err", [0.02, 99.0, 9.999], 2),
+        ("dmag", [0.0, 1.0, -0.5], 0),
+        ("mag", [0.0, 1.0, -1.46], 0),
+        ("x_image", [0.0, 999.0, 99.0], 0),
+        ("flux", [0.0, -999.0, 99.0], 0),
+    ],
+)
+def test_codes_for_missing_magnitudes_are_nan_and_counted(name: str, values: list[float], lost: int) -> None:
+    table = {"ra": np.arange(3.0), "dec": np.arange(3.0), name: np.array(values)}
+    found = ztfxr.as_catalog(ztfxr.as_catalog(table))[name]
+    assert int(np.isnan(found).sum()) == lost == found.attrs.get("n_codes", 0)
+    np.testing.assert_array_equal(found.values[~np.isnan(found)], np.array(values)[~np.isnan(found)])
+    lazy = ztfxr.as_catalog(ztfxr.as_catalog(table).drop_vars(name).assign({name: ("source", da.from_array(values))}))
+    assert lazy[name].chunks is not None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
+import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,14 +20,20 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from astropy.utils.exceptions import AstropyWarning
+from numpy.typing import NDArray
 
 from ztfxr._quiet import quiet
 from ztfxr.errors import CatalogError, InputError, MissingDependencyError
 from ztfxr.io.tables import as_catalog
+from ztfxr.schema import find_columns
 
-__all__ = ["SURVEYS", "Survey", "query_cone", "read_catalog"]
+__all__ = ["SURVEYS", "Survey", "query_cone", "read_catalog", "read_table"]
 
-_TEXT_ERRORS = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, zlib.error)
+_TEXT_ERRORS = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, zlib.error, csv.Error)
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_NULLS = ("", "nan", "null", "none", "n/a", "na", "-", "--", "---", "...")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf|nan", re.IGNORECASE)
+_WHOLE = re.compile(r"[+-]?\d+")
 
 
 def read_catalog(
@@ -39,7 +48,9 @@ def read_catalog(
     ----------
     path
         A FITS table, Parquet (``pip install "ztfxr[parquet]"``), ECSV, VOTable or CSV file; all but Parquet may be
-        gzipped. What it is, is seen from its first bytes, not from its name.
+        gzipped. What it is, is seen from its first bytes, not from its name. Of CSV, blank lines and lines that begin
+        with ``#`` are passed over; whole numbers are exact, those with leading zeros (``007``) stay text; blank, null,
+        N/A and ``--`` are missing.
     columns
         Names of the columns to read besides `ra`, `dec`, as the file has them; or new names to those of the file,
         ``{"mag": "rmag"}``. All by default.
@@ -62,16 +73,20 @@ def read_catalog(
         A Parquet file without pyarrow.
     """
     path = Path(path)
+    out = as_catalog(read_table(path, hdu))
+    return _selected(out, columns, str(path)).assign_attrs(source=path.name)
+
+
+def read_table(path: Path, hdu: int | str | None = None) -> Any:
+    """A table as `ztfxr.read_catalog` takes it, its columns as they are in the file."""
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     read = _reader(path)
     try:
         with quiet(AstropyWarning):
-            table = read(path, hdu)
+            return read(path, hdu)
     except _TEXT_ERRORS as error:
         raise CatalogError(f"{path}: the table cannot be read ({error}); fetch or write it again") from error
-    out = as_catalog(table)
-    return _selected(out, columns, str(path)).assign_attrs(source=path.name)
 
 
 def _reader(path: Path) -> Callable[[Path, int | str | None], Any]:
@@ -86,7 +101,7 @@ def _reader(path: Path) -> Callable[[Path, int | str | None], Any]:
         return _read_votable
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise CatalogError(f"{path}: an HTML or XML page; the server sent an error or a login page")
-    if b"\0" not in head and b"," in head:
+    if head.startswith(_UTF16) or (b"\0" not in head and b"," in head):
         return _read_csv
     raise CatalogError(f"{path}: no FITS table, Parquet, ECSV, VOTable or CSV file; it begins with {head[:9]!r}")
 
@@ -116,8 +131,60 @@ def _read_votable(path: Path, hdu: int | str | None) -> Table:  # noqa: ARG001
     return Table.read(path, format="votable")
 
 
-def _read_csv(path: Path, hdu: int | str | None) -> pd.DataFrame:  # noqa: ARG001
-    return pd.read_csv(path, skipinitialspace=True, compression="gzip" if _is_gzipped(path) else None)
+def _read_csv(path: Path, hdu: int | str | None) -> dict[str, NDArray[Any]]:  # noqa: ARG001
+    """The columns of a CSV file; every row has as many entries as the header, or the table cannot be trusted."""
+    raw = gzip.decompress(path.read_bytes()) if _is_gzipped(path) else path.read_bytes()
+    header, rows = _rows(raw.decode("utf-16" if raw.startswith(_UTF16) else "utf-8-sig"))
+    for number, row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"line {number} has {len(row)} entries for {len(header)} columns")
+    columns = {name: [row[i] for _, row in rows] for i, name in enumerate(header) if name}
+    if len(columns) < sum(map(bool, header)):
+        raise ValueError(f"two columns have one name: {', '.join(header)}")
+    nameless = [i for i, name in enumerate(header) if not name and any(row[i] for _, row in rows)]
+    columns |= {f"column_{i + 1}": [row[i] for _, row in rows] for i in nameless}
+    sky = {column for key, column in find_columns(columns).items() if key != "id"}
+    return {name: _parsed(entries, is_number=name in sky) for name, entries in columns.items()}
+
+
+def _rows(text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The names of the columns, and every row with the number of its line; comments and blank lines left out.
+
+    A comment above the rows has the names where the first line that is none holds numbers.
+    """
+    reader = csv.reader(io.StringIO(text), skipinitialspace=True, strict=True)
+    lines = [(reader.line_num, [entry.strip() for entry in row]) for row in reader if row and any(map(str.strip, row))]
+    rows = [line for line in lines if not line[1][0].startswith("#")]
+    above = [row for number, row in lines if row[0].startswith("#") and rows and number < rows[0][0]]
+    if above and all(map(_NUMBER.fullmatch, filter(None, rows[0][1]))) and len(above[-1]) == len(rows[0][1]):
+        return [above[-1][0].lstrip("# "), *above[-1][1:]], rows
+    if not rows:
+        raise ValueError("it has no row")
+    return rows[0][1], rows[1:]
+
+
+def _parsed(entries: list[str], *, is_number: bool) -> NDArray[Any]:
+    """The entries of a column: whole numbers exactly, numbers, or text as it is."""
+    present = [entry for entry in entries if entry.lower() not in _NULLS]
+    if present and all(entry.lower() in ("true", "false") for entry in entries):
+        return np.array([entry.lower() == "true" for entry in entries])
+    if not all(map(_NUMBER.fullmatch, present)) or (not present and any(entries)):
+        return np.array(entries, dtype=str)
+    whole = bool(present) and all(map(_WHOLE.fullmatch, present))
+    if whole and not is_number:
+        if any(entry.lstrip("+-")[0] == "0" and len(entry.lstrip("+-")) > 1 for entry in present):
+            return np.array(entries, dtype=str)
+        numbers = [int(entry) for entry in present]
+        exact = next((d for d in (np.int64, np.uint64) if _holds(d, numbers)), None)
+        if exact is None or (len(present) < len(entries) and max(map(abs, numbers)) >= 2**53):
+            return np.array([entry if entry.lower() not in _NULLS else "" for entry in entries], dtype=str)
+        if len(present) == len(entries):
+            return np.array(numbers, dtype=exact)
+    return np.array([np.nan if entry.lower() in _NULLS else float(entry) for entry in entries], dtype=np.float64)
+
+
+def _holds(dtype: Any, numbers: list[int]) -> bool:
+    return np.iinfo(dtype).min <= min(numbers) and max(numbers) <= np.iinfo(dtype).max
 
 
 def _read_parquet(path: Path, hdu: int | str | None) -> pd.DataFrame:  # noqa: ARG001

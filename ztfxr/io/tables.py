@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -15,6 +16,7 @@ from astropy.time import Time
 from dask.base import is_dask_collection
 from numpy.typing import NDArray
 
+from ztfxr.arrays.photometry.magnitudes import known_errors, known_magnitudes
 from ztfxr.arrays.types import Bools
 from ztfxr.errors import InputError, ShapeError
 from ztfxr.io.fits import open_hdus
@@ -22,7 +24,7 @@ from ztfxr.io.names import AnyPath
 from ztfxr.io.remote import shown
 from ztfxr.schema import SPECS, find_columns
 
-__all__ = ["ATTRS_KEY", "Catalog", "as_catalog", "degrees_in", "read_lco_catalog"]
+__all__ = ["ATTRS_KEY", "Catalog", "as_catalog", "degrees_in", "exact", "read_lco_catalog"]
 
 Catalog: TypeAlias = xr.Dataset | Table | pd.DataFrame | SkyCoord | Mapping[str, Any] | NDArray[np.void]
 
@@ -30,6 +32,10 @@ ATTRS_KEY = "ztfxr"
 """Where a DataFrame's `attrs` keep the attributes of its columns."""
 
 _CANONICAL = {"ra": "ra", "dec": "dec", "x": "x_centroid", "y": "y_centroid"}
+_EXACT_FLOATS = 2**53
+_MAGNITUDES = re.compile(r"mag(?!e)", re.IGNORECASE)
+_ERRORS = re.compile(r"err|unc|sig|^e_", re.IGNORECASE)
+_FAR_FROM_ZERO = 5.0
 _LCO_COLUMNS = {"X": "x_centroid", "Y": "y_centroid", "RA": "ra", "DEC": "dec", "FLUX": "flux", "FLUXERR": "flux_err"}
 
 
@@ -50,8 +56,10 @@ def as_catalog(catalog: Catalog) -> xr.Dataset:
         with a unit are converted to degrees. Pixel positions `x`, `y` or `x_pixel`, `y_pixel`, taken as absolute and
         0-based, are `x_centroid`, `y_centroid`; `X`, `X_IMAGE` and the like, which count from 1, stay as they are.
         Units and descriptions of columns become attributes; a column of vectors becomes one column per component,
-        `name_0`, `name_1`, ... Where a number is missing the column is float64 with NaN, where a text is missing it is
-        empty.
+        `name_0`, `name_1`, ... Where a number is missing the column is float64 with NaN (whole numbers that float64
+        cannot hold, such as ids, become text), where a text is missing it is empty. Columns of magnitudes and their
+        errors, by their name or unit, are NaN where they hold a code for a missing one (−999, −99, 99, 9999; 0 where
+        all others are far from it); the attribute `n_codes` says how many, where the column is in memory.
 
     Raises
     ------
@@ -98,7 +106,45 @@ def _with_positions(catalog: xr.Dataset) -> xr.Dataset:
     for name in ("x_centroid", "y_centroid"):
         if name in out.data_vars and not out[name].attrs:
             out[name] = out[name].assign_attrs(SPECS[name].attrs)
-    return out
+    return out.assign({name: _without_codes(name, out[name].variable) for name in map(str, out) if _is_mag(out, name)})
+
+
+def _is_mag(catalog: xr.Dataset, name: str) -> bool:
+    column = catalog[name]
+    named = _MAGNITUDES.search(name) is not None or column.attrs.get("units") == "mag"
+    return named and column.dims == ("source",) and column.dtype.kind in "if"
+
+
+def _without_codes(name: str, column: xr.Variable) -> xr.Variable:
+    """A column of magnitudes or their errors with NaN in place of codes for a missing one."""
+    if _ERRORS.search(name):
+        known: Any = known_errors
+    else:
+        known = _known_or_zero if is_dask_collection(column) or not _zero_is_a_code(column.values) else known_magnitudes
+    if is_dask_collection(column):
+        return (
+            column if column.dtype.kind == "i" else column.copy(data=column.data.map_blocks(known, dtype=column.dtype))
+        )
+    values = column.values
+    lost = np.isnan(known(values)) & ~np.isnan(values)
+    if not lost.any():
+        return column
+    attrs = {**column.attrs, "n_codes": int(lost.sum()) + int(column.attrs.get("n_codes", 0))}
+    return xr.Variable(column.dims, np.where(lost, np.nan, values).astype(_float_like(values)), attrs)
+
+
+def _known_or_zero(mag: Any) -> Any:
+    return np.where(mag == 0, mag, known_magnitudes(mag))
+
+
+def _zero_is_a_code(values: NDArray[Any]) -> bool:
+    others = known_magnitudes(values)
+    others = others[np.isfinite(others)]
+    return others.size > 0 and bool(np.abs(others).min() > _FAR_FROM_ZERO)
+
+
+def _float_like(values: NDArray[Any]) -> np.dtype[Any]:
+    return values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)
 
 
 def _degrees(name: str, column: xr.Variable) -> xr.Variable:
@@ -174,7 +220,7 @@ def _frame_columns(frame: pd.DataFrame) -> Iterator[tuple[Hashable, Any]]:
         series = flat[name]
         if isinstance(series.dtype, pd.DatetimeTZDtype):
             series = series.dt.tz_convert("UTC").dt.tz_localize(None)
-        yield name, xr.Variable("source", _numpy(series.to_numpy()), attrs.get(name))
+        yield name, xr.Variable("source", _numpy(exact(series)), attrs.get(name))
 
 
 def _variable(name: str, column: Any) -> xr.Variable:
@@ -206,8 +252,15 @@ def _split(name: str, column: xr.Variable) -> Iterator[tuple[str, xr.Variable]]:
         raise InputError(f"the column {name!r} holds arrays of shape {column.shape[1:]}; leave it out")
 
 
+def exact(values: Any) -> Any:
+    """A column of pandas' own types as objects: numpy would make floats of whole numbers of which some are missing."""
+    of_pandas = isinstance(getattr(values, "dtype", None), pd.api.extensions.ExtensionDtype)
+    return np.asarray(values, dtype=object) if of_pandas else values
+
+
 def _numpy(values: Any) -> NDArray[Any]:
     """A plain array in native byte order: text as text, missing numbers as NaN."""
+    values = exact(values)
     missing = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
     if hasattr(values, "unmasked"):
         values, missing = values.unmasked, np.asarray(values.mask)
@@ -238,6 +291,8 @@ def _blanked(array: NDArray[Any], missing: Bools) -> NDArray[Any]:
         return np.where(missing, "", array)
     if kind in "mM":
         return np.where(missing, np.array("NaT", dtype=array.dtype), array)
+    if kind in "iu" and np.abs(array[~missing].astype(np.float64)).max(initial=0.0) >= _EXACT_FLOATS:
+        return np.where(missing, "", array.astype(str))
     out = array.astype(array.dtype if kind in "fc" else np.float64)
     out[missing] = np.nan
     return out

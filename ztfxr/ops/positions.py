@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from astropy import units as u
 from astropy.coordinates import Angle, SkyCoord
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
-from ztfxr.io.tables import degrees_in
+from ztfxr.io.tables import degrees_in, exact
 from ztfxr.schema import SPECS, find_columns
 from ztfxr.wcs import WCSIndex, has_wcs, pixel_to_sky, sky_to_pixel
 
@@ -240,6 +241,15 @@ def _angle(name: str, text: str) -> float:
 
 
 def _labels(column: Any) -> NDArray[Any]:
-    """Names or numbers of sources; Python objects as text, since objects cannot be stored without pickle."""
-    labels = np.asarray(getattr(column, "values", column))
-    return labels.astype(str) if labels.dtype.kind == "O" else labels
+    """Names or numbers of sources; Python objects as text, since objects cannot be stored without pickle.
+
+    Where one is missing, all are text, and that one is empty.
+    """
+    given = exact(getattr(column, "values", column))
+    labels = np.atleast_1d(np.ma.getdata(given) if isinstance(given, np.ma.MaskedArray) else np.asarray(given))
+    missing = np.ma.getmaskarray(given) if isinstance(given, np.ma.MaskedArray) else np.zeros(labels.shape, dtype=bool)
+    if labels.dtype.kind == "O":
+        missing = missing | np.asarray(pd.isna(labels))
+    if labels.dtype.kind == "O" or missing.any():
+        return np.where(missing, "", labels.astype(str))
+    return labels

@@ -96,6 +96,7 @@ _ROWS: tuple[Attribute, ...] = (
     Attribute("distance_arcsec", "catalog", "float", "separation within which a source has a neighbor"),
     Attribute("long_name", "variable", "str", "what the variable is"),
     Attribute("units", "variable", "str", "its unit"),
+    Attribute("n_codes", "variable", "int", "how many codes for a missing magnitude, such as -999, were made NaN"),
     Attribute("planes", "variable", "str", "names of the planes that a mask was made of, separated by spaces"),
     Attribute("flag_masks", "variable", "list of int", "values of the bit planes"),
     Attribute("flag_meanings", "variable", "str", "names of the bit planes, separated by spaces"),

@@ -387,6 +387,7 @@ _ZERO_POINTS: tuple[Spec, ...] = (
     Spec("color_term_err", "time?", "float64", "", "standard error of the color term"),
     Spec("intrinsic_scatter", "time?", "float64", "mag", "scatter about the fit beyond the stated errors"),
     Spec("n_used", "time?", "int64", "", "stars that the fit rests on"),
+    Spec("n_missing", "time?", "int64", "", "stars without a magnitude, error or color, codes such as -999 included"),
 )
 
 _PIXELS: tuple[Spec, ...] = (

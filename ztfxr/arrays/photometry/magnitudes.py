@@ -21,6 +21,9 @@ __all__ = [
     "ab_per_wavelength",
     "fit_zero_point",
     "from_mag",
+    "known_colors",
+    "known_errors",
+    "known_magnitudes",
     "linear_error",
     "mag_error",
     "rescale",
@@ -35,11 +38,29 @@ _AB = 48.6
 _LIGHT = 2.99792458e18
 _POGSON = 2.5 / np.log(10.0)
 _ROUNDS = 50
+_BRIGHTEST, _FAINTEST = -40.0, 60.0
+_LARGEST_ERROR, _LARGEST_COLOR = 9.0, 30.0
+_START_WITHIN = 5.0
 
 
 def ab_per_wavelength(wavelength: Any) -> Any:
     """AB magnitude of 1 erg/s/cm²/Å at a wavelength in Å, by ``f_ν = f_λ λ² / c``."""
     return -2.5 * np.log10(wavelength**2 / _LIGHT) - _AB
+
+
+def known_magnitudes(mag: Any) -> Any:
+    """Magnitudes, NaN where they are none but a code for a missing one: −999, −99, 99, 9999, or exactly 0."""
+    return np.where((mag > _BRIGHTEST) & (mag < _FAINTEST) & (mag != 0), mag, np.nan)
+
+
+def known_errors(error: Any) -> Any:
+    """Errors of magnitudes, NaN where they are negative or 9 and more: codes such as −1, −999, 9.99, 99."""
+    return np.where((error >= 0) & (error < _LARGEST_ERROR), error, np.nan)
+
+
+def known_colors(color: Any) -> Any:
+    """Colors, NaN where no star has such a one: −99, 99, −999. A color of 0 is one."""
+    return np.where(abs(color) < _LARGEST_COLOR, color, np.nan)
 
 
 def to_mag(value: Any, zero_point: Any) -> Any:
@@ -103,10 +124,11 @@ def fit_zero_point(
 
     Notes
     -----
-    The start is a least-absolute-deviations fit, which outliers do not move. Then weighted least squares with the
-    weights 1 / (error² + s²), where the intrinsic scatter s makes the reduced χ² of the stars kept 1 (or is 0, where
-    the errors suffice), until the stars kept stay the same. Rows that are not finite are left out; NaN errors and
-    errors of 0 make a row unusable.
+    The start is a least-absolute-deviations fit, which outliers in the offset do not move. Stars of outlying color
+    would move it, whatever their offset: they have no say in it, but join where they agree with it. Then weighted least
+    squares with the weights 1 / (error² + s²), where the intrinsic scatter s makes the reduced χ² of the stars kept 1
+    (or is 0, where the errors suffice), until the stars kept stay the same. Rows that are not finite are left out; NaN
+    errors and errors of 0 make a row unusable.
     """
     good = np.isfinite(offset) & np.isfinite(error) & (error > 0) & np.isfinite(color)
     design = np.stack([np.ones_like(offset), color], axis=-1)[good][:, : 2 if with_color else 1]
@@ -114,7 +136,7 @@ def fit_zero_point(
     kept = np.ones(y.size, dtype=bool)
     if not _solvable(design, need):
         return _no_fit(y.size)
-    coefficients = _least_absolute(design, y)
+    coefficients = _start(design, y, need)
     scatter = float(np.sqrt(max(mad_std(y - design @ coefficients) ** 2 - np.median(sigma**2), 0.0)))
     for i in range(_ROUNDS):
         before, kept = kept, np.abs(y - design @ coefficients) <= n_sigma * np.hypot(sigma, scatter)
@@ -137,6 +159,13 @@ def _solvable(design: Floats, need: int) -> bool:
 def _no_fit(n_stars: int) -> ZeroPointFit:
     nan = float("nan")
     return ZeroPointFit(nan, nan, nan, nan, nan, nan, n_stars, 0)
+
+
+def _start(design: Floats, y: Floats, need: int) -> Floats:
+    """The fit to begin with: that of the stars of usual color, where they are enough."""
+    color = design[:, -1]
+    usual = abs(color - np.median(color)) <= _START_WITHIN * mad_std(color)
+    return _least_absolute(design[usual], y[usual]) if _solvable(design[usual], need) else _least_absolute(design, y)
 
 
 def _least_absolute(design: Floats, y: Floats) -> Floats:

@@ -18,7 +18,7 @@ from ztfxr.schema import annotate_all
 
 __all__ = ["zero_point"]
 
-_FITTED = tuple(f.name for f in fields(photcal.ZeroPointFit))
+_FITTED = (*(f.name for f in fields(photcal.ZeroPointFit)), "n_missing")
 
 
 def zero_point(
@@ -60,19 +60,21 @@ def zero_point(
     -------
     xarray.Dataset
         `magzp`, `magzp_err`, `color_term`, `color_term_err`, `magzprms` (standard deviation of the stars used about the
-        fit), `intrinsic_scatter` (what the stated errors do not explain of it), `n_stars`, `n_used`; on `time` where
-        the fluxes are. Without a fit they are NaN, and `n_used` is 0.
+        fit), `intrinsic_scatter` (what the stated errors do not explain of it), `n_stars`, `n_used`, `n_missing`; on
+        `time` where the fluxes are. Without a fit they are NaN, and `n_used` is 0.
 
     Raises
     ------
     InputError
-        A column is missing, or there is no catalog with positions to match.
+        A column is missing or holds text, or there is no catalog with positions to match.
 
     Notes
     -----
     ``mag = −2.5 log10(flux) + magzp + color_term · color``, which is IPAC's convention (Masci et al. 2019, PASP 131,
     018003): `magzp` belongs to color 0. Weighted least squares from a start that outliers do not move; see
     `ztfxr.arrays.photcal.fit_zero_point`. Fluxes that are not positive, and rows with a NaN, are left out.
+    So are rows with a code for a missing value, which `n_missing` counts: magnitudes of exactly 0 or beyond −40 and 60
+    (−999, −99, 99, 9999), errors that are negative or 9 and more, colors beyond ±30.
     """
     if not (n_sigma > 0 and min_stars >= 2):
         raise InputError(f"n_sigma is positive and min_stars at least 2; got {n_sigma} and {min_stars}")
@@ -110,9 +112,12 @@ def _against(
 def _fitted(rows: xr.Dataset, flux: str, mag: str, colors: tuple[str, ...], options: dict[str, Any]) -> xr.Dataset:
     """The fit to columns side by side, each leading dimension on its own."""
     counts, counts_err, catalog = (_column(rows, name) for name in (flux, f"{flux}_err", mag))
-    catalog_err = rows[f"{mag}_err"] if f"{mag}_err" in rows else xr.zeros_like(catalog)
+    catalog_err = _column(rows, f"{mag}_err") if f"{mag}_err" in rows else xr.zeros_like(catalog)
     shades = [_column(rows, name) for name in colors] or [xr.zeros_like(catalog)]
-    shade = shades[0] - shades[1] if len(shades) == 2 else shades[0]
+    if len(shades) == 2:
+        first, second = (xr.apply_ufunc(photcal.known_magnitudes, s, dask="allowed") for s in shades)
+        shades = [first - second]
+    (shade,) = shades
     row = str(next((d for d in ("match", "source") if d in catalog.dims), catalog.dims[-1]))
     columns = {"counts": counts, "counts_err": counts_err, "mag": catalog, "mag_err": catalog_err, "color": shade}
     plain = {k: c.reset_coords(drop=True).drop_vars(row, errors="ignore") for k, c in columns.items()}
@@ -127,6 +132,8 @@ def _fitted(rows: xr.Dataset, flux: str, mag: str, colors: tuple[str, ...], opti
 def _column(rows: xr.Dataset, name: str) -> xr.DataArray:
     if name not in rows:
         raise InputError(f"no column {name!r}; there are {', '.join(map(str, rows.data_vars)) or 'none'}")
+    if rows[name].dtype.kind not in "iuf":
+        raise InputError(f"the column {name!r} holds {rows[name].dtype}, but numbers are needed")
     return rows[name]
 
 
@@ -138,6 +145,9 @@ def _fit(
     color: NDArray[Any],
     **options: Any,
 ) -> dict[str, Any]:
-    offset = mag - photcal.to_mag(counts, 0.0)
-    error = np.hypot(photcal.mag_error(counts, counts_err), mag_err)
-    return asdict(photcal.fit_zero_point(offset, error, color, **options))
+    counts_err = np.where(counts_err >= 0, counts_err, np.nan)
+    columns = (photcal.known_magnitudes(mag), photcal.known_errors(mag_err), photcal.known_colors(color))
+    missing = np.isfinite(counts) & (counts > 0) & ~np.all(np.isfinite(columns), axis=0)
+    offset = columns[0] - photcal.to_mag(counts, 0.0)
+    error = np.hypot(photcal.mag_error(counts, counts_err), columns[1])
+    return asdict(photcal.fit_zero_point(offset, error, columns[2], **options)) | {"n_missing": int(missing.sum())}
