@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from ztfxr.arrays.geometry.registration import Stars, find_stars, fit_pairs, match_patterns, register_stars
 from ztfxr.arrays.geometry.transform import Transform, fit_transform
@@ -207,6 +208,15 @@ def test_bad_pixels_make_no_stars() -> None:
     assert len(stars) <= len(x)
     near = np.min(np.hypot(stars.x[:, None] - x, stars.y[:, None] - y), axis=1)
     assert near[stars.good].max() < 0.2
+
+
+def test_a_steep_sky_hides_no_star() -> None:
+    x, y = (p[:80] for p in stars_on_a_grid()[:2])
+    image = image_of(x, y, np.full(80, 2.5e3))[:140, :140] + 3.0 * np.arange(140)
+    inside = (y > 15) & (y < 130) & (x < 130)
+    near = cKDTree(find_stars(image).xy).query(np.column_stack([x, y])[inside])[0]
+    assert inside.sum() == 9
+    assert near.max() < 0.2
 
 
 def test_blends_are_not_trusted() -> None:

@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 
 from ztfxr.arrays.geometry.stationary import at_rest, lone_pixels
 from ztfxr.arrays.geometry.transform import Kind, Transform, fit_transform, n_coefficients
+from ztfxr.arrays.images.sky import median_sky
 from ztfxr.arrays.statistics import FWHM_TO_SIGMA
 from ztfxr.arrays.types import Bools, Floats, Images, Ints, Numbers, Table
 from ztfxr.errors import AlignmentError
@@ -32,6 +33,8 @@ _MIN_PAIRS = 6
 _EVIDENCE = 20.0
 _REWEIGHTED = 12
 _SKY_MOVES = 0.12
+_STEEP = 0.5
+_BY_CHANCE, _FEW = 3, 0.05
 _ISOLATION = 1.5
 # Root mean square over median of the distance from the center of a round Gaussian, 1 / √(ln 2).
 _MEDIAN_TO_RMS = 1.2011
@@ -134,7 +137,9 @@ def find_stars(
     level[unusable] = 0.0
     if not sky.globalrms > 0:
         raise not_registered("the image is flat: its sky has no noise and no star stands out")
-    found = _extract(level, unusable, n_sigma, float(sky.globalrms))
+    # A border without light, or a steep sky, makes boxes scatter far more than pixels do; crowded stars do not.
+    noise, rms = median_sky(level, unusable)[1], float(sky.globalrms)
+    found = _extract(level, unusable, n_sigma, noise if 0 < noise < _STEEP * rms else rms)
     spoilt = unusable | (pixels >= saturation)
     return _trusted(found, level, unusable, spoilt if saturated is None else spoilt | saturated, origin)
 
@@ -372,9 +377,9 @@ def register_stars(
 
 
 def _moving(stars: Stars, target: Stars, *, kind: Kind, order: int, tolerance: float) -> Transform | None:
-    """The transform by what is not at rest, where there are detections at rest and the sky is not; else None."""
+    """The transform by what is not at rest, where some detections are at rest and the sky is not; else None."""
     rest = at_rest(stars.xy, target.xy)
-    if not rest[0].any():
+    if rest[0].sum() <= max(_BY_CHANCE, _FEW * min(len(stars), len(target))):
         return None
     others = (stars.take(~rest[0]), target.take(~rest[1]))
     try:
