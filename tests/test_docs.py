@@ -47,7 +47,8 @@ def test_light_curves_from_images(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_light_curves_from_alerts_and_from_the_service(tmp_path, monkeypatch, shared):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "ztf_alerts").symlink_to(shared / "data" / "ztf_alerts")
+    for folder in ("ztf_alerts", "ztf_alerts_night", "alerts_schema4"):
+        (tmp_path / folder).symlink_to(shared / "data" / folder)
     name = "forcedphotometry_req00010458_lc.txt"
     (tmp_path / name).symlink_to(shared / "data" / "zfps" / name)
     import ztfxr
@@ -55,6 +56,7 @@ def test_light_curves_from_alerts_and_from_the_service(tmp_path, monkeypatch, sh
     alerts = run("Alert packets", {"ztfxr": ztfxr})
     lc = alerts["lc"].compute()
     assert float(abs(alerts["mag"][:, 0] - lc["magap"]).median()) < 0.02
+    assert alerts["fluxes"]["flux_ujy"].shape == (100, 1)
     service = run("The forced photometry service", {"ztfxr": ztfxr})
     assert int(ztfxr.cut_counts(service["lc"]).sel(reason="kept")) == 46
     assert service["table"]["detected"].any()

@@ -215,6 +215,7 @@ COMPUTES = {
     "select_epochs",
     "variability",
     "open_alerts",
+    "read_fp_hists",
     "solve_kernel",
     "read_psf",
     "read_lco_catalog",

@@ -39,7 +39,7 @@ from ztfxr.errors import (
     TruncatedFileError,
     ZtfxrError,
 )
-from ztfxr.io.alerts import open_alerts
+from ztfxr.io.alerts import open_alerts, read_fp_hists
 from ztfxr.io.cameras import CAMERAS, Camera, Layer
 from ztfxr.io.catalogs import read_catalog
 from ztfxr.io.frames import open_epochs, open_fits, open_frame, open_frames, open_lco, open_quadrant
@@ -212,6 +212,7 @@ __all__ = [
     "quality_cuts",
     "query_catalog",
     "read_catalog",
+    "read_fp_hists",
     "read_lco_catalog",
     "read_psf",
     "read_zfps",

@@ -229,6 +229,7 @@ class DataTreeAccessor(_Accessor[xr.DataTree]):
     mosaic = _bound(_mosaic.mosaic)
     sky_to_mosaic = _bound(_mosaic.sky_to_mosaic)
     show = _bound(_plot.show)
+    difference = _bound(_dia.difference)
     lightcurve = _bound(_lightcurve.lightcurve)
     forced_photometry = _bound(_forced.forced_photometry)
     match = _bound(_catalogs.match)

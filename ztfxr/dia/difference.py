@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, Unpack
+from functools import partial
+from typing import Any, Literal, NamedTuple, Unpack, overload
 
 import numpy as np
 import xarray as xr
@@ -25,6 +26,7 @@ from ztfxr.dia.verdict import verdict_numbers, verdict_status
 from ztfxr.errors import InputError
 from ztfxr.ops.exposure import Labeled, MaskChoice
 from ztfxr.ops.positions import Positions
+from ztfxr.ops.trees import holds_pairs, on_each
 
 __all__ = ["difference", "difference_for"]
 
@@ -32,8 +34,30 @@ _MODE_PIXELS = 256 * 256
 _RADIUS, _ALERT_RADIUS = 10.0, 7.0
 
 
+class _Options(KernelOptions, total=False):
+    """All options of `difference`."""
+
+    exclude: Positions | None
+    exclude_radius: float | None
+    known_scale: tuple[float, float] | None
+    fwhm: tuple[float, float] | None
+    variance: xr.DataArray | None
+    reference_variance: xr.DataArray | None
+    mask: MaskChoice
+    reference_mask: MaskChoice
+    model_error: bool
+
+
+@overload
+def difference(science: Labeled, reference: Labeled | None = None, **options: Unpack[_Options]) -> xr.Dataset: ...
+
+
+@overload
+def difference(science: xr.DataTree, reference: None = None, **options: Unpack[_Options]) -> xr.DataTree: ...
+
+
 def difference(
-    science: Labeled,
+    science: Labeled | xr.DataTree,
     reference: Labeled | None = None,
     *,
     kernel_size: int | Literal["auto"] | None = None,
@@ -57,7 +81,7 @@ def difference(
     mask: MaskChoice = None,
     reference_mask: MaskChoice = None,
     model_error: bool = False,
-) -> xr.Dataset:
+) -> xr.Dataset | xr.DataTree:
     """Subtract the reference, matched in PSF, flux scale and background, from an epoch or a stack; lazy.
 
     The model of each science image is ``convolve(reference, kernel) + polynomial``. The kernel may vary over the
@@ -71,7 +95,7 @@ def difference(
     ----------
     science
         An image (y, x) or stack (time, y, x), or a Dataset with `sci` and, where they exist, `flags` or `mask` and
-        `variance`. A Dataset of `ztfxr.open_alerts` holds its own `reference`.
+        `variance`. A Dataset of `ztfxr.open_alerts` holds its own `reference`; of a tree of such, each is subtracted.
     reference
         On the same pixel grid, (y, x) or (time, y, x).
     kernel_size
@@ -140,7 +164,7 @@ def difference(
 
     Returns
     -------
-    xarray.Dataset
+    xarray.Dataset or xarray.DataTree
         `difference` and `difference_variance` on the science flux scale, NaN where `mask` is True; `kernel` with
         `kernel_err` (ky, kx) at the image's center, in the convention of a convolution; `kernel_coeff` (kterm, ky, kx)
         and `background_coeff` with errors (term), for the terms 1, u, v, u², uv, v², … with u, v in [-1, 1] along x
@@ -156,7 +180,8 @@ def difference(
     Raises
     ------
     InputError
-        An even kernel size, an order outside 0–3, no reference; `model_error` for a frame or a kernel of any size.
+        An even kernel size, an order outside 0–3, no reference, a tree of frames of one field; `model_error` for a
+        frame or a kernel of any size.
     AlignmentError
         The images do not share one pixel grid.
     ChunkError
@@ -189,6 +214,12 @@ def difference(
         "cutout_size": cutout_size,
         "clip": clip,
     }
+    if isinstance(science, xr.DataTree):
+        _refuse_for_trees(science, reference, variance, reference_variance)
+        own = partial(difference, **given, exclude=exclude, exclude_radius=exclude_radius, known_scale=known_scale)
+        return on_each(
+            partial(own, fwhm=fwhm, mask=mask, reference_mask=reference_mask, model_error=model_error), science
+        )
     pair = gather_pair(
         science,
         reference,
@@ -199,6 +230,15 @@ def difference(
     )
     around = _Around(exclude, exclude_radius)
     return _differenced(pair, match_options(pair, given), around, known_scale, fwhm, model_error=model_error)
+
+
+def _refuse_for_trees(tree: xr.DataTree, *of_one_image: Labeled | None) -> None:
+    """`InputError` where a Dataset of the tree has no reference of its own, or where one image is given for all."""
+    if any(given is not None for given in of_one_image) or not holds_pairs(tree):
+        raise InputError(
+            "a tree is differenced where each Dataset holds its own reference, as alerts do; give frames of one field "
+            "as a stack: ztfxr.stack(tree, like=reference)"
+        )
 
 
 def difference_for(
@@ -254,7 +294,7 @@ class _Around:
         radius = self.pixels(pair)
         distance, one_place = pair.around(self.measured, radius)
         constant = options.kernel_order == 0 and options.solve_on == "all"
-        how = Measured(radius, self.radius is not None, one_place, constant)
+        how = Measured(radius, self.radius is not None or _is_alert(pair), one_place, constant)
         return {"named": pair.near(self.exclude, radius), "distance": distance}, how
 
 
@@ -389,7 +429,12 @@ def _expected(
 
 def _excluded_radius(pair: Pair) -> float:
     """Pixels around a variable object that are left out: fewer in an alert's stamp, whose light there is needed."""
-    return _ALERT_RADIUS if pair.reference.name == "reference" else _RADIUS
+    return _ALERT_RADIUS if _is_alert(pair) else _RADIUS
+
+
+def _is_alert(pair: Pair) -> bool:
+    """The reference came with the science image, as in alert packets."""
+    return pair.reference.name == "reference"
 
 
 def _padded(terms: Floats, options: MatchOptions) -> Floats:

@@ -15,7 +15,7 @@ from ztfxr.errors import InputError
 from ztfxr.io.times import JD_OF_MJD, mid_exposure, to_datetime
 from ztfxr.schema import FILTERS, annotate_all
 
-__all__ = ["read_zfps"]
+__all__ = ["forced_light_curve", "read_zfps"]
 
 _MISSING = -99999.0
 _NULLS = ("null", "nan", "")
@@ -77,7 +77,14 @@ def read_zfps(path: str | PathLike[str]) -> xr.Dataset:
         The file is no such table, or a row has too few or wrong entries; the message names the line.
     """
     text = Path(path).read_text(encoding="utf-8", errors="replace")
-    columns = _columns(text, str(path))
+    return _with_position(forced_light_curve(_columns(text, str(path)), str(path)), text)
+
+
+def forced_light_curve(columns: dict[str, NDArray[Any]], path: str) -> xr.Dataset:
+    """A light curve from columns under the names of the service, as `read_zfps` describes it, without its position.
+
+    Raises `InputError`, which names `path`, for filters and quadrants that the service does not have.
+    """
     order = np.argsort(columns["jd"], kind="stable")
     columns = {k: v[order] for k, v in columns.items()}
     mjd = np.array([mid_exposure(jd - JD_OF_MJD, s) for jd, s in zip(columns["jd"], columns["exptime"], strict=True)])
@@ -92,7 +99,7 @@ def read_zfps(path: str | PathLike[str]) -> xr.Dataset:
     out["infobits"] = ("time", _whole(columns.get("infobitssci", np.zeros(len(mjd))), 0))
     out["procstatus"] = ("time", columns["procstatus"])
     out = out.set_coords([name for name in _COORDINATES if name in out])
-    return annotate_all(_with_position(out, text))
+    return annotate_all(out)
 
 
 def _columns(text: str, path: str) -> dict[str, NDArray[Any]]:
@@ -151,4 +158,4 @@ def _with_position(out: xr.Dataset, text: str) -> xr.Dataset:
     found = {name: float(value) for name, value in _POSITION.findall(text)}
     for axis, name in (("R.A.", "ra"), ("Dec.", "dec")):
         out = out.assign_coords({name: ("source", [found.get(axis, np.nan)])})
-    return out
+    return annotate_all(out)

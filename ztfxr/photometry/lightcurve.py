@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any, Literal, get_args, overload
 
 import xarray as xr
 
@@ -13,6 +14,7 @@ from ztfxr.errors import InputError
 from ztfxr.ops.mapping import aligned
 from ztfxr.ops.positions import Positions
 from ztfxr.ops.stacks.stack import stack
+from ztfxr.ops.trees import holds_pairs, on_each
 from ztfxr.photometry.aperture import ApertureOptions, aperture_photometry
 from ztfxr.photometry.calibrate import calibrate_flux
 from ztfxr.photometry.forced import FitOptions, check_background, forced_photometry
@@ -34,10 +36,18 @@ _STAMP_PIXELS = 128 * 128
 _RADIUS = 7.0
 
 
+@overload
+def lightcurve(obj: xr.Dataset, /, positions: Positions | None = None, **options: Any) -> xr.Dataset: ...
+
+
+@overload
+def lightcurve(obj: xr.DataTree, /, positions: Positions | None = None, **options: Any) -> xr.Dataset | xr.DataTree: ...
+
+
 def lightcurve(
     obj: xr.Dataset | xr.DataTree,
     /,
-    positions: Positions,
+    positions: Positions | None = None,
     *,
     reference: xr.Dataset | xr.DataArray | None = None,
     radius: float | None = None,
@@ -45,16 +55,16 @@ def lightcurve(
     photometry: Mapping[str, Any] | None = None,
     scale: Literal["science", "reference"] = "science",
     **options: Any,
-) -> xr.Dataset:
+) -> xr.Dataset | xr.DataTree:
     """Difference fluxes at fixed positions over all epochs; lazy.
 
     Parameters
     ----------
     obj
-        Frames of `ztfxr.open_epochs` (they must share the reference's pixel grid), a stack (time, y, x), alerts, or
-        difference images that are there already.
+        Frames of `ztfxr.open_epochs` (they must share the reference's pixel grid), a stack (time, y, x), alerts
+        (stacks, one packet of each object, or a tree of them), or difference images that are there already.
     positions
-        Where to measure, as `ztfxr.resolve_positions` takes it.
+        Where to measure, as `ztfxr.resolve_positions` takes it; by default the object of an alert.
     reference
         What to subtract; not needed for alerts and difference images.
     radius
@@ -70,7 +80,7 @@ def lightcurve(
         time and transparency drop out without a zero point; there is no `flux_ujy` then.
     **options
         Options of `ztfxr.difference`. The positions must not shape the kernel, which would follow what changed there:
-        pixels within 3.3 FWHM of them, at least 10 (8 in stamps of alerts), are left out of its solution, beside those
+        pixels within 3.3 FWHM of them, at least 10 (in alerts: 7 pixels), are left out of its solution, beside those
         of `exclude`; ``exclude_radius`` states another radius, 0 leaves nothing out. Where all positions are at one
         place that is always so. Several are kept in where circles around them would take more than a quarter of the
         image, or hold most of the light that the kernel must be found by (more than half of the squared signal to noise
@@ -80,12 +90,12 @@ def lightcurve(
 
     Returns
     -------
-    xarray.Dataset
+    xarray.Dataset or xarray.DataTree
         `flux`, `flux_err` (in the unit of the images, on the scale of each epoch), `model_err` (part of `flux_err`),
         `status`, `area`, `masked_fraction` on (time, source); `flux_ujy`, `flux_ujy_err` by the zero point `magzp`
         where it is known; the numbers of `ztfxr.difference` that say how good an epoch is (`kernel_sum`, `chi2`,
         `noise_ratio`, `epoch_status` and so on) on time; the coordinates of the epochs. Every epoch has a row, whatever
-        happened to it.
+        happened to it. Of a tree of alerts, a tree of these.
 
     Raises
     ------
@@ -98,7 +108,13 @@ def lightcurve(
     >>> lc.flux.dims
     ('time', 'source')
     """
+    if isinstance(obj, xr.DataTree) and reference is None and holds_pairs(obj):
+        own = partial(
+            lightcurve, positions=positions, radius=radius, psf=psf, photometry=photometry, scale=scale, **options
+        )
+        return on_each(own, obj)
     frames = stack(obj, like=reference) if isinstance(obj, xr.DataTree) else obj
+    positions = _target(frames) if positions is None else positions
     if isinstance(frames, xr.Dataset) and "difference" in frames:
         if options or reference is not None:
             idle = [*options, *(["reference"] if reference is not None else [])]
@@ -107,6 +123,13 @@ def lightcurve(
     else:
         diff = difference_for(positions, frames, reference, **with_model_error(frames, options))
     return as_lightcurve(_measure(diff, positions, radius, psf, photometry or {}), diff, scale)
+
+
+def _target(frames: xr.Dataset) -> Positions:
+    """Where the object is that an alert is about."""
+    if "target_x" not in frames.attrs:
+        raise InputError("positions: say where to measure; only alerts have an object of their own")
+    return [(float(frames.attrs["target_x"]), float(frames.attrs["target_y"]))]
 
 
 def as_lightcurve(

@@ -32,7 +32,13 @@ _IMAGES: tuple[Spec, ...] = (
     Spec("reference", _YX, "float32", "DN", "reference image"),
     Spec("reference_variance", _YX, "float32", "DN2", "variance of the reference image"),
     Spec("aligned", _YX, "float32", "DN", "science image on the reference's grid"),
-    Spec("ipac_difference", _YX, "float32", "DN", "difference image made by IPAC"),
+    Spec(
+        "ipac_difference",
+        _YX,
+        "float32",
+        "DN",
+        "difference image made by IPAC: science minus reference, whatever its sign in the packet",
+    ),
 )
 
 _DIFFERENCES: tuple[Spec, ...] = (

@@ -15,8 +15,10 @@ def _noisy(dtype: str = "f4") -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i2", ">i4"])
-@pytest.mark.parametrize("value", [0, -99, 7])
+@pytest.mark.parametrize("value", [0, -99, 7, -3.4e38])
 def test_a_hole_of_one_value_is_bad_and_counted(dtype, value):
+    if dtype[-2] == "i" and abs(value) > 1e9:
+        pytest.skip("no such integer")
     image, hole = _noisy(dtype), np.zeros((90, 110), dtype=bool)
     hole[20:41, 33:60] = True
     image[hole] = value

@@ -74,7 +74,7 @@ def blank_pixels(pixels: Numbers) -> Bools:
     out &= plain < np.nanmax(plain)
     some = np.flatnonzero(out.any(axis=1))
     some = some[:: max(len(some) // _MOST_ROWS, 1)]
-    marked, values = out[some], plain[some]
+    marked, values = out[some], plain[some].astype(np.float64)
     steps = np.abs(np.diff(np.where(np.isfinite(values), values, 0.0)))
     border, both = marked[:, 1:] != marked[:, :-1], marked[:, 1:] | marked[:, :-1]
     if border.any() and np.median(steps[border]) < _LEAST_JUMP * np.median(steps[~both]):
