@@ -40,10 +40,10 @@ def bands(names: Iterable[object]) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def require_one_filter(image: xr.DataArray) -> None:
-    """Refuse epochs of several filters, where that can be told without computing."""
+def require_one_filter(image: xr.DataArray, *, compute: bool = False) -> None:
+    """Refuse epochs of several filters, where that can be told without computing, or where that is allowed."""
     names = image.coords.get("filter")
-    if names is None or names.chunks is not None or names.ndim == 0:
+    if names is None or (names.chunks is not None and not compute) or names.ndim == 0:
         return
     found = list(bands(names.values).values())
     if len(found) > 1:

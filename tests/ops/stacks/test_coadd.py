@@ -391,6 +391,8 @@ def test_epochs_of_several_filters_are_not_added(epochs: xr.Dataset) -> None:
             function(mixed)
     one = coadd(mixed.isel(time=mixed["filter"].values == "ztfr"))
     assert str(one["filter"].values) == "ztfr"
+    named = epochs.assign_coords(filter=("time", ["", "zr", "ztfr", "", "r", "ZTF_r"]))
+    assert str(coadd(named)["filter"].values) == "zr"
 
 
 @pytest.mark.parametrize("unit", ["DN", "electron"])
@@ -458,3 +460,12 @@ def test_semi_real_epochs(tmp_path_factory: pytest.TempPathFactory) -> None:
         through[rest] / through[int(np.flatnonzero(stack.frame.values == out.frame.values[out.attrs["anchor"]])[0])]
     )
     np.testing.assert_allclose(diff.kernel_sum, expected, rtol=0.015)
+
+
+def test_epochs_of_another_filter_have_no_weight_where_names_are_lazy(epochs: xr.Dataset) -> None:
+    mixed = epochs.assign_coords(filter=("time", ["ztfg", "ztfr", "zg", "", "ztfr", "g"])).chunk(time=1)
+    mixed = mixed.assign_coords(filter=mixed["filter"].chunk(time=1))
+    found = coadd(mixed, scale=None, method="mean").compute()
+    assert (found["weight"] > 0).values.tolist() == [True, False, True, True, False, True]
+    with pytest.raises(InputError, match="several filters, ztfg, ztfr"):
+        build_reference(mixed)

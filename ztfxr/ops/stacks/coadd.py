@@ -26,7 +26,7 @@ from ztfxr.arrays.threads import task
 from ztfxr.arrays.types import Bools
 from ztfxr.errors import InputError
 from ztfxr.ops.exposure import Exposure, gather
-from ztfxr.ops.filters import require_one_filter
+from ztfxr.ops.filters import bands, other_filter, require_one_filter
 from ztfxr.ops.mapping import IMAGE, bare, map_images
 from ztfxr.ops.stacks.epochs import MEASURES, FluxScale, Measuring, per_epoch, prepare, select_epochs, usable_epochs
 from ztfxr.schema import annotate_all, kept
@@ -101,7 +101,8 @@ def coadd(
     Raises
     ------
     InputError
-        An unknown option, or weights that are not one number per epoch.
+        An unknown option, weights that are not one number per epoch, epochs of several filters (where their names are
+        lazy, those of another filter than the anchor's have no weight).
     ChunkError
         An image is chunked along y or x.
 
@@ -184,6 +185,7 @@ def build_reference(
     which = np.flatnonzero(table["selected"].values)
     if not which.size:
         raise InputError(f"none of the {table.sizes['time']} epochs can be used; {'; '.join(left_out[:5])}")
+    require_one_filter(gather(stack.isel(time=which), name="sci").image, compute=True)
     anchor = int(np.argmax(table["score"].values[which]))
     known = bare(table["flux_scale"]).isel(time=which)
     out = coadd(
@@ -234,7 +236,7 @@ def _contributions(plan: Measuring, options: _Options, weights: Weights, backgro
         "variance": None if variance is None else bare(variance),
         "sky": bare(background) if isinstance(background, xr.DataArray) else None,
         "gain": exposure.gain,
-        "given": given * usable_epochs(exposure),
+        "given": given * _coaddable(exposure, plan.anchor),
         "anchor_noise": plan.anchor_noise,
         "anchor_width": plan.anchor_width,
     }
@@ -245,6 +247,13 @@ def _contributions(plan: Measuring, options: _Options, weights: Weights, backgro
         sizes={"plane": _PLANES[options.method]},
         options={"options": replace(options, by_stars=plan.by_stars)},
     )
+
+
+def _coaddable(exposure: Exposure, anchor: int) -> xr.DataArray:
+    """True where an epoch is usable, and, by names of filters that are lazy, of the anchor's filter."""
+    usable, image = usable_epochs(exposure), exposure.image
+    other = other_filter(image, image.isel(time=anchor)) if "filter" in image.coords else None
+    return usable if other is None else usable & ~other
 
 
 def _one_epoch(
@@ -432,6 +441,10 @@ def _shared(image: xr.DataArray, frames: xr.Dataset, anchor: int) -> dict[str, A
         if values is None or values.dims != ("time",):
             continue
         # Values that .chunk() has made lazy cannot be compared without computing them.
-        if values.chunks is not None or len(set(values.values)) == 1:
+        if values.chunks is not None:
+            out[name] = bare(values).isel(time=anchor)
+        elif name == "filter" and (known := list(bands(values.values).values())):
+            out[name] = xr.DataArray(known[0])
+        elif len(set(values.values)) == 1:
             out[name] = bare(values).isel(time=anchor)
     return out
