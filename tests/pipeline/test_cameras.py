@@ -75,6 +75,8 @@ def test_rise_by_wcs(shared: Path, tmp_path: Path) -> None:
     assert epochs["time"].values[0] == np.datetime64("2020-08-30T21:37:29.101")
     assert float(epochs["kernel_sum"][0]) == pytest.approx(1.0, abs=0.06)
     assert float(epochs["noise_ratio"][0]) == pytest.approx(1.0, abs=0.15)
+    assert float(epochs["registration_shift_y"][0]) == pytest.approx(-0.195, abs=0.02)
+    assert float(epochs["registration_rms"][0]) < 0.1
     light = ztfxr.aperture_photometry(ztfxr.clean(ztfxr.open_frame(reference, camera="rise")), stars, radius=10.0)
     assert (np.abs(lightcurve["flux"].values[0] / light["flux"].values) < 0.02).all()
 

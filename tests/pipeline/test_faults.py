@@ -17,6 +17,7 @@ from ztfxr.errors import FrameError, InputError
 from ztfxr.pipeline import runner, summary
 from ztfxr.pipeline.pools import WorkersDiedError
 from ztfxr.samples import make_epochs
+from ztfxr.schema import STATUS_PLANES, planes_to_bits
 
 
 def mask_of(path: Path) -> Path:
@@ -199,6 +200,26 @@ def test_the_first_bad_frame_stops_a_strict_run(sound, tmp_path):
     with pytest.raises(FrameError, match="HTML"):
         run(job, tmp_path / "run.zarr", errors="raise")
     assert summary(tmp_path / "run.zarr").attrs["skipped"] == 1
+
+
+def test_a_wcs_that_the_stars_deny_is_a_status(sound, tmp_path):
+    """One frame shows the field upside down, one lies 3 px beside its WCS."""
+    frames, _ = sound
+    folder = Path(shutil.copytree(frames.reference.parent, tmp_path / "frames"))
+    paths = [folder / path.name for path in frames.paths[:4]]
+    for kind in (paths[1], mask_of(paths[1])):
+        change(kind, lambda data: np.ascontiguousarray(data[::-1, ::-1]))
+    for kind in (paths[2], mask_of(paths[2])):
+        change(kind, lambda data: np.roll(data, 3, axis=1))
+    options = {"frames": paths, "align": "wcs", "cutout": {"x": 190, "y": 180, "size": 200}}
+    run(make_job(frames, **options), tmp_path / "run.zarr")
+    epochs = ztfxr.open_zarr(tmp_path / "run.zarr")["epochs"].to_dataset().load()
+    assert epochs["epoch_status"].values.tolist() == [0, planes_to_bits(["not_registered"], STATUS_PLANES), 0, 0]
+    assert "do not lie where their WCS say" in str(epochs["message"].values[1])
+    np.testing.assert_allclose(epochs["registration_shift_x"][[0, 2, 3]], [0, 3, 0], atol=0.7)
+    assert (epochs["n_matched"][[0, 2, 3]] > 5).all()
+    assert np.hypot(epochs["kernel_shift_y"], epochs["kernel_shift_x"])[[0, 2, 3]].max() < 0.3
+    assert np.isnan(epochs["registration_shift_x"][1])
 
 
 def test_a_reference_is_built_of_one_filter(sound, tmp_path):
