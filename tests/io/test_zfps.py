@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import ztfxr
 from ztfxr.errors import InputError
@@ -66,12 +67,11 @@ def test_sentinels_order_and_position(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "columns", "message"),
     [
-        ([row() + " 7"], COLUMNS, "line 4: 24 entries for 23 columns"),
         ([row(flux="many")], COLUMNS, "line 4: forcediffimflux is 'many'"),
         ([row().replace("ZTF_g", "ZTF_q")], COLUMNS, "unknown filter ZTF_q"),
         ([row().replace(" 8 1 ", " 8 4 ")], COLUMNS, "counts quadrants from 0 to 3"),
-        (["<html>"], "<html>", "no column field"),
-        ([], "", "no column field"),
+        (["<html>"], "<html>", "no column filter"),
+        ([], "", "no column filter"),
     ],
 )
 def test_bad_files_say_what_is_wrong(tmp_path: Path, rows: list[str], columns: str, message: str) -> None:
@@ -81,3 +81,66 @@ def test_bad_files_say_what_is_wrong(tmp_path: Path, rows: list[str], columns: s
 
 def test_a_file_without_a_row_is_an_empty_light_curve(tmp_path: Path) -> None:
     assert ztfxr.read_zfps(write(tmp_path, [])).sizes == {"time": 0, "source": 1}
+
+
+@pytest.mark.parametrize("null", ["null", "N/A", "nan", "None", "-99999", "-99999.0", "--", "1e999"])
+@pytest.mark.parametrize("column", COLUMNS.split(", "))
+def test_an_entry_that_is_missing_costs_no_other(tmp_path: Path, column: str, null: str) -> None:
+    rows = [row(i, 2459250.5 + i) for i in range(6)]
+    entries = rows[2].split()
+    entries[COLUMNS.split(", ").index(column)] = null
+    if column == "filter" and null in ("-99999", "-99999.0", "1e999"):
+        null = entries[4] = "null"
+    rows[2] = " ".join(entries)
+    whole, lc = (ztfxr.read_zfps(write(tmp_path, r)) for r in ([row(i, 2459250.5 + i) for i in range(6)], rows))
+    place = 5 if column == "jd" else 2
+    others = np.arange(6) != place
+    expected = whole.isel(time=np.arange(6) != 2)
+    xr.testing.assert_identical(lc.isel(time=others), expected)
+    cleaned = ztfxr.clean_zfps(write(tmp_path, rows), min_epochs=3)
+    assert cleaned.sizes["time"] == 6
+    if column in ("procstatus", "forcediffimflux", "forcediffimfluxunc"):
+        assert int(cleaned["cuts"][place, 0]) != 0
+    assert (cleaned["cuts"].values[others] == 0).all()
+    binned = ztfxr.bin_by_night(cleaned)
+    assert binned.sizes["time"] == (5 if column in ("jd", "exptime") else 6)
+
+
+@pytest.mark.parametrize("bad", [row()[:40], row() + " 7", row().replace(" 5.0 ", " "), ""])
+def test_rows_that_do_not_fit_are_kept_and_named(tmp_path: Path, bad: str) -> None:
+    rows = [row(i, 2459250.5 + i) for i in range(6)]
+    rows.insert(2, bad)
+    lc = ztfxr.read_zfps(write(tmp_path, rows))
+    assert lc.attrs.get("unreadable") == ("6" if bad else None)
+    assert lc.sizes["time"] == (7 if bad else 6)
+    cut = ztfxr.quality_cuts(lc)["cuts"].values[:, 0] != 0
+    assert cut.tolist() == [False] * 6 + [True] * bool(bad)
+    assert np.isnat(lc["time"].values[6:]).all()
+
+
+def test_other_versions_of_the_file(tmp_path: Path) -> None:
+    """New columns, fewer columns, a byte order mark, Windows line ends, commas, capitals: the same fluxes."""
+    rows = [row(i, 2459250.5 + i, float(i)) for i in range(3)]
+    path = write(tmp_path, rows)
+    text = path.read_text()
+    names = COLUMNS.split(", ")
+    kept = [i for i, name in enumerate(names) if name not in ("procstatus", "field", "ccdid", "qid", "infobitssci")]
+    fewer = [" ".join(r.split()[i] for i in kept) for r in rows]
+    forms = [
+        write(tmp_path, [r + " 3.5" for r in rows], COLUMNS + ", new").read_text(),
+        write(tmp_path, fewer, ", ".join(names[i] for i in kept)).read_text(),
+        "\ufeff" + text,
+        text.replace("\n", "\r\n"),
+        write(tmp_path, [", ".join(r.split()) for r in rows]).read_text(),
+        text.replace(COLUMNS, COLUMNS.upper()),
+    ]
+    for form in forms:
+        path.write_text(form, encoding="utf-8", newline="")
+        lc = ztfxr.clean_zfps(path, min_epochs=2)
+        assert lc["flux"].values[:, 0].tolist() == [0.0, 1.0, 2.0]
+        assert (lc["cuts"].values == 0).all()
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        ztfxr.read_zfps(tmp_path / "none.txt")

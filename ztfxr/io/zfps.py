@@ -18,9 +18,12 @@ from ztfxr.schema import FILTERS, annotate_all
 __all__ = ["forced_light_curve", "read_zfps"]
 
 _MISSING = -99999.0
-_NULLS = ("null", "nan", "")
-_NEEDED = ("field", "ccdid", "qid", "filter", "jd", "exptime", "forcediffimflux", "forcediffimfluxunc", "procstatus")
+_NULLS = ("null", "nan", "", "n/a", "na", "none", "-", "--", "inf", "-inf")
+_NEEDED = ("filter", "jd", "exptime", "forcediffimflux", "forcediffimfluxunc")
+_TEXTS = ("filter", "procstatus")
+_LARGEST_WHOLE = 2**53
 _POSITION = re.compile(r"Requested input (R\.A\.|Dec\.) = (\S+) degrees")
+_DEGREES = re.compile(r"[+-]?\d+\.?\d*(e[+-]?\d+)?")
 _WHOLE = ("field", "ccdid", "qid")
 _MEASURED = {
     "forcediffimflux": ("flux", "DN"),
@@ -69,15 +72,23 @@ def read_zfps(path: str | PathLike[str]) -> xr.Dataset:
         commas), `infobits`, `sky`, `sky_noise` (DN), `n_calibrators`, `limiting_mag`, ...; as coordinates `mjd` and
         `time` at mid-exposure (the file has its start), `filter`, `exptime`, `field`, `ccdid`, `qid` (1 to 4; the file
         has 0 to 3), `rcid`, `rfid` (the reference image), `magzp` (of the difference image), `magzprms`, `color_term`,
-        `seeing` (pixel); `ra`, `dec` on `source`. Rows in order of time. Entries that are -99999 or null are NaN.
+        `seeing` (pixel); `ra`, `dec` on `source`. Rows in order of time, those of unknown time last. Entries that are
+        -99999, null, N/A or blank are NaN, -1 where they are whole numbers, and empty where they are text. A row with
+        another number of entries than the table has columns is kept without a value, which cuts it;
+        ``attrs["unreadable"]`` has its line. Columns that an older file lacks are absent, or -1.
 
     Raises
     ------
+    FileNotFoundError
     InputError
-        The file is no such table, or a row has too few or wrong entries; the message names the line.
+        The file is no such table, or an entry is no number; the message names the line.
     """
-    text = Path(path).read_text(encoding="utf-8", errors="replace")
-    return _with_position(forced_light_curve(_columns(text, str(path)), str(path)), text)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
+    columns, unreadable = _columns(text, str(path))
+    out = _with_position(forced_light_curve(columns, str(path)), text)
+    return out.assign_attrs(unreadable=" ".join(map(str, unreadable))) if unreadable else out
 
 
 def forced_light_curve(columns: dict[str, NDArray[Any]], path: str) -> xr.Dataset:
@@ -97,29 +108,39 @@ def forced_light_curve(columns: dict[str, NDArray[Any]], path: str) -> xr.Datase
         if column in columns:
             out[name] = ("time", columns[column], {"units": unit} if unit else {})
     out["infobits"] = ("time", _whole(columns.get("infobitssci", np.zeros(len(mjd))), 0))
-    out["procstatus"] = ("time", columns["procstatus"])
+    if "procstatus" in columns:
+        out["procstatus"] = ("time", columns["procstatus"])
     out = out.set_coords([name for name in _COORDINATES if name in out])
     return annotate_all(out)
 
 
-def _columns(text: str, path: str) -> dict[str, NDArray[Any]]:
-    """Every column by the name that the service gives it, sentinels as NaN."""
+def _columns(text: str, path: str) -> tuple[dict[str, NDArray[Any]], list[int]]:
+    """Every column by the name that the service gives it, sentinels as NaN; and the lines that do not fit them."""
     lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip() and not line.startswith("#")]
-    names = [name.strip() for name in lines[0][1].split(",")] if lines else []
+    names = [name.strip().lower() for name in lines[0][1].split(",")] if lines else []
     missing = [name for name in _NEEDED if name not in names]
     if missing:
         raise InputError(f"{path} is no light curve of the forced photometry service: no column {', '.join(missing)}")
-    rows = [(n, line.split()) for n, line in lines[1:]]
-    for number, row in rows:
-        if len(row) != len(names):
-            raise InputError(f"{path}, line {number}: {len(row)} entries for {len(names)} columns; is it cut off?")
-    text_columns = ("filter", "procstatus")
-    return {
-        name: np.array([row[i] for _, row in rows], dtype=str)
-        if name in text_columns
-        else np.array([_number(row[i], name, number, path) for number, row in rows], dtype=np.float64)
+    rows = [(n, _entries(line, len(names))) for n, line in lines[1:]]
+    unreadable = [n for n, row in rows if len(row) != len(names)]
+    whole = [(n, row if len(row) == len(names) else [""] * len(names)) for n, row in rows]
+    columns = {
+        name: np.array([_text(row[i]) for _, row in whole], dtype=str)
+        if name in _TEXTS
+        else np.array([_number(row[i], name, number, path) for number, row in whole], dtype=np.float64)
         for i, name in enumerate(names)
     }
+    return columns, unreadable
+
+
+def _entries(line: str, n: int) -> list[str]:
+    """The entries of a row, which spaces separate, or commas; those of procstatus have commas inside."""
+    by_comma = [entry.strip() for entry in line.split(",")]
+    return by_comma if len(by_comma) == n else line.split()
+
+
+def _text(entry: str) -> str:
+    return "" if entry.lower() in _NULLS else entry
 
 
 def _number(entry: str, column: str, line: int, path: str) -> float:
@@ -129,33 +150,36 @@ def _number(entry: str, column: str, line: int, path: str) -> float:
         value = float(entry)
     except ValueError:
         raise InputError(f"{path}, line {line}: {column} is {entry!r}, which is no number") from None
-    return np.nan if value == _MISSING else value
+    return np.nan if value == _MISSING or not np.isfinite(value) else value
 
 
 def _labels(columns: dict[str, NDArray[Any]], path: str) -> dict[str, Any]:
     """Where and through which filter each epoch was taken; quadrants counted from 1."""
-    known = {f"ZTF_{name[-1]}": name for name in FILTERS.values()}
-    unknown = sorted(set(columns["filter"].tolist()) - set(known))
-    if unknown:
-        raise InputError(f"{path}: unknown filter {', '.join(unknown)}; the service knows {', '.join(known)}")
-    place = {name: _whole(columns[name], -1) for name in _WHOLE}
-    if np.any((place["qid"] < 0) | (place["qid"] > 3)):
+    known = {f"ztf_{name[-1]}": name for name in FILTERS.values()} | {"": ""}
+    filters = [known.get(name.lower()) for name in columns["filter"].tolist()]
+    if None in filters:
+        unknown = columns["filter"][filters.index(None)]
+        raise InputError(f"{path}: unknown filter {unknown}; the service knows ZTF_g, ZTF_r, ZTF_i")
+    nothing = np.full(len(filters), np.nan)
+    place = {name: _whole(columns.get(name, nothing), -1) for name in _WHOLE}
+    if np.any(place["qid"] > 3):
         raise InputError(f"{path}: qid runs to {place['qid'].max()}, but the service counts quadrants from 0 to 3")
-    place["qid"] = place["qid"] + 1
-    place["rcid"] = 4 * (place["ccdid"] - 1) + place["qid"] - 1
+    is_known = (place["qid"] >= 0) & (place["ccdid"] > 0)
+    place["qid"] = np.where(place["qid"] >= 0, place["qid"] + 1, -1)
+    place["rcid"] = np.where(is_known, 4 * (place["ccdid"] - 1) + place["qid"] - 1, -1)
     labels: dict[str, Any] = {name: ("time", values) for name, values in place.items()}
     if "rfid" in columns:
         labels["rfid"] = ("time", _whole(columns["rfid"], -1), {"long_name": "reference image"})
-    labels["filter"] = ("time", np.array([known[name] for name in columns["filter"].tolist()], dtype="U4"))
+    labels["filter"] = ("time", np.array(filters, dtype="U4"))
     return labels | {"exptime": ("time", columns["exptime"])}
 
 
 def _whole(values: NDArray[Any], fill: int) -> NDArray[np.int64]:
-    return np.where(np.isfinite(values), values, fill).astype(np.int64)
+    return np.where(np.abs(values) < _LARGEST_WHOLE, values, fill).astype(np.int64)
 
 
 def _with_position(out: xr.Dataset, text: str) -> xr.Dataset:
-    found = {name: float(value) for name, value in _POSITION.findall(text)}
+    found = {name: float(value) for name, value in _POSITION.findall(text) if _DEGREES.fullmatch(value)}
     for axis, name in (("R.A.", "ra"), ("Dec.", "dec")):
         out = out.assign_coords({name: ("source", [found.get(axis, np.nan)])})
     return annotate_all(out)

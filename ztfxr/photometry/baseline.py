@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
+import pandas as pd
 import xarray as xr
+from astropy.time import Time
 from numpy.typing import NDArray
 
 from ztfxr.arrays.curves.baseline import BaselineRules, fit_baselines
@@ -20,6 +22,7 @@ __all__ = ["baseline_table", "correct_baseline", "rescale_errors"]
 
 Rescale = Literal["scatter", "fit"]
 
+_LAST_MJD = 146000.0
 _GROUPS = ("field", "ccdid", "qid", "filter", "rfid")
 
 
@@ -50,7 +53,7 @@ def correct_baseline(
         there.
     quiet
         Which epochs are free of the transient: a boolean array on time, or (time, source); or a pair of times outside
-        of which they are, as MJD or dates. By default they are found, source by source (see Notes).
+        of which they are, as MJD or dates (in UTC, unless they say their zone). By default they are found, source by source (see Notes).
     rescale
         ``"scatter"``: errors × √χ² of the quiet epochs about the level of their group, where that is over 1.
         ``"fit"``: × the root of the group's mean `fit_chi2`, where over 1. None: not at all.
@@ -84,7 +87,7 @@ def correct_baseline(
     ordered = require_flux(lc, name).transpose("time", "source", ...)
     group = _groups(ordered, by)
     mjd = _mjd(ordered)
-    good = kept(ordered, name).values
+    good = kept(ordered, name).values & np.isfinite(mjd)[:, None]
     values = np.where(good, ordered[name].values.astype(np.float64), np.nan)
     errors = np.where(good, ordered[f"{name}_err"].values.astype(np.float64), np.nan)
     chosen = _quiet(ordered, quiet, mjd)
@@ -211,15 +214,37 @@ def _days(dates: Any) -> Floats:
     return np.asarray((np.asarray(dates, dtype="datetime64[ns]") - origin) / np.timedelta64(1, "D"), dtype=np.float64)
 
 
+def _mjd_of(time: Any) -> float:
+    """A moment that a user gives, as MJD: a number, a date with or without its zone, or an astropy Time."""
+    try:
+        if isinstance(time, Time):
+            found = float(time.utc.mjd)
+        elif isinstance(time, int | float | np.integer | np.floating) and not isinstance(time, bool):
+            found = float(time)
+        else:
+            date = pd.Timestamp(time)
+            found = float(_days((date if date.tz is None else date.tz_convert("UTC").tz_localize(None)).to_datetime64()))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"a time is an MJD, a date or an astropy Time; got {time!r}") from error
+    if not 0 < found < _LAST_MJD:
+        hint = "; MJD = JD - 2400000.5" if found > _LAST_MJD else ""
+        raise InputError(f"{time!r} is no MJD of an observation{hint}")
+    return found
+
+
 def _quiet(lc: xr.Dataset, quiet: tuple[Any, Any] | xr.DataArray | None, mjd: Floats) -> Bools | None:
     """Which epochs the user declares quiet, (time, source)."""
     if quiet is None:
         return None
     shape = (lc.sizes["time"], lc.sizes["source"])
     if isinstance(quiet, xr.DataArray):
-        given = aligned(quiet, lc, "quiet").transpose("time", ...).values.astype(bool)
+        if quiet.dtype != bool or "time" not in quiet.dims:
+            raise InputError(f"quiet is boolean on time, or (time, source); got {quiet.dtype} on {quiet.dims}")
+        given = aligned(quiet, lc, "quiet").transpose("time", ...).values
         return np.broadcast_to(given.reshape(len(given), -1), shape)
-    first, last = (float(v) if isinstance(v, int | float) else float(_days(v)) for v in quiet)
+    if isinstance(quiet, str) or not isinstance(quiet, Sequence | np.ndarray) or len(quiet) != 2:
+        raise InputError(f"quiet is a pair of times, or a boolean DataArray on time; got {quiet!r}"[:200])
+    first, last = map(_mjd_of, quiet)
     if not first < last:
         raise InputError(f"quiet is (start, end) of the time in which the transient was seen; got {quiet}")
     return np.broadcast_to(((mjd < first) | (mjd > last))[:, None], shape)

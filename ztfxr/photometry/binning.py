@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.arrays.curves.variability import grouped_mean
-from ztfxr.arrays.types import Floats
+from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
 from ztfxr.io.times import to_datetime
 from ztfxr.photometry.cuts import kept
@@ -51,7 +51,8 @@ def bin_by_night(
     xarray.Dataset
         On (time, source): the flux as inverse-variance mean, its error, `chi2_night` (reduced, of the measurements
         about the mean; NaN below two) and `n_binned`. `mjd` and `time` are the mean of the bin's epochs; `by`
-        coordinates stay. NaN where a source has no usable measurement that night.
+        coordinates stay. NaN where a source has no usable measurement that night. Epochs of unknown time are passed
+        over.
 
     Raises
     ------
@@ -62,7 +63,8 @@ def bin_by_night(
         raise InputError(f"binning needs {name} with dims (time, source) and the coordinate mjd; got {dict(lc.sizes)}")
     if not days > 0:
         raise InputError(f"days must be positive; got {days}")
-    mjd = np.broadcast_to(lc.coords["mjd"].values.astype(np.float64), lc.sizes["time"])
+    lc = lc.isel(time=np.flatnonzero(_when(lc)))
+    mjd = _mjd(lc)
     keys = [k for k in by if k in lc.coords and lc.coords[k].dims == ("time",)]
     group, first = _group(np.floor((mjd - day_starts) / days), [lc.coords[k].values for k in keys])
     found = xr.apply_ufunc(
@@ -83,6 +85,15 @@ def bin_by_night(
     coords |= {str(k): v.variable for k, v in lc.coords.items() if "time" not in v.dims}
     out = out.rename(bin="time").assign_coords(coords).assign_attrs(lc.attrs)
     return annotate_all(out)
+
+
+def _mjd(lc: xr.Dataset) -> Floats:
+    return np.broadcast_to(lc.coords["mjd"].values.astype(np.float64), lc.sizes["time"])
+
+
+def _when(lc: xr.Dataset) -> Bools:
+    """Which epochs have a time."""
+    return np.isfinite(_mjd(lc))
 
 
 def _inputs(lc: xr.Dataset, name: str, flagged: bool) -> tuple[xr.DataArray, ...]:

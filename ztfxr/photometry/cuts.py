@@ -172,16 +172,23 @@ def _by_status(
             bad = (lc[name] & bits) != 0
             found["status"] = found["status"] | bad if "status" in found else bad
     if "procstatus" in lc:
-        good = set(procstatus)
+        good: set[int | None] = set(procstatus)
         found["procstatus"] = lc["procstatus"].copy(data=_refused(lc["procstatus"].values, good))
     if "infobits" in lc:
         found["infobits"] = (lc["infobits"] & infobits) != 0
     return found
 
 
-def _refused(codes: NDArray[Any], good: set[int]) -> Bools:
-    """Whether any of the codes, separated by commas, is not among the good ones."""
-    return np.array([bool({int(c) for c in str(entry).split(",")} - good) for entry in codes.tolist()])
+def _refused(codes: NDArray[Any], good: set[int | None]) -> Bools:
+    """Whether any of the codes, separated by commas, is not among the good ones; an unknown code is not."""
+    return np.array([bool({_code(c) for c in str(entry).split(",")} - good) for entry in codes.tolist()], dtype=bool)
+
+
+def _code(text: str) -> int | None:
+    try:
+        return int(float(text))
+    except (ValueError, OverflowError):
+        return None
 
 
 def _beyond(lc: xr.Dataset, reason: str, limit: float) -> xr.DataArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from ztfxr.arrays.curves import variability as stats
@@ -34,7 +35,7 @@ def variability(lc: xr.Dataset, *, flux: str = "flux", flagged: bool = False, re
     xarray.Dataset
         On `source`: `n_good`, `mean_flux`, `mean_flux_err`, `scatter`, `median_err`, `reduced_chi2`, `excess_variance`,
         `fractional_excess` and its error, `von_neumann`, `stetson_j`, `consecutive_excess`, and `rank` by the last. NaN
-        where there are too few measurements; such sources rank last.
+        where there are too few measurements; such sources rank last. Epochs of unknown time are left out.
 
     Raises
     ------
@@ -48,6 +49,8 @@ def variability(lc: xr.Dataset, *, flux: str = "flux", flagged: bool = False, re
         ordered = ordered.sortby("time")
     values, errors = (ordered[k].values.astype(float) for k in (flux, f"{flux}_err"))
     values = np.where(kept(ordered, flux, flagged=flagged).values, values, np.nan)
+    if "time" in lc.coords:
+        values[pd.isna(ordered["time"].values)] = np.nan
     if rescale and values.shape[1] >= 10:
         errors = errors * _epoch_factor(values, errors)[:, None]
     return annotate_all(_statistics(values, errors, lc), unit=lc[flux].attrs.get("units"))

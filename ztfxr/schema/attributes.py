@@ -38,6 +38,7 @@ _ROWS: tuple[Attribute, ...] = (
     Attribute("time_note", "file", "str", "which cards of the time disagree, and which was taken"),
     Attribute("status", "file", "int", "status planes of a frame that could not be used"),
     Attribute("message", "file", "str", "why the frame could not be used"),
+    Attribute("unreadable", "file", "str", "numbers of the lines that do not fit the file's columns"),
     Attribute("missing", "file", "str", "names of the quadrants without a file, separated by spaces"),
     Attribute("unusable", "file", "str", "names of the nodes without pixels, separated by spaces"),
     Attribute("filefracday", "file", "int", "night and fraction of day that name the exposure"),
