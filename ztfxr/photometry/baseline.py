@@ -53,7 +53,8 @@ def correct_baseline(
         there.
     quiet
         Which epochs are free of the transient: a boolean array on time, or (time, source); or a pair of times outside
-        of which they are, as MJD or dates (in UTC, unless they say their zone). By default they are found, source by source (see Notes).
+        of which they are, as MJD or dates (in UTC, unless they say their zone). By default they are found, source by
+        source (see Notes).
     rescale
         ``"scatter"``: errors × √χ² of the quiet epochs about the level of their group, where that is over 1.
         ``"fit"``: × the root of the group's mean `fit_chi2`, where over 1. None: not at all.
@@ -223,7 +224,9 @@ def _mjd_of(time: Any) -> float:
             found = float(time)
         else:
             date = pd.Timestamp(time)
-            found = float(_days((date if date.tz is None else date.tz_convert("UTC").tz_localize(None)).to_datetime64()))
+            found = float(
+                _days((date if date.tz is None else date.tz_convert("UTC").tz_localize(None)).to_datetime64())
+            )
     except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f"a time is an MJD, a date or an astropy Time; got {time!r}") from error
     if not 0 < found < _LAST_MJD:
