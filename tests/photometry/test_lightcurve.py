@@ -131,6 +131,15 @@ def test_positions_that_hold_the_light_of_the_field_are_kept_in(changed):
         np.testing.assert_allclose(lc["kernel_sum"], alone["kernel_sum"], rtol=0.03)
 
 
+def test_of_positions_that_are_kept_in_those_that_changed_are_not(changed):
+    """The new star is measured beside all others of the field: 8 % of its flux would go into the kernel."""
+    scene, _ = changed
+    positions = np.column_stack([scene.truth["x"], scene.truth["y"]])
+    kept, lc = brightness(changed, positions, known_scale=(0.8, 10.0))
+    np.testing.assert_allclose(kept, 1.0, atol=0.012)
+    np.testing.assert_allclose(lc["kernel_sum"], scene.truth["transparency"], rtol=0.03)
+
+
 def test_many_positions_do_not_empty_a_frame():
     scene = make_scene((560, 560), n_epochs=1, n_stars=900, n_galaxies=0, n_variables=0, seed=2)
     rng = np.random.default_rng(0)
@@ -149,7 +158,7 @@ def test_wide_stars_are_left_out_by_their_width(changed):
     wide = Image.of(ndimage.gaussian_filter(image.pixels, 2.0), image.variance, image.bad)
     given = {"named": np.zeros((100, 100), bool), "distance": np.ceil(sharp)}
     for science, radius in ((image, 10.0), (wide, 16.5)):
-        out = excluded_with(science, image, given, Measured(10.0, fixed=False, always=True, constant_kernel=True))
+        out = excluded_with(science, image, given, Measured(10.0, False, True, True, np.empty((0, 2))))
         assert np.sqrt(out.sum() / np.pi) == pytest.approx(radius, abs=2.5)
 
 

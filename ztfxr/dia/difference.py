@@ -292,9 +292,9 @@ class _Around:
     def inputs(self, pair: Pair, options: MatchOptions) -> tuple[dict[str, xr.DataArray | None], Measured]:
         """What array code needs to leave them out."""
         radius = self.pixels(pair)
-        distance, one_place = pair.around(self.measured, radius)
+        distance, one_place, places = pair.around(self.measured, radius)
         constant = options.kernel_order == 0 and options.solve_on == "all"
-        how = Measured(radius, self.radius is not None or _is_alert(pair), one_place, constant)
+        how = Measured(radius, self.radius is not None or _is_alert(pair), one_place, constant, places)
         return {"named": pair.near(self.exclude, radius), "distance": distance}, how
 
 

@@ -25,7 +25,7 @@ __all__ = ["Pair", "gather_pair", "number_or_array"]
 
 _FWHM_ERROR, _SEEING_ERROR = 0.03, 0.1
 _PER_MAG = 0.4 * np.log(10.0)
-_MOST_AROUND = 0.25
+_MOST_AROUND, _CUTOUT_PIXELS = 0.25, 512 * 512
 
 
 @dataclass(frozen=True)
@@ -86,24 +86,28 @@ class Pair:
                 _add_disk(out, columns - px, rows - py, radius)
         return xr.DataArray(out, dims=IMAGE)
 
-    def around(self, positions: Positions | None, radius: float) -> tuple[xr.DataArray | None, bool]:
-        """Pixels (y, x) from the nearest position that is to be measured, and whether all are at one place.
+    def around(self, positions: Positions | None, radius: float) -> tuple[xr.DataArray | None, bool, Floats]:
+        """Pixels (y, x) from the nearest position that is to be measured, whether all are at one place, and where.
 
-        None where there is none, or where circles of that radius would take more than a quarter of the image.
+        None where there is none, or where circles of that radius would take more than a quarter of the image. The rows
+        and columns (place, 2) are none on a frame.
         """
+        nowhere = np.empty((0, 2))
         if positions is None or not radius > 0:
-            return None, False
+            return None, False, nowhere
         places, axes = self._places(positions)
         inside = np.ones(len(places[0]), dtype=bool)
         for place, axis in zip(places, axes, strict=True):
             inside &= (place > axis.min() - FARTHEST) & (place < axis.max() + FARTHEST)
         y, x = (place[inside] for place in places)
         if not y.size:
-            return None, False
+            return None, False, nowhere
+        small = self.n_pixels <= _CUTOUT_PIXELS
+        rows = np.column_stack([y - axes[0][0], x - axes[1][0]]) if small else nowhere
         one_place = bool(np.hypot(np.ptp(y), np.ptp(x)) <= 2 * radius)
         if not one_place and y.size * np.pi * radius**2 > _MOST_AROUND * self.n_pixels:
-            return None, False
-        return xr.DataArray(distances(axes, y, x), dims=IMAGE), one_place
+            return None, False, rows
+        return xr.DataArray(distances(axes, y, x), dims=IMAGE), one_place, rows
 
     def _places(self, positions: Positions) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
         """The y and x of positions, and those of the rows and columns of the image."""

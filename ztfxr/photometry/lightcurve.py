@@ -80,13 +80,13 @@ def lightcurve(
         time and transparency drop out without a zero point; there is no `flux_ujy` then.
     **options
         Options of `ztfxr.difference`. The positions must not shape the kernel, which would follow what changed there:
-        pixels within 3.3 FWHM of them, at least 10 (in alerts: 7 pixels), are left out of its solution, beside those
-        of `exclude`; ``exclude_radius`` states another radius, 0 leaves nothing out. Where all positions are at one
-        place that is always so. Several are kept in where circles around them would take more than a quarter of the
-        image, or hold most of the light that the kernel must be found by (more than half of the squared signal to noise
-        of the reference, and, for one kernel on all pixels, so much that less than 200 noises are left). Its
-        `model_error` is True by default for stamps of at most 128 × 128 pixels and
-        a constant kernel of given size.
+        pixels within 3.3 FWHM of them, at least 10 (in alerts: 7 pixels), are left out of its solution, beside those of
+        `exclude`; ``exclude_radius`` states another radius, 0 leaves nothing out. Where all positions are at one place
+        that is always so. Several are kept in, but for those whose flux has changed, where circles around them would
+        take more than a quarter of the image, or hold most of the light that the kernel must be found by (more than
+        half of the squared signal to noise of the reference, and, for one kernel on all pixels, so much that less than
+        200 noises are left). Its `model_error` is True by default for stamps of at most 128 × 128 pixels and a constant
+        kernel of given size.
 
     Returns
     -------

@@ -19,6 +19,7 @@ FARTHEST = 60
 _RADIUS_PER_FWHM = 3.3
 _WIDTH_SIDE = 512
 _LEAST_SHARE, _LEAST_SNR = 0.5, 200.0
+_BRIGHT, _LEAST_BRIGHT, _CHANGED = 10.0, 4, 5.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Measured:
     fixed: bool
     always: bool
     constant_kernel: bool
+    places: Floats
+    """Rows and columns (place, 2) of the objects, to tell which have changed; none on large images."""
 
 
 def distances(axes: tuple[Floats, Floats], y: Floats, x: Floats) -> Numbers:
@@ -63,18 +66,59 @@ def excluded_with(science: Image, reference: Image, given: Mapping[str, Numbers 
 
     The latter only where enough light is left to fix the kernel: half of all (in squares of the signal over the noise),
     or, for a constant kernel, a signal of 200 times its noise. Else they hold the light that the kernel must be found
-    by, as where all stars of a field are measured, and only what does not fit is rejected.
+    by, as where all stars of a field are measured: then only those are left out whose flux has changed.
     """
     named, distance = np.asarray(given["named"], dtype=bool), given["distance"]
-    if distance is None:
+    if distance is None and not len(how.places):
         return named
-    with_measured = named | (distance <= _radius(science, reference, how))
+    radius = _radius(science, reference, how)
+    if distance is None:
+        return _with_changed(science, reference, named, radius, how)
+    with_measured = named | (distance <= radius)
     if how.always:
         return with_measured
     light = _light(science, reference)
     left, all_light = (float(light.sum(where=~out, dtype=np.float64)) for out in (with_measured, named))
     enough = left >= _LEAST_SHARE * all_light or (how.constant_kernel and left >= _LEAST_SNR**2)
-    return with_measured if enough else named
+    return with_measured if enough else _with_changed(science, reference, named, radius, how)
+
+
+def _with_changed(science: Image, reference: Image, named: Bools, radius: float, how: Measured) -> Bools:
+    """The pixels that are left out anyway, and those around objects whose flux has changed; not more than half."""
+    changed = how.places[_has_changed(science, reference, how.places, radius)]
+    axes = tuple(np.arange(n, dtype=float) for n in named.shape)
+    out = named | (distances((axes[0], axes[1]), *changed.T) <= radius)
+    return out if out.mean() <= _LEAST_SHARE else named
+
+
+def _has_changed(science: Image, reference: Image, places: Floats, radius: float) -> Bools:
+    """Whether the flux at each place differs from what most places say of the scale, by 5 errors and a tenth."""
+    found = np.array([[_sum_at(image, place, radius) for image in (science, reference)] for place in places])
+    (new, new_var), (old, old_var) = (found[:, k].T for k in (0, 1))
+    bright = (old > _BRIGHT * np.sqrt(old_var)) & np.isfinite(new)
+    if np.count_nonzero(bright) < _LEAST_BRIGHT:
+        return np.zeros(len(places), dtype=bool)
+    bright &= old >= np.median(old[bright])
+    scale = float(np.median(new[bright] / old[bright]))
+    off = np.abs(new - scale * old)
+    return np.asarray((off > _CHANGED * np.sqrt(new_var + scale**2 * old_var)) & (off > 0.1 * np.abs(scale * old)))
+
+
+def _sum_at(image: Image, place: Floats, radius: float) -> tuple[float, float]:
+    """Flux above the surroundings within half a radius of a place, and its variance; NaN where pixels are missing."""
+    start = np.rint(place - radius).astype(int)
+    stop = np.rint(place + radius).astype(int) + 1
+    if (start < 0).any() or (stop > image.bad.shape).any():
+        return np.nan, np.nan
+    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    y, x = np.ogrid[box]
+    inside = (y - place[0]) ** 2 + (x - place[1]) ** 2 <= (radius / 2) ** 2
+    pixels, bad = image.pixels[box], image.bad[box]
+    if bad[inside].any() or (bad | inside).all():
+        return np.nan, np.nan
+    noise = image.sky[1] ** 2 * inside.sum() if image.variance is None else image.variance[box][inside].sum()
+    level = np.median(pixels[~inside & ~bad])
+    return float((pixels[inside] - level).sum()), float(noise)
 
 
 def _radius(science: Image, reference: Image, how: Measured) -> float:
