@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ztfxr.arrays.images.noise import photon_variance, sky_variance
 from ztfxr.arrays.images.sky import STATISTICS, Method, SkyOptions, deferred_maps, sky_scatter, without_sky
 from ztfxr.arrays.types import Bools
-from ztfxr.errors import InputError
+from ztfxr.errors import AlignmentError, InputError
 from ztfxr.ops.exposure import Exposure, Labeled, MaskChoice, gather
-from ztfxr.ops.mapping import bare, map_images
+from ztfxr.ops.mapping import aligned, map_images
 from ztfxr.ops.masks import mask as decode_mask
 from ztfxr.ops.masks import source_mask
 from ztfxr.schema import annotate, annotate_all
@@ -133,10 +133,26 @@ def _like(out: xr.DataArray, image: xr.DataArray) -> xr.DataArray:
 
 
 def _elementwise(function: Callable[..., NDArray[np.float32]], *arrays: Any) -> xr.DataArray:
-    """Pixel by pixel, whatever the chunks; on the overlap of the images, as in xarray's arithmetic."""
-    found: xr.DataArray = xr.apply_ufunc(
-        function, *arrays, dask="parallelized", output_dtypes=[np.float32], join="inner"
-    )
+    """Pixel by pixel, whatever the chunks; on the overlap of the images, as in xarray's arithmetic.
+
+    Raises `AlignmentError` where there is none, or where labels do not say which pixels belong together.
+    """
+    labeled = [a for a in arrays if isinstance(a, xr.DataArray)]
+    for array in labeled[1:]:
+        twice = [d for d in array.dims if d in array.coords and np.unique(array[d].values).size < array.sizes[d]]
+        if twice:
+            raise AlignmentError(f"a map has one label along {twice[0]!r} twice; which pixels it is for cannot be told")
+    try:
+        found: xr.DataArray = xr.apply_ufunc(
+            function, *arrays, dask="parallelized", output_dtypes=[np.float32], join="inner"
+        )
+    except ValueError as error:
+        raise AlignmentError(
+            f"the sky and the image do not go together ({error}); cut both to the same pixels"
+        ) from error
+    lost = [d for d, n in found.sizes.items() if n == 0 and all(a.sizes.get(d, 1) for a in labeled)]
+    if lost:
+        raise AlignmentError(f"the sky and the image share no label along {', '.join(map(repr, lost))}")
     return found
 
 
@@ -263,9 +279,14 @@ def variance(
     `background_rms`, maps or numbers.
     """
     exposure = gather(obj, name="sci", mask=mask)
-    image, known_gain = exposure.image, _given(gain, exposure.gain, "gain", "electron/DN")
+    image = exposure.image
+    known_gain = _given(gain, exposure.gain, image, "gain", "electron/DN")
+    if method not in ("background", "photon"):
+        raise InputError(f"method is 'background' or 'photon'; got {method!r}")
+    if method == "photon" and background is not None:
+        raise InputError("background= has no effect with method='photon', which takes the sky from the image's level")
     if method == "photon":
-        electrons = _given(readnoise, exposure.readnoise, "readnoise", "electron")
+        electrons = _given(readnoise, exposure.readnoise, image, "readnoise", "electron")
         inputs = {"image": image, "gain": known_gain, "readnoise": electrons}
         out = map_images(photon_variance, inputs, ["variance"])["variance"]
     elif background is None or isinstance(background, SkyOptions):
@@ -275,10 +296,12 @@ def variance(
     return annotate(_like(out, image), "variance", unit=exposure.unit)
 
 
-def _given(given: xr.DataArray | float | None, known: xr.DataArray | None, name: str, unit: str) -> xr.DataArray:
-    """A detector constant without coordinates: the one that was given, else the image's own."""
+def _given(
+    given: xr.DataArray | float | None, known: xr.DataArray | None, image: xr.DataArray, name: str, unit: str
+) -> xr.DataArray:
+    """A detector constant without coordinates, in the image's order: the one that was given, else the image's own."""
     if given is None:
         if known is None:
             raise InputError(f"no {name} is known: give {name}= in {unit}, or a coordinate {name!r}")
         return known
-    return bare(given) if isinstance(given, xr.DataArray) else xr.DataArray(float(given))
+    return aligned(given, image, name) if isinstance(given, xr.DataArray) else xr.DataArray(float(given))

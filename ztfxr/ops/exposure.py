@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from ztfxr.arrays.images.noise import sky_variance
 from ztfxr.arrays.images.sky import SkyOptions, deferred_maps, noise_maps
 from ztfxr.errors import InputError
-from ztfxr.ops.mapping import IMAGE, bare, map_images
+from ztfxr.ops.mapping import IMAGE, bare, in_order_of, map_images
 from ztfxr.ops.masks import get_flags, recommended_bits
 from ztfxr.ops.masks import mask as decode_mask
 from ztfxr.ops.positions import pixel_origin
 from ztfxr.schema import annotate
+from ztfxr.wcs import WCSIndex
 
 __all__ = ["Exposure", "Labeled", "MaskChoice", "find_image", "gather"]
 
@@ -272,6 +273,8 @@ def gather(
     InputError
         `obj` is no labeled image (y, x), holds none, or its pixels are complex or text; the mask is not boolean, or
         neither an array, False nor None.
+    AlignmentError
+        The mask or the variance has other labels than the image; those in another order are put into the image's.
     """
     image, variable = find_image(obj, name)
     missing = [d for d in IMAGE if d not in image.dims]
@@ -288,7 +291,19 @@ def gather(
         raise InputError(f"mask is a boolean DataArray, True where bad, or False; got {_kind(mask)}")
     if variance is not None and not isinstance(variance, xr.DataArray):
         raise InputError(f"variance is a DataArray on y and x; got {_kind(variance)}")
+    if isinstance(mask, xr.DataArray):
+        mask = _in_place(mask, image, "the mask")
+    if variance is not None:
+        variance = _in_place(variance, image, "the variance")
     return Exposure(image, variable, obj, mask, variance)
+
+
+def _in_place(array: xr.DataArray, image: xr.DataArray, what: str) -> xr.DataArray:
+    """What goes with an image, in its order; `AlignmentError` where it is of other pixels, or of another sky."""
+    own, wanted = array.xindexes.get("ra"), image.xindexes.get("ra")
+    if isinstance(own, WCSIndex) and isinstance(wanted, WCSIndex):
+        own.require_same_frame(wanted)
+    return in_order_of(array, image, what)
 
 
 def find_image(obj: Any, name: str | None = None) -> tuple[xr.DataArray, str]:

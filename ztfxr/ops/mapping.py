@@ -21,7 +21,7 @@ from ztfxr.schema import CORE_DIMS, SPECS, STATUS_PLANES, fill_value, planes_to_
 if TYPE_CHECKING:
     import dask.array as da
 
-__all__ = ["IMAGE", "aligned", "bare", "core_dims", "map_images", "require_whole"]
+__all__ = ["IMAGE", "aligned", "bare", "core_dims", "in_order_of", "map_images", "require_whole"]
 
 IMAGE: tuple[str, str] = ("y", "x")
 _ALONG_IMAGES = ("mode", "plane", *IMAGE)
@@ -73,7 +73,12 @@ def bare(array: xr.DataArray) -> xr.DataArray:
 
 
 def aligned(array: xr.DataArray, like: xr.Dataset | xr.DataArray, what: str) -> xr.DataArray:
-    """`array` in the order of `like`, without coordinates.
+    """`array` in the order of `like`, as `in_order_of` gives it, without coordinates."""
+    return bare(in_order_of(array, like, what))
+
+
+def in_order_of(array: xr.DataArray, like: xr.Dataset | xr.DataArray, what: str) -> xr.DataArray:
+    """`array` in the order of `like`.
 
     Along a dimension that both label, by the labels; along another that both have, as it is. `what` names the array in
     messages. Raises `AlignmentError` where a label of `like` is missing or ambiguous, or the sizes differ.
@@ -92,7 +97,7 @@ def aligned(array: xr.DataArray, like: xr.Dataset | xr.DataArray, what: str) -> 
                 f"with .sel({dim}=...), first"
             )
         array = array.isel({dim: place})
-    return bare(array)
+    return array
 
 
 def map_images(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ztfxr.arrays.photometry import magnitudes as photcal
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
+from ztfxr.ops.mapping import in_order_of
 from ztfxr.schema import EFFECTIVE_WAVELENGTHS, annotate
 
 __all__ = [
@@ -278,6 +279,8 @@ def _rescaled(value: Values, err: Values | None, zero_point: Any, target: Any, n
 def _elementwise(function: Callable[..., Any], name: str, *arrays: Any) -> Any:
     """`function` over numbers, arrays and DataArrays; lazy where one of them is."""
     labeled = next((a for a in arrays if isinstance(a, xr.DataArray)), None)
+    if labeled is not None:
+        arrays = tuple(in_order_of(a, labeled, "what was given") if isinstance(a, xr.DataArray) else a for a in arrays)
     out = xr.apply_ufunc(function, *(_labeled(_numbers(a), labeled) for a in arrays), dask="allowed")
     # The result has another unit than what went in.
     return annotate(out.drop_attrs(deep=False), name) if isinstance(out, xr.DataArray) else out

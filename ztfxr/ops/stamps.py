@@ -15,7 +15,7 @@ from ztfxr.arrays.images.windows import gather as gather_windows
 from ztfxr.arrays.types import Bools
 from ztfxr.errors import InputError, OutsideFrameError
 from ztfxr.ops.exposure import MaskChoice, gather
-from ztfxr.ops.mapping import bare, map_images
+from ztfxr.ops.mapping import aligned, map_images
 from ztfxr.ops.masks import ResampledPlanes, own_planes, resampled_planes, with_planes
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.schema import SPECS, STATUS_PLANES, fill_value, flag_attrs, planes_to_bits
@@ -272,11 +272,11 @@ def _refuse(obj: xr.Dataset | xr.DataArray) -> None:
 
 
 def _same_place(mask: MaskChoice, obj: xr.Dataset | xr.DataArray) -> MaskChoice:
-    """The mask without labels; `AlignmentError` where it is on another grid."""
+    """The mask without labels, its epochs in order; `AlignmentError` where it is on another grid."""
     if not isinstance(mask, xr.DataArray):
         return mask
     same_grid(mask, obj)
-    return bare(mask)
+    return aligned(mask, obj, "the mask")
 
 
 def _labels(windows: Windows, centered: bool) -> dict[str, xr.Variable]:

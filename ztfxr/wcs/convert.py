@@ -240,5 +240,9 @@ def same_grid(a: xr.Dataset | xr.DataArray, b: xr.Dataset | xr.DataArray, *, str
     if strict and (first is None or second is None):
         raise AlignmentError("not both images have a celestial WCS, so nothing says that they see the same sky")
     for dim in ("y", "x"):
-        if dim in a.coords and dim in b.coords and int(a[dim][0]) != int(b[dim][0]):
+        if dim not in a.coords or dim not in b.coords:
+            continue
+        if int(a[dim][0]) != int(b[dim][0]):
             raise AlignmentError(f"the images start at different {dim}: {int(a[dim][0])} and {int(b[dim][0])}")
+        if not np.array_equal(a[dim].values, b[dim].values):
+            raise AlignmentError(f"the images have their {dim} in different order, or count them in different steps")

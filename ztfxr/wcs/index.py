@@ -177,7 +177,8 @@ class WCSIndex(CoordinateTransformIndex):
                 "remove them, or use ztfxr.stamp, which pads"
             )
 
-    def _same_frame(self, other: WCSIndex) -> None:
+    def require_same_frame(self, other: WCSIndex) -> None:
+        """Raise `AlignmentError` where `other` is of another sky."""
         if not same_cards(self.transform.cards, other.transform.cards):
             raise AlignmentError(
                 "the images have different WCS, so their pixels do not see the same sky; "
@@ -186,13 +187,13 @@ class WCSIndex(CoordinateTransformIndex):
 
     def join(self, other: Self, how: Any = "inner") -> Self:
         """The overlap (inner) or the enclosing window (outer) of two windows of one frame."""
-        self._same_frame(other)
+        self.require_same_frame(other)
         a, b = self.transform.window, other.transform.window
         return self._with(a & b if how == "inner" else a | b)
 
     def reindex_like(self, other: Self, method: Any = None, tolerance: Any = None) -> dict[Hashable, Any]:  # noqa: ARG002
         """Positions in this window of each pixel of `other`, -1 where it has none."""
-        self._same_frame(other)
+        self.require_same_frame(other)
         a, b = self.transform.window, other.transform.window
         found: dict[Hashable, Any] = {}
         for axis, dim in enumerate(self.transform.dims):
@@ -205,7 +206,7 @@ class WCSIndex(CoordinateTransformIndex):
         """The common index of images stacked along a new dimension."""
         first: WCSIndex = indexes[0]
         for other in indexes[1:]:
-            first._same_frame(other)
+            first.require_same_frame(other)
             if not first.equals(other):
                 raise AlignmentError("cannot stack windows of different size or place; select the same window first")
         return first

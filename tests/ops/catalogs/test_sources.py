@@ -502,8 +502,8 @@ def test_options_of_the_sky_check_themselves() -> None:
 def test_what_is_given_covers_the_image(frame: xr.Dataset, name: str) -> None:
     given = xr.zeros_like(frame["sci"], dtype=bool if name == "mask" else np.float32)
     for wrong, message in (
-        (given.isel(y=slice(100)), "different shapes"),
-        (ztfxr.drop_wcs(given).assign_coords(y=given["y"] + 1), "start at different y: 0 and 1"),
+        (given.isel(y=slice(100)), "different shapes|other labels"),
+        (ztfxr.drop_wcs(given).assign_coords(y=given["y"] + 1), "start at different y: 0 and 1|other labels"),
     ):
         for number in (None, 4):
             with pytest.raises(AlignmentError, match=message):

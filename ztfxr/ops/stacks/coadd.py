@@ -27,7 +27,7 @@ from ztfxr.arrays.types import Bools
 from ztfxr.errors import InputError
 from ztfxr.ops.exposure import Exposure, gather
 from ztfxr.ops.filters import bands, other_filter, require_one_filter
-from ztfxr.ops.mapping import IMAGE, bare, map_images
+from ztfxr.ops.mapping import IMAGE, aligned, bare, in_order_of, map_images
 from ztfxr.ops.stacks.epochs import MEASURES, FluxScale, Measuring, per_epoch, prepare, select_epochs, usable_epochs
 from ztfxr.schema import annotate_all, kept
 
@@ -180,7 +180,9 @@ def build_reference(
         No epoch is left, or an argument is none that those two functions take.
     """
     limits: dict[str, Any] = {"best": best, "max_seeing": max_seeing, "max_sky": max_sky, "min_coverage": min_coverage}
-    table = select_epochs(stack, scale=scale, mask=mask, **limits)
+    given: dict[str, Any] = {"weights": weights, "background": background, "mask": mask, "variance": variance}
+    given = {k: in_order_of(v, stack, k) if isinstance(v, xr.DataArray) else v for k, v in given.items()}
+    table = select_epochs(stack, scale=scale, mask=given["mask"], **limits)
     left_out = [f"{n}: {r}" for n, r in zip(_frame_names(table), table["reason"].values, strict=True) if r]
     which = np.flatnonzero(table["selected"].values)
     if not which.size:
@@ -191,13 +193,10 @@ def build_reference(
     out = coadd(
         stack.isel(time=which),
         method=method,
-        weights=_take(weights, which),
         scale=known / float(known[anchor]),
         clip=clip,
-        background=_take(background, which),
         anchor=anchor,
-        mask=_take(mask, which),
-        variance=_take(variance, which),
+        **{k: _take(v, which) for k, v in given.items()},
     )
     return out.assign_attrs(rejected=left_out)
 
@@ -229,12 +228,12 @@ def _contributions(plan: Measuring, options: _Options, weights: Weights, backgro
     One task from pixels to contribution: with one task per step dask keeps all epochs of a step before it sums them.
     """
     exposure, variance = plan.exposure, plan.exposure.own_variance
-    n = exposure.image.sizes["time"]
-    given = per_epoch(weights, n, "weights") if isinstance(weights, xr.DataArray) else xr.DataArray(1.0)
+    image = exposure.image
+    given = per_epoch(weights, image, "weights") if isinstance(weights, xr.DataArray) else xr.DataArray(1.0)
     inputs = {
         **plan.arguments,
         "variance": None if variance is None else bare(variance),
-        "sky": bare(background) if isinstance(background, xr.DataArray) else None,
+        "sky": aligned(background, image, "background") if isinstance(background, xr.DataArray) else None,
         "gain": exposure.gain,
         "given": given * _coaddable(exposure, plan.anchor),
         "anchor_noise": plan.anchor_noise,

@@ -12,7 +12,7 @@ import xarray as xr
 from ztfxr.arrays.images.coadd import MAX_STARS, EpochMeasures, measure_anchor, measure_epoch
 from ztfxr.errors import InputError
 from ztfxr.ops.exposure import Exposure, gather
-from ztfxr.ops.mapping import bare, map_images
+from ztfxr.ops.mapping import aligned, bare, map_images
 from ztfxr.schema import annotate_all
 
 __all__ = [
@@ -139,7 +139,7 @@ def _known_scale(image: xr.DataArray, scale: FluxScale, anchor: int) -> xr.DataA
     """Flux scales that need no pixels; NaN where there are none."""
     n = image.sizes["time"]
     if isinstance(scale, xr.DataArray):
-        return per_epoch(scale, n, "scale").astype(float)
+        return per_epoch(scale, image, "scale").astype(float)
     if scale is None or scale == "stars":
         return xr.DataArray(np.full(n, 1.0 if scale is None else np.nan), dims="time")
     if scale not in ("auto", "magzp"):
@@ -152,11 +152,12 @@ def _known_scale(image: xr.DataArray, scale: FluxScale, anchor: int) -> xr.DataA
     return 10 ** (0.4 * (zp - zp.isel(time=anchor)))
 
 
-def per_epoch(values: xr.DataArray, n: int, name: str) -> xr.DataArray:
-    """A number per epoch, checked; without coordinates."""
+def per_epoch(values: xr.DataArray, image: xr.DataArray, name: str) -> xr.DataArray:
+    """A number per epoch of the image, in its order; without coordinates."""
+    n = image.sizes["time"]
     if values.dims != ("time",) or values.sizes["time"] != n:
         raise InputError(f"{name} has one number per epoch, on the dimension time of size {n}; got {values.sizes}")
-    return bare(values)
+    return aligned(values, image, name)
 
 
 def select_epochs(
