@@ -101,6 +101,7 @@ LAZY: dict[str, Callable[[xr.Dataset, xr.DataTree], Any]] = {
     "contains": lambda f, t: ztfxr.contains(f, [(3, 4), (99, 4)]),
     "convert_flux": lambda f, t: ztfxr.convert_flux(f.sci.drop_attrs(), to="erg/s/cm2/A"),
     "corners": lambda f, t: ztfxr.corners(f),
+    "cosmic_rays": lambda f, t: ztfxr.cosmic_rays(f),
     "counts_to_flux": lambda f, t: ztfxr.counts_to_flux(f.sci),
     "counts_to_mag": lambda f, t: ztfxr.counts_to_mag(f.sci),
     "coadd": lambda f, t: ztfxr.coadd(_stack(f), scale=None),

@@ -52,6 +52,7 @@ from ztfxr.ops.catalogs.match import in_footprint, isolated, match, query_catalo
 from ztfxr.ops.catalogs.sources import Detection, source_flags, sources
 from ztfxr.ops.catalogs.zeropoint import zero_point
 from ztfxr.ops.ccddata import from_ccddata, to_ccddata
+from ztfxr.ops.cosmic_rays import cosmic_rays
 from ztfxr.ops.masks import explain, mask, mask_fractions, mask_planes, source_mask
 from ztfxr.ops.mosaic import mosaic, rebin, sky_to_mosaic
 from ztfxr.ops.photcal import (
@@ -156,6 +157,7 @@ __all__ = [
     "convert_flux",
     "corners",
     "correct_baseline",
+    "cosmic_rays",
     "counts_to_flux",
     "counts_to_mag",
     "cut_counts",

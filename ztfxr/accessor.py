@@ -18,6 +18,7 @@ from ztfxr.dia import solve_kernel as _kernel
 from ztfxr.dia import zogy as _zogy
 from ztfxr.ops import background as _noise
 from ztfxr.ops import ccddata as _ccddata
+from ztfxr.ops import cosmic_rays as _rays
 from ztfxr.ops import masks as _masks
 from ztfxr.ops import mosaic as _mosaic
 from ztfxr.ops import photcal as _photcal
@@ -89,6 +90,7 @@ class DataArrayAccessor(_Accessor[xr.DataArray]):
     clean = _bound(_noise.clean)
     noise = _bound(_noise.noise)
     variance = _bound(_noise.variance)
+    cosmic_rays = _bound(_rays.cosmic_rays)
     source_flags = _bound(_sources.source_flags)
     sources = _bound(_sources.sources)
     convert_flux = _bound(_photcal.convert_flux)
@@ -148,6 +150,7 @@ class DatasetAccessor(_Accessor[xr.Dataset]):
     clean = _bound(_noise.clean)
     noise = _bound(_noise.noise)
     variance = _bound(_noise.variance)
+    cosmic_rays = _bound(_rays.cosmic_rays)
     source_flags = _bound(_sources.source_flags)
     sources = _bound(_sources.sources)
     zero_point = _bound(_zeropoint.zero_point)

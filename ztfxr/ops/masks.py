@@ -133,11 +133,14 @@ def with_planes(flags: F, *names: str) -> F:
 
 @dataclass(frozen=True)
 class ResampledPlanes:
-    """The bits that resampling asks of flags: those that bad pixels spread, and those for no pixel and for no value."""
+    """The bits that resampling asks of flags: those that bad pixels spread, and those for no pixel, for no value and
+    for cosmic rays (0 where the flags have no such plane).
+    """
 
     spread: int
     outside: int
     nan: int
+    spikes: int
 
     def explained(self, flags: NDArray[np.integer], bad: Bools) -> NDArray[np.uint16]:
         """The flags, with the plane `nan` where a pixel is bad for a reason that no spread plane gives."""
@@ -152,7 +155,8 @@ def resampled_planes(flags: xr.DataArray | None) -> ResampledPlanes:
     if max(p.bit for p in own) >= _BITS:
         raise InputError(f"flags are resampled as {_BITS} bits, but have planes beyond; drop them and give mask=")
     outside, nan = (planes_to_bits([name], own) for name in ("outside", "nan"))
-    return ResampledPlanes(recommended_bits(given), outside, nan)
+    spikes = planes_to_bits(["spikes"], own) if any(p.name == "spikes" for p in own) else 0
+    return ResampledPlanes(recommended_bits(given), outside, nan, spikes)
 
 
 def mask(

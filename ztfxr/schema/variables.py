@@ -32,6 +32,7 @@ _IMAGES: tuple[Spec, ...] = (
     Spec("reference", _YX, "float32", "DN", "reference image"),
     Spec("reference_variance", _YX, "float32", "DN2", "variance of the reference image"),
     Spec("aligned", _YX, "float32", "DN", "science image on the reference's grid"),
+    Spec("cosmic_ray", _YX, "bool", "", "True where a pixel is sharper than the PSF allows", fill=False),
     Spec(
         "ipac_difference",
         _YX,
@@ -184,6 +185,7 @@ _REGISTRATION: tuple[Spec, ...] = (
     Spec("registration_shift_x", "time?", "float64", "pixel", "median x of stars on the image less that by its WCS"),
     Spec("registration_shift_y", "time?", "float64", "pixel", "median y of stars on the image less that by its WCS"),
     Spec("n_matched", "time?", "int64", "", "stars that the transform was fitted to"),
+    Spec("n_cosmic_rays", "time?", "int64", "", "pixels of the image that were left out as cosmic rays"),
     Spec("message", "...", "str", "", "what is wrong with the epoch or frame"),
 )
 

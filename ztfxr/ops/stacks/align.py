@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from ztfxr.arrays.geometry.agreement import Agreement, agreement
 from ztfxr.arrays.geometry.registration import Stars, find_stars, not_registered
 from ztfxr.arrays.geometry.transform import Kind, Transform
+from ztfxr.arrays.images.cosmic_rays import find_cosmic_rays
+from ztfxr.arrays.images.image import Image
 from ztfxr.arrays.images.resample import Interpolation, Resampled, kernel_table, resample
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import AlignmentError, FrameError, InputError, ShapeError
@@ -56,6 +58,7 @@ def align(
     catalogs: tuple[Positions, Positions] | None = None,
     mask: MaskChoice = None,
     check: bool = True,
+    cosmic_rays: bool = True,
 ) -> xr.Dataset:
     """Resample an image, or a tree of frames as a stack, onto the pixel grid of another image.
 
@@ -83,6 +86,9 @@ def align(
         Whether the stars of both images check what their WCS say. Where the stars prove it wrong, the shift is
         corrected, and rotation, scale and curvature too where there are stars enough; where many stars of both agree
         nowhere, the frame is refused. Where there are too few, the WCS stands, and `n_matched` is 0.
+    cosmic_rays
+        Whether pixels that are sharper than the PSF, as `ztfxr.cosmic_rays` finds them, are bad before they are
+        resampled; afterwards a ray is spread over its surroundings, and none finds it.
 
     Returns
     -------
@@ -90,7 +96,8 @@ def align(
         `sci` (float32, in DN per pixel of the new grid: flux is conserved), `variance` where there was one, and `flags`
         (or `mask`, for an image without flags) on the `y`, `x`, `ra`, `dec` of `to`; the other coordinates are the
         image's. NaN where a bad pixel or the outside carries a weight beyond 0.01; there `flags` has the planes of the
-        bad pixels, or `outside`, or else `nan`. Coordinates: `registration_rms` (pixels; of the stars, or without any
+        bad pixels, or `outside`, or else `nan`; rays have the plane `spikes` where the flags have it. Coordinates:
+        `n_cosmic_rays` (pixels of the image), `registration_rms` (pixels; of the stars, or without any
         of the polynomial about the WCS), `n_matched`, and where the WCS is checked `registration_shift_x` and
         `registration_shift_y` (pixels; where stars lie, less where the WCS says) and `epoch_status`.
 
@@ -117,24 +124,26 @@ def align(
     if isinstance(image, xr.DataTree):
         if transform is not None or catalogs is not None:
             raise InputError("the frames of a tree have one transform each: align them one by one to give it")
-        return _align_tree(image, to, settings, _How(interpolation, mask, check))
+        return _align_tree(image, to, settings, _How(interpolation, mask, check, cosmic_rays))
     if isinstance(to, str):
         raise InputError(f"to={to!r} names a frame of a tree; here it must be an image")
     if transform is not None:
         fit = Fit(transform) if isinstance(transform, Transform) else fit_of(transform)
         transform_of(transform)
         fit = fit.checked(max_rms)
-        return _resampled(image, to, _usable_fit(fit), _How(interpolation, mask))
-    return align_known(image, to, settings, catalogs=catalogs, how=_How(interpolation, mask, check))
+        return _resampled(image, to, _usable_fit(fit), _How(interpolation, mask, cosmic_rays=cosmic_rays))
+    how = _How(interpolation, mask, check, cosmic_rays)
+    return align_known(image, to, settings, catalogs=catalogs, how=how)
 
 
 @dataclass(frozen=True)
 class _How:
-    """How pixels are resampled, and whether their WCS is checked."""
+    """How pixels are resampled, whether their WCS is checked, and whether cosmic rays are left out."""
 
     interpolation: Interpolation = "lanczos3"
     mask: MaskChoice = None
     check: bool = False
+    cosmic_rays: bool = True
 
 
 def align_known(
@@ -280,7 +289,8 @@ def _epoch(
             fit = Fit.failed(error)
     scalars = {k: v.variable for k, v in frame.coords.items() if v.ndim == 0}
     attrs = {"status": fit.status, "message": fit.message}
-    return xr.Dataset(coords={**scalars, **_quality(fit.transform)}, attrs=attrs)
+    none = {"n_cosmic_rays": annotate(xr.DataArray(0), "n_cosmic_rays").variable} if how.cosmic_rays else {}
+    return xr.Dataset(coords={**scalars, **_quality(fit.transform), **none}, attrs=attrs)
 
 
 def _quality(transform: Transform | None) -> dict[str, xr.Variable]:
@@ -319,8 +329,13 @@ def _resampled(
             **{k: None if a is None else bare(a) for k, a in inputs.items()},
             "look": {k: a for k, a in look.items() if k != "image"} or None,
             "target_stars": None if against is None else against.stars,
+            "saturation": exposure.saturation,
         },
-        names if against is None else [*names, *REGISTRATION, "epoch_status"],
+        [
+            *names,
+            *(["n_cosmic_rays"] if how.cosmic_rays else []),
+            *([] if against is None else [*REGISTRATION, "epoch_status"]),
+        ],
         sizes={d: grid.sizes[d] for d in IMAGE},
         options={
             "planes": resampled_planes(flags),
@@ -330,6 +345,7 @@ def _resampled(
             "target_origin": (origins[1]["y"], origins[1]["x"]),
             "interpolation": how.interpolation,
             "max_rms": np.inf if against is None else against.max_rms,
+            "cosmic_rays": how.cosmic_rays,
         },
     )
     if against is not None:
@@ -337,10 +353,11 @@ def _resampled(
         out["epoch_status"] = found_status if exposure.status is None else found_status | exposure.status
     kept = {k: v.variable for k, v in image.coords.items() if not {*IMAGE, "ra", "dec"} & {k, *v.dims}}
     described = {k: annotate(v, k, unit=exposure.unit) for k, v in out.items()}
+    rays = {k: described.pop(k).variable for k in ("n_cosmic_rays",) if k in described}
     numbers = {k: described.pop(k).variable for k in (*REGISTRATION, "epoch_status") if k in described}
     if flags is not None:
         described["flags"].attrs |= flags.attrs
-    found = grid.assign(described).assign_coords({**kept, **(numbers or _quality(transform))})
+    found = grid.assign(described).assign_coords({**kept, **(numbers or _quality(transform)), **rays})
     found.attrs = {**{k: v for k, v in obj.attrs.items() if k != "wcs_header"}, **grid.attrs}
     return found
 
@@ -364,10 +381,18 @@ def _resample(
     transform: Transform,
     look: Mapping[str, Any] | None,
     target_stars: Floats | None,
+    saturation: Floats | None,
     max_rms: float,
+    cosmic_rays: bool,
     **options: Any,
 ) -> dict[str, Any]:
     numbers: dict[str, Any] = {}
+    if cosmic_rays:
+        level = np.inf if saturation is None or not np.isfinite(saturation) else float(saturation)
+        rays = find_cosmic_rays(Image.of(sci, variance, mask), saturation=level)
+        mask = mask | rays
+        flags = None if flags is None else np.where(rays, flags | np.uint16(planes.spikes), flags)
+        numbers["n_cosmic_rays"] = int(rays.sum())
     if target_stars is not None and look is not None:
         try:
             found = _agreement({**look, "image": sci}, Stars.of_table(target_stars), transform, max_rms, options)
