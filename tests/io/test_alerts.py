@@ -370,13 +370,25 @@ def test_forced_photometry_of_earlier_exposures(shared: Path, alert_paths: list[
 # other surveys, and other files
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
+OTHERS = [
         ("114297926", r"it has no candidate\.fid \(publisher: pgirdps\); ztfxr reads packets of ZTF"),
         ("3608694", r"it has no objectId, cutoutScience, .* \(publisher: WINTER-mirar\)"),
-    ],
-)
+    ]
+
+
+def test_a_packet_with_all_fields_of_another_survey_is_refused(alert_paths: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(AlertError, match=r"a packet of another survey \(object WNTR24abcde"):
+        open_alerts(rewrite(alert_paths[0], tmp_path / "a.avro", objectId="WNTR24abcde"))
+
+
+def test_the_largest_float_is_no_light(shared: Path) -> None:
+    path = shared / "data" / "ztf_alerts_night" / "697252384215015000.avro"
+    found = next(iter(open_alerts(path).children.values()))
+    assert float(abs(found["sci"]).max()) < 1e6
+    assert found["sci"].isnull().any()
+
+
+@pytest.mark.parametrize(("name", "message"), OTHERS)
 def test_packets_of_other_surveys_are_named(shared: Path, name: str, message: str) -> None:
     with pytest.raises(AlertError, match=message):
         open_alerts(shared / "data" / "alerts_schema4" / f"{name}.avro")

@@ -90,7 +90,7 @@ def test_fluxes_of_a_frame() -> None:
     assert np.all(out["masked_fraction"] == 0)
     assert {v: out[v].dims for v in out.data_vars} == dict.fromkeys(out.data_vars, ("source",))
     assert out["flux"].attrs["units"] == out["local_background"].attrs["units"] == "DN"
-    assert out["fit_flags"].attrs["flag_meanings"] == "saturated blended"
+    assert out["fit_flags"].attrs["flag_meanings"] == "saturated blended poor_fit"
     assert "x_pixel" in out.coords
 
 
@@ -512,3 +512,24 @@ def test_trees_need_frames() -> None:
         ztfxr.forced_photometry(frame(), positions(), xr.DataTree())
     with pytest.raises(InputError, match="stack or align the frames first"):
         ztfxr.forced_photometry(xr.DataTree.from_dict({"a": frame()}), positions(), psf(), refine=1)
+
+
+def test_a_fit_that_does_not_fit_is_flagged_and_a_bright_star_is_not() -> None:
+    """A changed neighbor, three pixels from a faint source; and a bright star whose PSF is a little wrong."""
+    y, x = np.mgrid[:60, :120].astype(float)
+
+    def star(cx: float, cy: float, flux: float, sigma: float = 1.2) -> NDArray[Any]:
+        return flux / (2 * np.pi * sigma**2) * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 2 / sigma**2)
+
+    noise = np.random.default_rng(0).normal(0, 5, x.shape)
+    pixels = noise + star(30, 30, 500) + star(33, 31, 30000) + star(90, 30, 3e5, 1.25)
+    variance = 25 + np.maximum(pixels - noise, 0) / 6
+    image = xr.Dataset({"sci": (("y", "x"), pixels), "variance": (("y", "x"), variance)})
+    offset = np.arange(-8, 9)
+    psf = np.exp(-(offset[:, None] ** 2 + offset**2) / 2 / 1.2**2)
+    psf = xr.DataArray(psf / psf.sum(), dims=("psf_y", "psf_x"))
+    found = ztfxr.forced_photometry(image, [(30, 30), (90, 30), (60, 45)], psf, background="none")
+    assert (found["fit_chi2"] > 2).values.tolist() == [True, True, False]
+    assert (found["fit_flags"] & 4 > 0).values.tolist() == [True, False, False]
+    lc = found.expand_dims(time=1)
+    assert (ztfxr.quality_cuts(lc)["cuts"].values[0] > 0).tolist() == [True, False, False]

@@ -26,7 +26,7 @@ from astropy.coordinates import SkyCoord
 from dask.base import is_dask_collection
 from numpy.typing import ArrayLike, NDArray
 
-from ztfxr.arrays.images.blocks import block_mean, block_range, combine_means
+from ztfxr.arrays.geometry.blocks import block_mean, block_range, combine_means
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError, MissingWCSError, ShapeError
 from ztfxr.ops.exposure import MaskChoice, gather

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ztfxr.arrays.types import Bools
 from ztfxr.errors import InputError
-from ztfxr.schema import CUT_PLANES, STATUS_PLANES, annotate_all, planes_to_bits
+from ztfxr.schema import CUT_PLANES, FIT_PLANES, STATUS_PLANES, annotate_all, planes_to_bits
 
 __all__ = ["PROCSTATUS", "cut_counts", "kept", "quality_cuts", "require_flux"]
 
@@ -87,7 +87,8 @@ def quality_cuts(
     -------
     xarray.Dataset
         `lc` with `cuts` on (time, source): bit planes that name the reasons, 0 where the measurement is kept. Cuts that
-        were there already stay. A quantity that is NaN is not held against a measurement.
+        were there already stay. A quantity that is NaN is not held against a measurement. Fits that are `poor_fit` by
+        their `fit_flags` are cut as `fit_chi2`.
 
     Raises
     ------
@@ -105,6 +106,9 @@ def quality_cuts(
         "fit_chi2": max_fit_chi2,
     }
     reasons |= {name: _beyond(lc, name, limit) for name, limit in limits.items() if limit is not None}
+    if "fit_flags" in lc:
+        poor = (lc["fit_flags"] & planes_to_bits(["poor_fit"], FIT_PLANES)) != 0
+        reasons["fit_chi2"] = reasons["fit_chi2"] | poor if "fit_chi2" in reasons else poor
     cuts = lc["cuts"] if "cuts" in lc else xr.zeros_like(flux, dtype=np.uint16)
     for name, bad in reasons.items():
         bit = np.uint16(planes_to_bits([name], CUT_PLANES))

@@ -32,7 +32,7 @@ from ztfxr.ops.mapping import map_images
 from ztfxr.ops.positions import Positions, array_positions, resolve_positions
 from ztfxr.photometry.psf import PSF, KernelInputs, PSFInputs, psf_model
 from ztfxr.photometry.psf_build import psf_of
-from ztfxr.photometry.status import Coverage, fit_flags
+from ztfxr.photometry.status import Coverage, fit_flags, fits_poorly
 from ztfxr.schema import annotate_all
 
 __all__ = ["ConvolvedVariance", "FitOptions", "check_background", "forced_photometry"]
@@ -145,10 +145,13 @@ def forced_photometry(
         On (..., source): `flux` and `flux_err` (unit of the image; the flux of the whole PSF, of unit sum), `psf_err`
         (relative to the flux; NaN where the PSF's error is not known) and, where the Dataset has `model_error` (see
         `ztfxr.difference`), `model_err`, both part of `flux_err`; `local_background`, `fit_chi2` (reduced),
-        `fit_pixels`, `masked_fraction` (of the light), `status` and `fit_flags` (`saturated`, `blended`). A flux that
-        could not be measured is NaN with a status that says why; an epoch's own status is passed on to its sources.
+        `fit_pixels`, `masked_fraction` (of the light), `status` and `fit_flags` (`saturated`, `blended`, `poor_fit`). A
+        flux that could not be measured is NaN with a status that says why; an epoch's own status is passed on to its
+        sources.
         With `bound`, `flux_err_bound`: the Cramér-Rao bound for independent pixels of that variance, over all that the
-        PSF reaches. With `refine`, `x_refined` and `y_refined`.
+        PSF reaches. With `refine`, `x_refined` and `y_refined`. A fit is poor where its reduced χ² is over 2 and what
+        it leaves is more than the source's own light: a cosmic ray or a changed neighbor, not a PSF that is wrong by
+        some per cent.
 
     Raises
     ------
@@ -387,7 +390,9 @@ def _fluxes(*, y: Floats, x: Floats, how: _How, psf_error: bool, bound: bool, **
         "fit_pixels": fits.n_pixels,
         "masked_fraction": cover.masked_fraction,
         "status": _status(fits, cover, how.options.max_masked_fraction),
-        "fit_flags": fit_flags(fits.saturated, fits.blended),
+        "fit_flags": fit_flags(
+            fits.saturated, fits.blended, fits_poorly(fits.chi2, fits.n_pixels, fits.flux / fits.flux_err)
+        ),
     }
     return found | ({"flux_err_bound": _bound(seen, y, x, model, how)} if bound else {})
 

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ztfxr.arrays.types import Bools, Floats
+from ztfxr.arrays.types import Bools, Floats, Ints
 from ztfxr.schema import FIT_PLANES, SPECS, STATUS_PLANES, planes_to_bits
 
-__all__ = ["FAILED", "NO_GOOD_PIXELS", "Coverage", "fit_flags"]
+__all__ = ["FAILED", "NO_GOOD_PIXELS", "Coverage", "fit_flags", "fits_poorly"]
 
 _OUTSIDE, _EDGE, _MASKED, NO_GOOD_PIXELS, FAILED = (
     planes_to_bits([name], STATUS_PLANES) for name in ("outside", "edge", "masked", "no_good_pixels", "solve_failed")
 )
-_SATURATED, _BLENDED = (planes_to_bits([name], FIT_PLANES) for name in ("saturated", "blended"))
+_SATURATED, _BLENDED, _POOR = (planes_to_bits([name], FIT_PLANES) for name in ("saturated", "blended", "poor_fit"))
+_POOR_CHI2, _POOR_SIGMA = 2.0, 5.0
 # Fractions are sums of thousands of overlaps: what is closer to 0 or 1 than this is rounding.
 _ROUNDING = 1e-9
 
@@ -60,7 +61,29 @@ class Coverage:
         return bits.astype(SPECS["status"].dtype)
 
 
-def fit_flags(saturated: Bools, blended: Bools) -> NDArray[Any]:
+def fits_poorly(chi2: Floats, n_pixels: Ints, snr: Floats) -> Bools:
+    """True where what a fit leaves is neither noise nor a small error of the model.
+
+    Parameters
+    ----------
+    chi2, n_pixels
+        Reduced χ² of the fit, and the pixels that it rests on.
+    snr
+        Signal-to-noise ratio of the flux, whose square is the light of the source in the units of χ².
+
+    Notes
+    -----
+    The reduced χ² is over 2 (noise that is stated 40 % too small is no bad fit), over its scatter by five standard
+    deviations, and what is left, ``(χ² - 1) n``, is more than the light of the source, ``snr²``. A PSF that is wrong by
+    some per cent leaves a bright star with a large χ² and little of its light.
+    """
+    n = np.maximum(n_pixels, 1)
+    left = (chi2 - 1.0) * n
+    beyond = (chi2 > _POOR_CHI2) & (left > _POOR_SIGMA * np.sqrt(2.0 * n))
+    return np.asarray(beyond & (left > snr**2))
+
+
+def fit_flags(saturated: Bools, blended: Bools, poor: Bools) -> NDArray[Any]:
     """The bits of `fit_flags`."""
-    bits = np.where(saturated, _SATURATED, 0) | np.where(blended, _BLENDED, 0)
+    bits = np.where(saturated, _SATURATED, 0) | np.where(blended, _BLENDED, 0) | np.where(poor, _POOR, 0)
     return bits.astype(SPECS["fit_flags"].dtype)

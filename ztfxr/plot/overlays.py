@@ -13,7 +13,7 @@ from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from numpy.typing import NDArray
 
-from ztfxr.arrays.images.blocks import block_or, block_range
+from ztfxr.arrays.geometry.blocks import block_or, block_range
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
 from ztfxr.io.tables import Catalog, as_catalog

@@ -131,6 +131,7 @@ EXTRACTION_PLANES: tuple[Plane, ...] = (
 FIT_PLANES: tuple[Plane, ...] = (
     Plane("saturated", 0, "saturated pixels in the fit"),
     Plane("blended", 1, "solved together with neighbors"),
+    Plane("poor_fit", 2, "the fit leaves more than noise, and more light than the source has"),
 )
 
 CUT_PLANES: tuple[Plane, ...] = (

@@ -182,7 +182,7 @@ def test_variance_and_flags_travel(pair: Any) -> None:
     np.testing.assert_array_equal(np.isnan(found["variance"]), np.isnan(found["sci"]))
     assert int((found["flags"] == planes_to_bits(["sexsources"])).sum()) == 1
     assert float(found["sci"].max()) < 1e6
-    kept = align(image, to, mask=False)
+    kept = align(image, to, mask=False, cosmic_rays=False)
     assert float(kept["sci"].max()) > 1e8
 
 
@@ -559,3 +559,24 @@ def test_saao(shared: Path) -> None:
     assert found["n_matched"].values.min() > 60
     sharp = found.isel(time=np.flatnonzero(seeing < 5.2)).compute()
     assert sharp["sci"].notnull().mean() > 0.85
+
+
+def test_cosmic_rays_are_left_out_before_they_are_spread() -> None:
+    """A ray three pixels from a star: resampled, it would be part of the star's flux."""
+    made = ztfxr.testing.make_scene(
+        (160, 160), n_epochs=2, n_stars=40, n_galaxies=0, detector=ztfxr.testing.Detector(cosmic_rays=0), seed=3
+    )
+    image = made.images.isel(time=0).drop_vars("flags").load()
+    star = made.truth.isel(source=int(np.argmax(made.truth["flux"].isel(time=0).values)))
+    y, x = round(float(star["y"])), round(float(star["x"]))
+    spoiled = image.copy(deep=True)
+    spoiled["sci"][y, x + 4] += 4000.0
+    shift = ztfxr.register(image, image, method="stars")
+    kept, lost, clean = (
+        ztfxr.align(i, image, transform=shift, cosmic_rays=how)
+        for i, how in ((spoiled, False), (spoiled, True), (image, True))
+    )
+    assert int(lost["n_cosmic_rays"]) == int(clean["n_cosmic_rays"]) + 1
+    assert np.isnan(lost["sci"].sel(x=x + 4, y=y))
+    assert np.isfinite(kept["sci"].sel(x=x + 4, y=y))
+    assert "n_cosmic_rays" not in kept.coords

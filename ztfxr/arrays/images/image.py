@@ -14,6 +14,7 @@ from ztfxr.arrays.types import Bools, Images, Numbers
 __all__ = ["Image", "blank_pixels"]
 
 _BLANK_SIDE, _LEAST_JUMP, _MOST_ROWS = 5, 0.2, 200
+_NO_LIGHT = 1e30
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Image:
 
         A variance that is nowhere finite and positive is unknown, as it is where the gain of an epoch is unknown.
         """
-        bad = bad | ~np.isfinite(pixels)
+        # Codes for "no value", such as the largest float, are no light.
+        bad = bad | ~(np.abs(pixels) < _NO_LIGHT)
         blank = blank_pixels(pixels) & ~bad
         n_blank = int(np.count_nonzero(blank))
         if n_blank:

@@ -33,7 +33,7 @@ STAMPS: Mapping[str, str] = {
     "ipac_difference": "cutoutDifference",
 }
 UNKNOWN_NUMBER = -1
-_SENTINEL, _EXPTIME = -999.0, 30.0
+_SENTINEL, _EXPTIME, _NO_VALUE = -999.0, 30.0, 1e30
 _CONTAINER, _FRAMED, _LARGEST = b"Obj\x01", b"\x00", 64 << 20
 _NEEDED = ("objectId", "candid", "candidate", *STAMPS.values())
 _NEEDED_OF_CANDIDATE = ("jd", "fid", "isdiffpos")
@@ -199,6 +199,11 @@ def _packet(path: Path, record: Mapping[str, Any]) -> Packet:
             f"{path}: not a whole ZTF alert packet: it has no {', '.join(missing)} (publisher: {publisher}); ztfxr "
             "reads packets of ZTF, schemas 3 and 4"
         )
+    if not str(record["objectId"]).startswith("ZTF"):
+        raise AlertError(
+            f"{path}: a packet of another survey (object {record['objectId']}, publisher {record.get('publisher')}); "
+            "ztfxr reads packets of ZTF, schemas 3 and 4"
+        )
     if own["fid"] not in FILTERS:
         raise AlertError(f"{path}: fid = {own['fid']} names no ZTF filter (1 g, 2 r, 3 i)")
     positive = _is_positive(path, own["isdiffpos"])
@@ -238,4 +243,7 @@ def _stamp(field: Any) -> NDArray[np.float32]:
         pixels = hdus[0].data
         if pixels is None or pixels.ndim != 2:
             raise ValueError("a stamp is no image")
-        return np.ascontiguousarray(pixels, dtype=np.float32)
+        out = np.ascontiguousarray(pixels, dtype=np.float32)
+        # IPAC writes the largest float where it has no value.
+        out[~(np.abs(out) < _NO_VALUE)] = np.nan
+        return out

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ztfxr.arrays.images.blocks import block_mean, block_or, block_range, combine_means
+from ztfxr.arrays.geometry.blocks import block_mean, block_or, block_range, combine_means
 
 sizes = st.integers(1, 12)
 factors = st.integers(1, 7)
