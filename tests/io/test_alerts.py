@@ -371,9 +371,9 @@ def test_forced_photometry_of_earlier_exposures(shared: Path, alert_paths: list[
 
 
 OTHERS = [
-        ("114297926", r"it has no candidate\.fid \(publisher: pgirdps\); ztfxr reads packets of ZTF"),
-        ("3608694", r"it has no objectId, cutoutScience, .* \(publisher: WINTER-mirar\)"),
-    ]
+    ("114297926", r"it has no candidate\.fid \(publisher: pgirdps\); ztfxr reads packets of ZTF"),
+    ("3608694", r"it has no objectId, cutoutScience, .* \(publisher: WINTER-mirar\)"),
+]
 
 
 def test_a_packet_with_all_fields_of_another_survey_is_refused(alert_paths: list[Path], tmp_path: Path) -> None:

@@ -518,7 +518,7 @@ def test_a_fit_that_does_not_fit_is_flagged_and_a_bright_star_is_not() -> None:
     """A changed neighbor, three pixels from a faint source; and a bright star whose PSF is a little wrong."""
     y, x = np.mgrid[:60, :120].astype(float)
 
-    def star(cx: float, cy: float, flux: float, sigma: float = 1.2) -> NDArray[Any]:
+    def star(cx: float, cy: float, flux: float, sigma: float = 1.2) -> np.ndarray:
         return flux / (2 * np.pi * sigma**2) * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 2 / sigma**2)
 
     noise = np.random.default_rng(0).normal(0, 5, x.shape)

@@ -15,7 +15,7 @@ def _noisy(dtype: str = "f4") -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i2", ">i4"])
-@pytest.mark.parametrize("value", [0, -99, 7, -3.4e38])
+@pytest.mark.parametrize("value", [0, -99, 7, -1e20])
 def test_a_hole_of_one_value_is_bad_and_counted(dtype, value):
     if dtype[-2] == "i" and abs(value) > 1e9:
         pytest.skip("no such integer")
