@@ -334,5 +334,16 @@ def test_the_seeing_of_both_images_tells_how_wide_a_kernel_is() -> None:
     for diff, error in zip((told, stated), errors[1:], strict=True):
         assert float(diff["kernel_sum"]) == pytest.approx(0.8, abs=3 * error)
     np.testing.assert_array_equal(unused["kernel"], plain["kernel"])
-    with pytest.raises(ztfxr.InputError, match="fwhm is that of the science image and of the reference"):
-        ztfxr.difference(*images, fwhm=(2.0, -1.0))
+    for wrong in ((2.0, -1.0), 2.0, "2", (np.nan, 1.0), (1.0, 2.0, 3.0)):
+        with pytest.raises(ztfxr.InputError, match="fwhm is that of the science image and of the reference"):
+            ztfxr.difference(*images, fwhm=wrong)  # type: ignore[arg-type]
+        with pytest.raises(ztfxr.InputError, match="known_scale is a positive ratio of fluxes and its error"):
+            ztfxr.difference(*images, known_scale=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("unit", [1e-25, 1e25])
+def test_a_unit_that_single_precision_cannot_hold_is_refused(unit: float) -> None:
+    rng = np.random.default_rng(0)
+    pair = [xr.DataArray(unit * rng.normal(100, 5, (64, 64)), dims=("y", "x")) for _ in range(2)]
+    with pytest.raises(ztfxr.InputError, match="beyond single precision; give the image in another unit"):
+        ztfxr.difference(*pair)

@@ -30,7 +30,7 @@ from ztfxr.ops.trees import holds_pairs, on_each
 
 __all__ = ["difference", "difference_for"]
 
-_MODE_PIXELS = 256 * 256
+_MODE_PIXELS, _LEAST_NOISE = 256 * 256, 1e-12
 _RADIUS, _ALERT_RADIUS = 10.0, 7.0
 
 
@@ -378,6 +378,7 @@ def _matched(
     """Match and subtract one image (y, x), with `n_modes` of the model's error if any."""
     sci = Image.of(science, science_variance, science_bad)
     ref = Image.of(reference, reference_variance, reference_bad)
+    _require_magnitude(sci, ref)
     unused = excluded_with(sci, ref, excluded, measured)
     matched = match(sci, ref, unused, replace(options, expected=_expected(**told)))
     solution, size = matched.solution, options.max_size
@@ -410,6 +411,17 @@ def _matched(
     )
 
 
+def _require_magnitude(*images: Image) -> None:
+    """Raise `InputError` where the square of an image's noise has no place in single precision."""
+    for image in images:
+        noise = image.sky[1]
+        if noise > 0 and not _LEAST_NOISE < noise < 1.0 / _LEAST_NOISE:
+            raise InputError(
+                f"the noise of an image is {noise:.1e}, whose square is beyond single precision; give the image in "
+                "another unit: counts, or nJy in place of erg/s/cm2/Hz"
+            )
+
+
 def _expected(
     *,
     scale: Floats | None,
@@ -420,7 +432,7 @@ def _expected(
 ) -> ExpectedKernel:
     """What is told of the kernel of one epoch; what is not a number, or has no error, is not told."""
     told = NOTHING_TOLD
-    if science_fwhm is not None and reference_fwhm is not None and fwhm_error is not None:
+    if science_fwhm is not None and reference_fwhm is not None and fwhm_error is not None and science_fwhm > 0:
         told = ExpectedKernel.of_psfs(float(science_fwhm), float(reference_fwhm), relative_error=float(fwhm_error))
     if scale is None or error is None or not (np.isfinite(scale) and error > 0 and np.isfinite(error)):
         return told

@@ -122,9 +122,8 @@ class Pair:
         They are what is given, else what both images state as `seeing` in pixels.
         """
         if given is not None:
-            if not (np.isfinite(given).all() and min(given) > 0):
-                raise InputError(f"fwhm is that of the science image and of the reference, in pixels; got {given}")
-            widths: list[xr.DataArray] = [xr.DataArray(float(width)) for width in given]
+            told = _two_positive(given, "fwhm is that of the science image and of the reference, in pixels")
+            widths: list[xr.DataArray] = [xr.DataArray(width) for width in told]
             error = _FWHM_ERROR
         else:
             stated = [e.image.coords.get("seeing") for e in (self.science, self.reference)]
@@ -144,16 +143,14 @@ class Pair:
         if given is None and self.reference.name == "reference" and "reference_scale" in attrs:
             given = (float(attrs["reference_scale"]), float(attrs["reference_scale_err"]))
         if given is not None:
-            if not (np.isfinite(given).all() and given[0] > 0 and given[1] > 0):
-                raise InputError(f"known_scale is a positive ratio of fluxes and its error; got {given}")
-            return {"scale": xr.DataArray(float(given[0])), "error": xr.DataArray(float(given[1]))}
+            value, error = _two_positive(given, "known_scale is a positive ratio of fluxes and its error")
+            return {"scale": xr.DataArray(value), "error": xr.DataArray(error)}
         points = [e.image.coords.get(name) for e in (self.science, self.reference) for name in ("magzp", "magzprms")]
         if any(p is None for p in points):
             return {"scale": None, "error": None}
         zp, rms, zp_ref, rms_ref = (bare(p).astype(np.float64) for p in points if p is not None)
         told = 10 ** (0.4 * (zp - zp_ref))
-        error = _PER_MAG * told * np.sqrt(rms**2 + rms_ref**2)
-        return {"scale": told, "error": error}
+        return {"scale": told, "error": _PER_MAG * told * np.sqrt(rms**2 + rms_ref**2)}
 
     def results(self, found: Mapping[str, xr.DataArray]) -> xr.Dataset:
         """What array code found, with the dimensions, unit and attributes of the science image, and its status."""
@@ -238,3 +235,14 @@ def _add_disk(out: Bools, dx: Floats, dy: Floats, radius: float) -> None:
     if columns.size and rows.size:
         inside = dx[columns][None, :] ** 2 + dy[rows][:, None] ** 2 <= radius**2
         out[np.ix_(rows, columns)] |= inside
+
+
+def _two_positive(given: tuple[float, float], meaning: str) -> tuple[float, float]:
+    """Two positive numbers; `InputError` that says what they mean for anything else."""
+    try:
+        first, second = (float(value) for value in given)
+    except (TypeError, ValueError):
+        first = second = np.nan
+    if not (0 < first < np.inf and 0 < second < np.inf):
+        raise InputError(f"{meaning}: two positive numbers; got {given!r}")
+    return first, second
