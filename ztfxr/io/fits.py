@@ -22,7 +22,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 from numpy.typing import NDArray
 
 from ztfxr._quiet import quiet
-from ztfxr.errors import FrameError, HeaderError, NotFITSError, ShapeError, TruncatedFileError
+from ztfxr.errors import FrameError, HeaderError, NotFITSError, ShapeError, TruncatedFileError, ZtfxrError
 from ztfxr.io.remote import BinaryFile, Location, location, open_binary, shown, size_of
 
 __all__ = ["ImageFile", "header_text", "inspect", "open_hdus", "read_window"]
@@ -32,7 +32,19 @@ _FIRST_INPUT_BYTES, _INPUT_BYTES = 1 << 14, 1 << 18
 _OUTPUT_BYTES = 1 << 20
 _GZIP = b"\x1f\x8b"
 _SIGNATURE = b"SIMPLE  ="
-_READ_ERRORS = (OSError, EOFError, ValueError, TypeError, IndexError, zlib.error, struct.error)
+_READ_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    zlib.error,
+    struct.error,
+    fits.VerifyError,
+)
+"""What astropy raises of files that are damaged, or whose cards contradict each other."""
 _CARD, _RECORD = 80, 2880
 _END = "END".ljust(_CARD)
 _STRUCTURE = ("SIMPLE", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "BZERO", "BSCALE", "BLANK")
@@ -148,7 +160,7 @@ def inspect(path: str | PathLike[str], extension: str | None = None) -> ImageFil
     place = location(path)
     if isinstance(place, Path) and not place.is_file():
         raise FileNotFoundError(f"no such file: {place}")
-    with open_binary(place) as file:
+    with open_binary(place) as file, _damage_is_an_error(place):
         gzipped = _check_signature(place, file)
         image = _primary_image(place, file, gzipped) if extension is None else None
         return image or _image_by_astropy(place, file, gzipped, extension)
@@ -158,7 +170,8 @@ def header_text(image: ImageFile) -> str:
     """The cards of the header, one a line."""
     if isinstance(image.cards, str):
         return image.cards
-    return str(image.cards.tostring(sep="\n", endcard=False, padding=False))
+    with quiet(AstropyUserWarning), _damage_is_an_error(location(image.path)):
+        return str(image.cards.tostring(sep="\n", endcard=False, padding=False))
 
 
 def _primary_image(place: Location, file: BufferedReader, gzipped: bool) -> ImageFile | None:
@@ -312,7 +325,11 @@ def _read_raw(image: ImageFile, raw: RawPixels, rows: slice, columns: slice) -> 
 def open_hdus(path: str | PathLike[str]) -> Iterator[fits.HDUList]:
     """The HDUs of a FITS file or URL, plain or gzipped, for the block; `FrameError` where it is not FITS."""
     place = location(path)
-    with open_binary(place) as file, _opened(place, file, _check_signature(place, file)) as hdus:
+    with (
+        _damage_is_an_error(place),
+        open_binary(place) as file,
+        _opened(place, file, _check_signature(place, file)) as hdus,
+    ):
         yield hdus
 
 
@@ -333,6 +350,17 @@ def _opened(place: Location, file: BufferedReader, gzipped: bool) -> Iterator[fi
         raise _cut_off(place, error) from error
     with hdus:
         yield hdus
+
+
+@contextmanager
+def _damage_is_an_error(place: Location) -> Iterator[None]:
+    """What astropy raises of a header, as a `HeaderError` that names the file."""
+    try:
+        yield
+    except (FileNotFoundError, ZtfxrError):
+        raise
+    except _READ_ERRORS as error:
+        raise HeaderError(f"{shown(place)}: its header cannot be read ({error}); fetch or write it again") from error
 
 
 def _check_sum(hdu: Any) -> None:
@@ -384,7 +412,8 @@ def _first_image(
         except _READ_ERRORS as error:
             raise TruncatedFileError(f"{name}: its header is cut off ({error}); fetch it again") from error
         named = extension is None or hdu.name == extension
-        if named and getattr(hdu, "is_image", False) and len(hdu.shape) == 2:
+        # Random groups, and headers without pixels, have an axis of 0 beside one of any length.
+        if named and getattr(hdu, "is_image", False) and len(hdu.shape) == 2 and all(hdu.shape):
             return number, hdu
         number += 1
     info = hdus[-1].fileinfo()

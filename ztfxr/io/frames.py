@@ -317,7 +317,7 @@ def _images(path: AnyPath) -> dict[str, ImageFile]:
     """The 2-D images of a file by variable name; `ShapeError` where they do not belong together."""
     first = inspect(path)
     with quiet(AstropyUserWarning), open_hdus(path) as hdus:
-        names = [hdu.name for hdu in hdus if getattr(hdu, "is_image", False) and len(hdu.shape) == 2]
+        names = [hdu.name for hdu in hdus if getattr(hdu, "is_image", False) and len(hdu.shape) == 2 and all(hdu.shape)]
     if len(set(names)) < len(names):
         raise InputError(
             f"{shown(path)}: several images have one name ({', '.join(names)}); open one with ztfxr.open_frame"

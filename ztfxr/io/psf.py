@@ -16,13 +16,14 @@ from ztfxr.arrays.polynomials import exponents, n_terms, order_of
 from ztfxr.arrays.psf.daophot import PARAMETERS, TABLES, daophot_grid, daophot_radius
 from ztfxr.arrays.psf.model import PSFModel, grid_offsets, psf_fwhm, window_stamps
 from ztfxr.arrays.types import Floats
-from ztfxr.errors import PSFError
+from ztfxr.errors import PSFError, ZtfxrError
 from ztfxr.schema import annotate_all
 
 __all__ = ["read_psf"]
 
 
 _OVERSAMPLING = 4
+_DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, fits.VerifyError)
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[EeDd][-+]?\d+)?")
 _TABLE_SUFFIX, _CENTER_SUFFIX = "sciimgdao.psf", "sciimgdaopsfcent.fits"
 _CENTER_TOLERANCE = 0.01
@@ -61,6 +62,17 @@ def read_psf(path: str | PathLike[str], *, center: str | PathLike[str] | Literal
     grid once; between its nodes they are cubic splines.
     """
     place = Path(path)
+    if not place.is_file():
+        raise FileNotFoundError(f"no such file: {place}")
+    try:
+        return _read(place, center)
+    except (FileNotFoundError, ZtfxrError):
+        raise
+    except _DAMAGE as error:
+        raise PSFError(f"{place}: the PSF cannot be read ({error}); fetch or write it again") from error
+
+
+def _read(place: Path, center: str | PathLike[str] | Literal[False] | None) -> xr.Dataset:
     with place.open("rb") as stream:
         start = stream.read(9)
     if start.startswith(b"SIMPLE  ="):

@@ -130,10 +130,12 @@ class Job:
         InputError
             It is no job, or names what this version does not know.
         """
-        text = source if isinstance(source, str) and source.lstrip().startswith("{") else Path(source).read_text()
+        text = source if isinstance(source, str) and source.lstrip().startswith("{") else None
+        if text is None and not Path(source).is_file():
+            raise FileNotFoundError(f"no such file of a job: {source}")
         try:
-            found = json.loads(text)
-        except json.JSONDecodeError as error:
+            found = json.loads(Path(source).read_bytes() if text is None else text)
+        except ValueError as error:
             raise InputError(f"the job is not JSON ({error})") from error
         if not isinstance(found, dict) or found.pop(_FORMAT_KEY, _FORMAT) != _FORMAT:
             raise InputError(f"not a job of format {_FORMAT}; write one with Job(...).to_json(path)")
