@@ -10,7 +10,7 @@ from pathlib import Path
 import ztfxr
 
 ROOT = Path(ztfxr.__file__).parent
-MANY_ARGUMENTS = {"difference", "zogy", "_subtracted"}
+MANY_ARGUMENTS = {"difference"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

@@ -50,7 +50,7 @@ def in_one(science: xr.Dataset, reference: xr.Dataset) -> xr.Dataset:
         (lambda s, r: ztfxr.difference(in_one(s, r), kernel_size=3), ["sci", "reference"]),
         (lambda s, r: ztfxr.difference(s.sci.assign_coords(gain=2.0), r.sci, kernel_size=3), ["sci", "sci"]),
         (lambda s, r: ztfxr.solve_kernel(s.isel(time=0), r, kernel_size=3), ["sci", "sci"]),
-        (lambda s, r: ztfxr.zogy(s, r, scale=1.0, psf_size=9), ["sci", "sci"]),
+        (lambda s, r: ztfxr.zogy(s, r, scale=1.0, psf=9), ["sci", "sci"]),
     ],
 )
 def test_each_image_of_a_pair_is_gathered_once(gathered: list[str | None], call: Callable, names: list[str]) -> None:
@@ -110,7 +110,7 @@ def test_results_are_in_the_unit_of_the_science_image() -> None:
     assert diff["background_coeff"].attrs["units"] == "electron"
     assert ztfxr.decorrelate(diff)["difference"].attrs["units"] == "electron"
     assert ztfxr.solve_kernel(science.isel(time=0), reference, kernel_size=3)["background_coeff"].units == "electron"
-    assert ztfxr.zogy(science, reference, scale=1.0, psf_size=9)["zogy_flux"].attrs["units"] == "electron"
+    assert ztfxr.zogy(science, reference, scale=1.0, psf=9)["zogy_flux"].attrs["units"] == "electron"
 
 
 def test_a_status_that_an_epoch_had_stays() -> None:
@@ -134,7 +134,7 @@ def test_names_of_one_filter_or_of_none_go_together(names: tuple[str | None, str
 
 DIFFERENCES = [
     lambda s, r: ztfxr.difference(s, r, kernel_size=3),
-    lambda s, r: ztfxr.zogy(s, r, scale=1.0, psf_size=9),
+    lambda s, r: ztfxr.zogy(s, r, scale=1.0, psf=9),
     lambda s, r: ztfxr.lightcurve(s, [(20.0, 20.0)], reference=r, kernel_size=3),
 ]
 

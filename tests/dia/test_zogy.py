@@ -193,8 +193,8 @@ def test_errors_name_what_is_wrong(data):
     science, reference = data
     with pytest.raises(ztfxr.InputError, match=r"reference_psf has the dimensions.*got {'y': 3"):
         zogy(science, reference, reference_psf=xr.DataArray(np.ones((3, 3)), dims=("y", "x")))
-    with pytest.raises(ztfxr.InputError, match="psf_size must be odd and at least 5; got 20"):
-        zogy(science, reference, psf_size=20)
+    with pytest.raises(ztfxr.InputError, match="odd side of those that are built, at least 5 pixels; got 20"):
+        zogy(science, reference, psf=20)
     with pytest.raises(ztfxr.InputError, match="no reference"):
         zogy(science)
     with pytest.raises(ztfxr.AlignmentError, match="different shapes"):

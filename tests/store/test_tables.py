@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import ztfxr
 from ztfxr.errors import InputError, StoreError
+from ztfxr.store._files import new_file
 
 
 @pytest.fixture
@@ -164,3 +165,24 @@ def test_images_are_no_tables(function: str) -> None:
     image: Any = xr.Dataset({"sci": (("y", "x"), np.zeros((2, 2)))})
     with pytest.raises(InputError, match="images have no place in a table"):
         getattr(ztfxr, function)(image)
+
+
+def test_a_toy_output_format_is_added_as_the_page_says(tmp_path: Path) -> None:
+    """CONTRIBUTING: a module in `store/` that writes through `_files.new_file`; a name in `ztfxr`."""
+
+    def to_lines(lc: xr.Dataset, path: Path, *, overwrite: bool = False) -> None:
+        rows = zip(lc["mjd"].values, lc["flux"].values[:, 0], lc["flux_err"].values[:, 0], strict=True)
+        with new_file(path, overwrite=overwrite) as part:
+            Path(part).write_text("".join(f"{mjd:.6f} {flux:.3f} {error:.3f}\n" for mjd, flux, error in rows))
+
+    made = ztfxr.testing.make_scene((96, 96), n_epochs=2, n_stars=40)
+    lc = ztfxr.lightcurve(made.images, [(40.0, 41.0)], reference=made.reference).compute()
+    path = tmp_path / "lc.txt"
+    to_lines(lc, path)
+    np.testing.assert_allclose(np.loadtxt(path)[:, 1], lc["flux"].values[:, 0], atol=1e-3)
+    with pytest.raises(ztfxr.ZtfxrError, match="lc.txt"):
+        to_lines(lc, path)
+    with pytest.raises(RuntimeError), new_file(tmp_path / "half.txt", overwrite=False) as part:
+        Path(part).write_text("half")
+        raise RuntimeError
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["lc.txt"]

@@ -74,6 +74,13 @@ def solve_kernel(
     -----
     The components of the basis are those of Bramich 2008 (single pixels less the central one) or Alard & Lupton 1998;
     the covariance is the inverse of the normal matrix.
+
+    Examples
+    --------
+    >>> made = ztfxr.testing.make_scene((96, 96), n_epochs=2, n_stars=40)
+    >>> kernel = ztfxr.solve_kernel(made.images.isel(time=0), made.reference)
+    >>> bool(kernel.kernel_sum > 0)
+    True
     """
     pair = gather_pair(
         science,
@@ -163,6 +170,13 @@ def kernel_at(solution: xr.Dataset, x: ArrayLike, y: ArrayLike) -> xr.Dataset:
     ------
     InputError
         Positions of more than one dimension.
+
+    Examples
+    --------
+    >>> made = ztfxr.testing.make_scene((96, 96), n_epochs=2, n_stars=40)
+    >>> kernel = ztfxr.solve_kernel(made.images.isel(time=0), made.reference)
+    >>> ztfxr.kernel_at(kernel, x=48, y=48).kernel.dims
+    ('ky', 'kx')
     """
     px, py = np.broadcast_arrays(np.asarray(x, dtype=float), np.asarray(y, dtype=float))
     if px.ndim > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -23,16 +24,15 @@ from ztfxr.ops.exposure import Labeled, MaskChoice
 
 __all__ = ["zogy"]
 
-_PSF = ("psf_y", "psf_x")
+_PSF, _PSF_SIZE = ("psf_y", "psf_x"), 25
 
 
 def zogy(
     science: Labeled,
     reference: Labeled | None = None,
     *,
-    psf: xr.DataArray | None = None,
+    psf: xr.DataArray | int = 25,
     reference_psf: xr.DataArray | None = None,
-    psf_size: int = 25,
     scale: xr.DataArray | float | None = None,
     shift: tuple[float, float] | None = None,
     astrometric_error: float | None = None,
@@ -52,10 +52,9 @@ def zogy(
     science, reference
         Images as for `ztfxr.difference`.
     psf, reference_psf
-        PSFs, (psf_y, psf_x) or (time, psf_y, psf_x), centered, odd, normalized here. By default each is built from
-        the image's own stars, the same for the whole image.
-    psf_size
-        Pixels along the side of a PSF that is built, odd.
+        PSFs, (psf_y, psf_x) or (time, psf_y, psf_x), centered, odd, normalized here. One that is not given is built
+        from the image's own stars, the same for the whole image; a number in place of `psf` is the side of PSFs that
+        are built, in pixels.
     scale
         Flux scale of the science image over the reference. By default it is measured on the stars that both have, and
         with it whatever is not given of `shift` and `astrometric_error`.
@@ -84,7 +83,7 @@ def zogy(
     Raises
     ------
     InputError
-        An even `psf_size`, a PSF of other dims, no reference.
+        An even side of PSFs, a PSF of other dims, no reference.
     AlignmentError
         The images do not share one pixel grid.
     ChunkError
@@ -95,7 +94,9 @@ def zogy(
     Zackay, Ofek & Gal-Yam 2016, ApJ 830, 27: eq. 12-17 and 25-31; see `ztfxr.arrays.matching.zogy`. The noise of
     resampled images is correlated, which this statistic does not know.
     """
-    _check(psf, reference_psf, psf_size)
+    psf_size = psf if isinstance(psf, int) else _PSF_SIZE
+    stamps = {"science": None if isinstance(psf, int) else psf, "reference": reference_psf}
+    _check(stamps, psf_size)
     pair = gather_pair(
         science,
         reference,
@@ -110,10 +111,10 @@ def zogy(
     if scale is not None:
         shift = (0.0, 0.0) if shift is None else shift
         astrometric_error = 0.0 if astrometric_error is None else astrometric_error
-    size = max([psf_size if p is None else max(p.sizes[d] for d in _PSF) for p in (psf, reference_psf)])
+    size = max([psf_size if p is None else max(p.sizes[d] for d in _PSF) for p in stamps.values()])
     found = pair.map(
         _subtracted,
-        inputs | {"psf": psf, "reference_psf": reference_psf, "scale": number_or_array(scale)},
+        inputs | {"psfs": stamps, "scale": number_or_array(scale)},
         _Results._fields,
         sizes=dict.fromkeys(_PSF, size),
         options={"shift": shift, "astrometric_error": astrometric_error, "psf_size": psf_size, "size": size},
@@ -122,12 +123,12 @@ def zogy(
     return pair.results(found).assign_coords(psf_y=offset, psf_x=offset)
 
 
-def _check(psf: xr.DataArray | None, reference_psf: xr.DataArray | None, psf_size: int) -> None:
-    for name, stamp in (("psf", psf), ("reference_psf", reference_psf)):
+def _check(stamps: Mapping[str, xr.DataArray | None], size: int) -> None:
+    for name, stamp in stamps.items():
         if stamp is not None:
-            require_psf(stamp, name)
-    if psf_size < 5 or psf_size % 2 == 0:
-        raise InputError(f"psf_size must be odd and at least 5; got {psf_size}")
+            require_psf(stamp, "psf" if name == "science" else "reference_psf")
+    if size < 5 or size % 2 == 0:
+        raise InputError(f"psf is a PSF, or the odd side of those that are built, at least 5 pixels; got {size}")
 
 
 class _Results(NamedTuple):
@@ -156,8 +157,7 @@ def _subtracted(
     reference: NDArray[Any],
     reference_bad: Bools,
     reference_variance: NDArray[Any] | None,
-    psf: NDArray[Any] | None,
-    reference_psf: NDArray[Any] | None,
+    psfs: dict[str, NDArray[Any] | None],
     scale: Floats | None,
     shift: tuple[float, float] | None,
     astrometric_error: float | None,
@@ -165,8 +165,8 @@ def _subtracted(
     size: int,
 ) -> _Results:
     """Subtract one image (y, x); raises `NoSolutionError` where an image, a PSF or the registration fails."""
-    new = _with_psf(Image.of(science, science_variance, science_bad), psf, psf_size)
-    old = _with_psf(Image.of(reference, reference_variance, reference_bad), reference_psf, psf_size)
+    new = _with_psf(Image.of(science, science_variance, science_bad), psfs["science"], psf_size)
+    old = _with_psf(Image.of(reference, reference_variance, reference_bad), psfs["reference"], psf_size)
     known = _registration(new, old, None if scale is None else float(scale), shift, astrometric_error)
     old = replace(old, flux=1 / known.scale)
     done = proper_subtraction(new, old, shift=known.shift, astrometric_error=(0.0, known.jitter))

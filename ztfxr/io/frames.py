@@ -256,6 +256,13 @@ def open_epochs(
     ------
     InputError
         No frames, or two with one name.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> paths = ztfxr.samples.make_epochs(tempfile.mkdtemp(), n_epochs=2).paths
+    >>> sorted(ztfxr.open_epochs(paths).children)[0][:4]
+    'ztf_'
     """
     return open_frames(paths, camera="ztf", mask=mask, chunks=chunks, errors=errors)
 

@@ -57,6 +57,12 @@ def counts_to_mag(counts: Values, err: Values | None = None, *, magzp: Values | 
     ------
     InputError
         No zero point is known, or the unit of `counts` is another one.
+
+    Examples
+    --------
+    >>> ds = ztfxr.open_quadrant(ztfxr.samples.sample_path())
+    >>> ztfxr.counts_to_mag(ds.sci).attrs["units"]
+    'mag'
     """
     _require(counts, "counts")
     return _to_mag(counts, err, _magzp(counts, magzp))
@@ -125,6 +131,12 @@ def counts_to_flux(
     Notes
     -----
     ``f_ν = 10**(−0.4 (mag + 48.6))`` erg/s/cm²/Hz (Oke & Gunn 1983, ApJ 266, 713) and ``f_λ = f_ν c / λ²``.
+
+    Examples
+    --------
+    >>> ds = ztfxr.open_quadrant(ztfxr.samples.sample_path())
+    >>> ztfxr.counts_to_flux(ds.sci, unit="uJy").attrs["units"]
+    'uJy'
     """
     _require(counts, "counts")
     target = _flux_zero_point(counts, unit, wavelength)

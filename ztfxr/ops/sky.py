@@ -284,6 +284,12 @@ def footprint(obj: Image, kind: Kind = "polygon", *, per_side: int = 1, max_dept
     Raises
     ------
     MissingWCSError, InputError, MissingDependencyError
+
+    Examples
+    --------
+    >>> ds = ztfxr.open_quadrant(ztfxr.samples.sample_path())
+    >>> ztfxr.footprint(ds, "stcs")[:13]
+    'Polygon ICRS '
     """
     if kind not in get_args(Kind):
         raise InputError(f"kind is 'polygon', 'stcs' or 'moc'; got {kind!r}")

@@ -239,6 +239,12 @@ def stamps(
     -----
     A frame that dask holds or reads is read once for all its stamps, and only between the first row and the last that
     they need. An image opened from a file without dask is read now, in the same way.
+
+    Examples
+    --------
+    >>> ds = ztfxr.open_quadrant(ztfxr.samples.sample_path())
+    >>> ztfxr.stamps(ds, [(700.0, 720.0), (730.0, 740.0)], size=21).sci.dims
+    ('source', 'dy', 'dx')
     """
     _refuse(obj)
     where = resolve_positions(obj, positions)

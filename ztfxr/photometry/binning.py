@@ -57,6 +57,13 @@ def bin_by_night(
     Raises
     ------
     InputError
+
+    Examples
+    --------
+    >>> made = ztfxr.testing.make_scene((96, 96), n_epochs=2, n_stars=40)
+    >>> lc = ztfxr.lightcurve(made.images, [(40.0, 41.0)], reference=made.reference).compute()
+    >>> ztfxr.bin_by_night(lc).flux_ujy.dims
+    ('time', 'source')
     """
     name = flux or next((n for n in ("total_ujy", "flux_ujy", "flux") if n in lc), "flux")
     if name not in lc or set(lc[name].dims) != {"time", "source"} or "mjd" not in lc.coords:

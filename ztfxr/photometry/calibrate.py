@@ -60,6 +60,13 @@ def calibrate_flux(
     InputError
     AlignmentError
         An array that was given has other labels than the photometry.
+
+    Examples
+    --------
+    >>> made = ztfxr.testing.make_scene((96, 96), n_epochs=2, n_stars=40)
+    >>> sums = ztfxr.aperture_photometry(made.images, [(40.0, 41.0)], radius=5)
+    >>> ztfxr.calibrate_flux(sums).flux_ujy.attrs["units"]
+    'uJy'
     """
     zero: Any = _known(
         photometry, "magzp", magzp, "no zero point: the photometry has no coordinate 'magzp'; give magzp="

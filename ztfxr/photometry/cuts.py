@@ -94,6 +94,13 @@ def quality_cuts(
     ------
     InputError
         A limit was given for something that the light curve does not have.
+
+    Examples
+    --------
+    >>> made = ztfxr.testing.make_scene((96, 96), n_epochs=2, n_stars=40)
+    >>> lc = ztfxr.lightcurve(made.images, [(40.0, 41.0)], reference=made.reference)
+    >>> ztfxr.quality_cuts(lc).cuts.dims
+    ('time', 'source')
     """
     flux, error = _flux(lc)
     unmeasured: xr.DataArray = ~((abs(flux) < np.inf) & (error > 0))

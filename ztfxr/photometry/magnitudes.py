@@ -111,6 +111,13 @@ def magnitudes(lc: xr.Dataset, *, flux: str | None = None, snt: float = 3.0, snu
     Raises
     ------
     InputError
+
+    Examples
+    --------
+    >>> made = ztfxr.testing.make_scene((96, 96), n_epochs=2, n_stars=40)
+    >>> lc = ztfxr.lightcurve(made.images, [(40.0, 41.0)], reference=made.reference)
+    >>> sorted(set(ztfxr.magnitudes(lc)) - set(lc))[:3]
+    ['detected', 'mag', 'mag_err']
     """
     name = flux or ("total_ujy" if "total_ujy" in lc else "flux_ujy")
     lc = require_flux(lc, name)

@@ -7,6 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from ztfxr.arrays.curves import variability as stats
+from ztfxr.arrays.statistics import MAD_TO_SIGMA
 from ztfxr.errors import InputError
 from ztfxr.photometry.cuts import kept
 from ztfxr.schema import annotate_all
@@ -41,6 +42,14 @@ def variability(lc: xr.Dataset, *, flux: str = "flux", flagged: bool = False, re
     ------
     InputError
         The dataset has no such flux over (time, source).
+
+    Examples
+    --------
+    >>> made = ztfxr.testing.make_scene((96, 96), n_epochs=5, n_stars=40)
+    >>> places = [(40.0, 41.0), (60.0, 30.0)]
+    >>> lc = ztfxr.lightcurve(made.images, places, reference=made.reference, scale="reference").compute()
+    >>> ztfxr.variability(lc)["rank"].dims
+    ('source',)
     """
     if flux not in lc or set(lc[flux].dims) != {"time", "source"}:
         raise InputError(f"variability needs {flux} with dims (time, source); got {dict(lc.sizes)}")
@@ -64,7 +73,7 @@ def _epoch_factor(flux: np.ndarray, error: np.ndarray) -> np.ndarray:
     for i, row in enumerate(pull):
         good = row[np.isfinite(row)]
         if good.size >= 10:
-            typical[i] = max(1.4826 * float(np.median(good)), 1.0)
+            typical[i] = max(MAD_TO_SIGMA * float(np.median(good)), 1.0)
     return typical
 
 
@@ -78,7 +87,7 @@ def _statistics(flux: np.ndarray, error: np.ndarray, lc: xr.Dataset) -> xr.Datas
         "n_good": good.sum(axis=0),
         "mean_flux": mean,
         "mean_flux_err": mean_err,
-        "scatter": np.ma.filled(1.4826 * np.ma.median(np.ma.abs(masked - middle), axis=0), np.nan),
+        "scatter": np.ma.filled(MAD_TO_SIGMA * np.ma.median(np.ma.abs(masked - middle), axis=0), np.nan),
         "median_err": np.ma.filled(np.ma.median(masked_err, axis=0), np.nan),
         "reduced_chi2": stats.reduced_chi2(flux, error),
         "excess_variance": stats.excess_variance(flux, error),

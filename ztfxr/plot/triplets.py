@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ztfxr.arrays.statistics import mad_std
 from ztfxr.errors import InputError, OutsideFrameError
 from ztfxr.plot._common import MJD_EPOCH, AxesArray, Image, date_of, moments, units_of
 from ztfxr.plot.images import (
@@ -112,8 +113,7 @@ def _draw_triplet(axes: AxesArray, images: Sequence[xr.DataArray], center: tuple
 def _symmetric_limit(pixels: NDArray[np.floating[Any]]) -> float:
     """Five robust standard deviations of the finite pixels; 1 where that is nothing."""
     finite = pixels[np.isfinite(pixels)]
-    spread = float(np.median(np.abs(finite - np.median(finite)))) if finite.size else 0.0
-    return 5 * 1.4826 * spread or 1.0
+    return (5 * mad_std(finite) if finite.size else 0.0) or 1.0
 
 
 def _triplet_axes(axes: AxesArray | Sequence[Axes] | None) -> AxesArray:

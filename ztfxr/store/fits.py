@@ -63,6 +63,13 @@ def to_fits(obj: xr.Dataset | xr.DataArray, path: str | PathLike[str], *, overwr
     the exposure as ``MJD-AVG`` where the header did not tell it). ``MSK`` has the ``BITnn`` cards that IPAC writes, and
     IPAC's 16-bit signed integers unless bit 15 is in use. `ztfxr.open_fits` reads the file back: same values, dtypes,
     sky and exposure.
+
+    Examples
+    --------
+    >>> made = ztfxr.testing.make_scene((96, 96), n_epochs=2, n_stars=40)
+    >>> ztfxr.to_fits(made.reference, "reference.fits")
+    >>> ztfxr.open_frame("reference.fits").sci.sizes["x"]
+    96
     """
     _check_name(path)
     images = _images(obj)

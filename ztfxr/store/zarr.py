@@ -84,6 +84,13 @@ def to_zarr(obj: xr.Dataset | xr.DataArray | xr.DataTree, store: Store, *, overw
         The destination exists, its folder is missing, it cannot be written, or a value has no place in a zarr store.
     MissingDependencyError
         The package for this kind of store is not installed.
+
+    Examples
+    --------
+    >>> made = ztfxr.testing.make_scene((96, 96), n_epochs=2, n_stars=40)
+    >>> ztfxr.to_zarr(made.reference, "reference.zarr")
+    >>> ztfxr.open_zarr("reference.zarr").sci.dims
+    ('y', 'x')
     """
     nodes = _nodes(obj)
     if icechunk.is_icechunk(store):
@@ -125,6 +132,13 @@ def open_zarr(store: Store, *, chunks: Chunks = None) -> xr.Dataset | xr.DataTre
     Of an image only the tiles under a window are read, where the window is cut before the epoch is taken or with it:
     ``isel(time=3, y=rows, x=columns)``, `ztfxr.stamp`. dask does not see through ``isel(time=3)`` to a later window,
     and reads the epoch.
+
+    Examples
+    --------
+    >>> made = ztfxr.testing.make_scene((96, 96), n_epochs=2, n_stars=40)
+    >>> ztfxr.to_zarr(made.reference, "reference.zarr")
+    >>> ztfxr.open_zarr("reference.zarr").sci.dims
+    ('y', 'x')
     """
     with _damage_is_an_error(store):
         groups = _open_groups(store)

@@ -200,6 +200,15 @@ def match(
     -----
     Great-circle separations by a KD-tree on unit vectors, taken to the micro-arcsecond, so that neither ties nor a pair
     at exactly the radius depend on rounding. ``"unique"`` is the "best match, symmetric" of TOPCAT (Taylor 2005).
+
+    Examples
+    --------
+    >>> sources = ztfxr.sources(ztfxr.open_quadrant(ztfxr.samples.sample_path())).compute()
+    >>> catalog = {"ra": sources.ra.values, "dec": sources.dec.values}
+    >>> import astropy.table
+    >>> matched = ztfxr.match(sources, astropy.table.Table(catalog), radius=1)
+    >>> bool(matched.angsep_arcsec.max() < 0.01)
+    True
     """
     left, right, default = _two(obj, catalogs)
     first, second = names or default

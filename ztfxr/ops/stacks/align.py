@@ -118,6 +118,14 @@ def align(
     Lanczos kernels with their first moment restored, on a table of 1024 phases; values are multiplied by the Jacobian
     of the transform, variances summed with squared weights (the covariance of neighbors is not kept). See
     `ztfxr.arrays.images.resample`. How stars check a WCS: `ztfxr.arrays.geometry.agreement`.
+
+    Examples
+    --------
+    >>> made = ztfxr.testing.make_scene((200, 200), n_epochs=2, n_stars=60)
+    >>> frames = made.epochs()
+    >>> stack = ztfxr.align(frames, to="epoch_0000")
+    >>> stack.sci.dims, "registration_rms" in stack.coords
+    (('time', 'y', 'x'), True)
     """
     settings = Settings(method, kind, order, max_rms)
     kernel_table(interpolation)

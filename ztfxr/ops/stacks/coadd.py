@@ -178,6 +178,13 @@ def build_reference(
     ------
     InputError
         No epoch is left, or an argument is none that those two functions take.
+
+    Examples
+    --------
+    >>> made = ztfxr.testing.make_scene((160, 160), n_epochs=4, n_stars=80)
+    >>> reference = ztfxr.build_reference(made.images, best=3)
+    >>> reference.sci.dims
+    ('y', 'x')
     """
     limits: dict[str, Any] = {"best": best, "max_seeing": max_seeing, "max_sky": max_sky, "min_coverage": min_coverage}
     given: dict[str, Any] = {"weights": weights, "background": background, "mask": mask, "variance": variance}

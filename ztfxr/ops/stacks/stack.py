@@ -43,6 +43,12 @@ def stack(frames: xr.DataTree, *, like: xr.Dataset | xr.DataArray | None = None)
         The tree has no frames.
     FrameError
         No frame is usable; its message names the first reason.
+
+    Examples
+    --------
+    >>> made = ztfxr.testing.make_scene((96, 96), n_epochs=2, n_stars=40)
+    >>> ztfxr.stack(made.epochs()).sci.dims
+    ('time', 'y', 'x')
     """
     import dask.array as da
 
