@@ -180,9 +180,6 @@ def test_a_toy_output_format_is_added_as_the_page_says(tmp_path: Path) -> None:
     path = tmp_path / "lc.txt"
     to_lines(lc, path)
     np.testing.assert_allclose(np.loadtxt(path)[:, 1], lc["flux"].values[:, 0], atol=1e-3)
-    with pytest.raises(ztfxr.ZtfxrError, match="lc.txt"):
+    with pytest.raises(ztfxr.ZtfxrError, match=r"lc\.txt"):
         to_lines(lc, path)
-    with pytest.raises(RuntimeError), new_file(tmp_path / "half.txt", overwrite=False) as part:
-        Path(part).write_text("half")
-        raise RuntimeError
     assert sorted(p.name for p in tmp_path.iterdir()) == ["lc.txt"]
