@@ -6,11 +6,20 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
+import numpy as np
+
 from ztfxr.errors import InputError
 
-__all__ = ["option_names", "options_from"]
+__all__ = ["option_names", "options_from", "require_number"]
 
 T = TypeVar("T")
+
+
+def require_number(name: str, value: Any, *, whole: bool = False) -> None:
+    """Raise `InputError` where an option is text or another thing that is no number, or no whole one if `whole`."""
+    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not is_number or (whole and value != int(value)):
+        raise InputError(f"{name} is a {'whole ' if whole else ''}number; got {value!r}")
 
 
 def option_names(kind: type[Any]) -> tuple[str, ...]:

@@ -49,6 +49,8 @@ def frame_paths(paths: AnyPath | Iterable[AnyPath], named: str = "") -> list[Any
         There are none.
     """
     found: list[AnyPath]
+    if not isinstance(paths, str | PathLike | Iterable):
+        raise InputError(f"frames are a path, a pattern, a folder or several paths; got {type(paths).__name__}")
     if paths == "" or not isinstance(paths, str | PathLike):
         found, what = list(paths), "the list of paths is empty"
     elif isinstance(place := location(paths), Path) and place.is_dir():

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ztfxr.arrays.images.noise import photon_variance, sky_variance
 from ztfxr.arrays.images.sky import STATISTICS, Method, SkyOptions, deferred_maps, sky_scatter, without_sky
+from ztfxr.arrays.options import require_number
 from ztfxr.arrays.types import Bools
 from ztfxr.errors import AlignmentError, InputError
 from ztfxr.ops.exposure import Exposure, Labeled, MaskChoice, gather
@@ -122,6 +123,8 @@ def clean(obj: Labeled, *, mask: MaskChoice = None, background: Level = None) ->
         out = less_sky(exposure, background or SkyOptions())
     else:
         level = background["background"] if isinstance(background, xr.Dataset) else background
+        if level is not False and not isinstance(level, xr.DataArray):
+            require_number("background", level)
         out = _elementwise(_minus, image, 0.0 if level is False else level, exposure.bad)
     kept = {k: v for k, v in image.attrs.items() if k != "long_name"}
     return annotate(_like(out, image), "sci", **kept, long_name="science image, background subtracted and masked")
@@ -304,4 +307,7 @@ def _given(
         if known is None:
             raise InputError(f"no {name} is known: give {name}= in {unit}, or a coordinate {name!r}")
         return known
-    return aligned(given, image, name) if isinstance(given, xr.DataArray) else xr.DataArray(float(given))
+    if isinstance(given, xr.DataArray):
+        return aligned(given, image, name)
+    require_number(name, given)
+    return xr.DataArray(float(given))

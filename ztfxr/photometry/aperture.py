@@ -92,6 +92,8 @@ class ApertureOptions:
     annulus: Annulus | tuple[float, float] | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if np.asarray(self.radius).dtype.kind not in "iuf":
+            raise InputError(f"radius is a number of pixels, or several; got {self.radius!r}")
         radii = self.radii
         if radii.ndim != 1 or radii.size == 0 or not np.all(np.isfinite(radii) & (radii > 0)):
             raise InputError(f"radius must be positive, in pixels; got {self.radius}")

@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfxr.arrays.curves.variability import grouped_mean
+from ztfxr.arrays.options import require_number
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
 from ztfxr.io.times import to_datetime
@@ -68,6 +69,8 @@ def bin_by_night(
     name = flux or next((n for n in ("total_ujy", "flux_ujy", "flux") if n in lc), "flux")
     if name not in lc or set(lc[name].dims) != {"time", "source"} or "mjd" not in lc.coords:
         raise InputError(f"binning needs {name} with dims (time, source) and the coordinate mjd; got {dict(lc.sizes)}")
+    require_number("days", days)
+    require_number("day_starts", day_starts)
     if not days > 0:
         raise InputError(f"days must be positive; got {days}")
     lc = lc.isel(time=np.flatnonzero(_when(lc)))

@@ -237,6 +237,10 @@ def apply_scale(lc: xr.Dataset, scale: xr.Dataset, *, flux: str | None = None) -
     AlignmentError
         The scale lacks an epoch of the light curve.
     """
+    if not {"scale", "scale_coeff", "scale_err"} <= set(scale.variables) or "order" not in scale.attrs:
+        raise InputError(
+            "the scale is what ztfxr.photometric_scale gives; this Dataset has no scale, scale_coeff, scale_err"
+        )
     name = flux or str(scale.attrs.get("flux", "flux"))
     if name not in lc or f"{name}_err" not in lc:
         raise InputError(f"no {name} and {name}_err to scale; there are {', '.join(map(str, lc.data_vars))}")

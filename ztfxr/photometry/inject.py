@@ -125,7 +125,10 @@ def _light(given: Any, image: xr.DataArray, n: int) -> xr.DataArray:
     if isinstance(given, xr.DataArray):
         flux: xr.DataArray = aligned(given, image, "flux").astype(np.float64)
     else:
-        values = np.asarray(given, dtype=np.float64)
+        try:
+            values = np.asarray(given, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"flux is a number in DN for each source; got {given!r}"[:200]) from error
         flux = xr.DataArray(values, dims=("time", "source")[2 - values.ndim :])
     flux = flux if "source" in flux.dims else flux.expand_dims(source=n)
     if flux.sizes.get("source") != n or not set(flux.dims) <= {*image.dims, "source"}:

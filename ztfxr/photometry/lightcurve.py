@@ -11,6 +11,7 @@ import xarray as xr
 from ztfxr.arrays.options import option_names, options_from
 from ztfxr.dia.difference import difference_for
 from ztfxr.errors import InputError
+from ztfxr.ops.exposure import find_image
 from ztfxr.ops.mapping import aligned
 from ztfxr.ops.positions import Positions
 from ztfxr.ops.stacks.stack import stack
@@ -114,6 +115,8 @@ def lightcurve(
         )
         return on_each(own, obj)
     frames = stack(obj, like=reference) if isinstance(obj, xr.DataTree) else obj
+    if not isinstance(frames, xr.Dataset):
+        find_image(frames)
     positions = _target(frames) if positions is None else positions
     if isinstance(frames, xr.Dataset) and "difference" in frames:
         if options or reference is not None:

@@ -151,6 +151,8 @@ def _extensions(result: xr.Dataset) -> list[fits.ImageHDU | fits.BinTableHDU]:
 
 def _images(obj: xr.Dataset | xr.DataArray) -> list[xr.DataArray]:
     """The loaded images (y, x), `sci` first, then flags and variance."""
+    if not isinstance(obj, xr.Dataset | xr.DataArray):
+        raise InputError(f"an image is a DataArray or a Dataset on y and x; got {type(obj).__name__}")
     dataset = obj if isinstance(obj, xr.Dataset) else obj.to_dataset(name=str(obj.name or "sci"))
     wrong = {str(name): v.dims for name, v in dataset.data_vars.items() if set(v.dims) != {"y", "x"}}
     if wrong or not dataset.data_vars:

@@ -17,6 +17,7 @@ import sep
 from numpy.typing import NDArray
 
 from ztfxr.arrays.images.bits import any_bit
+from ztfxr.arrays.options import require_number
 from ztfxr.arrays.statistics import mad_std, some_rows
 from ztfxr.arrays.types import Bools, Images, Numbers
 from ztfxr.errors import InputError
@@ -73,6 +74,9 @@ class SkyOptions:
         if self.method not in METHODS:
             raise InputError(f"the sky is measured by method {', '.join(map(repr, METHODS))}; got {self.method!r}")
         for name in ("box_size", "filter_size"):
+            size = getattr(self, name)
+            for side in size if isinstance(size, tuple | list) else (size,):
+                require_number(name, side, whole=True)
             if min(_pair(getattr(self, name))) < 1:
                 raise InputError(f"{name} must be at least 1 pixel; got {getattr(self, name)}")
 

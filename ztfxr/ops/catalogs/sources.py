@@ -13,6 +13,7 @@ from dask.base import compute
 from numpy.typing import NDArray
 
 from ztfxr.arrays.images.bits import any_bit
+from ztfxr.arrays.options import require_number
 from ztfxr.arrays.photometry.extraction import COLUMNS, EMPTY, Detection, Extraction, Threshold, extract_sources
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
@@ -126,6 +127,7 @@ def sources(
     >>> src.kron_flux.dims, src.kron_flux.attrs["units"]
     (('source',), 'DN')
     """
+    require_number("n_sigma" if threshold is None else "threshold", n_sigma if threshold is None else threshold)
     level = Threshold(float(n_sigma if threshold is None else threshold), threshold is not None)
     exposure = gather(obj, variance=variance, mask=mask)
     target = _Input(exposure, _inputs(exposure, background), level, detection or Detection())

@@ -22,6 +22,7 @@ from ztfxr.arrays.images.coadd import (
 )
 from ztfxr.arrays.images.noise import sky_variance
 from ztfxr.arrays.images.sky import SkyOptions, noise_maps
+from ztfxr.arrays.options import require_number
 from ztfxr.arrays.threads import task
 from ztfxr.arrays.types import Bools
 from ztfxr.errors import InputError
@@ -217,6 +218,7 @@ def _check(method: Method, weights: Weights, clip: float, background: Sky) -> tu
     """The kinds of weights and background, checked."""
     if method not in ("clipped", "mean", "median"):
         raise InputError(f'method is "clipped", "mean" or "median"; got {method!r}')
+    require_number("clip", clip)
     if not clip > 0:
         raise InputError(f"clip must be above 0; got {clip}")
     weighting = "given" if isinstance(weights, xr.DataArray) else str(weights)

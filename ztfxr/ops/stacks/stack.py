@@ -52,6 +52,10 @@ def stack(frames: xr.DataTree, *, like: xr.Dataset | xr.DataArray | None = None)
     """
     import dask.array as da
 
+    if not isinstance(frames, xr.DataTree):
+        raise InputError(
+            f"a stack is made of a tree of frames, as ztfxr.open_epochs gives it; got {type(frames).__name__}"
+        )
     nodes = {name: node.to_dataset() for name, node in frames.children.items()}
     if not nodes:
         raise InputError("the tree holds no frames; open some with ztfxr.open_epochs")
