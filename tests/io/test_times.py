@@ -164,3 +164,42 @@ def test_times_equal_astropys(case: tuple[dict[str, Any], float, Time]) -> None:
     assert abs(found.mjd - expected.mjd) * 86400 < 5e-6
     assert found.note == ""
     assert abs(to_datetime(found.mjd) - expected.datetime64) < np.timedelta64(5000, "ns")
+
+
+@pytest.mark.parametrize(
+    ("cards", "mjd", "scale"),
+    [
+        ({"MJDREFI": 51910, "MJDREFF": 7.428703703703703e-4, "TIMESYS": "TT"}, 51910.0007428703703703, "tt"),
+        ({"MJDREF": 50814.0, "TIMESYS": "TT", "TIMEUNIT": "s"}, 50814.0, "tt"),
+        ({"MJDREF": 50000.25, "TIMEZERO": 0.0}, 50000.25, "utc"),
+        ({"JDREFI": 2451544, "JDREFF": 0.5, "TIMESYS": "TAI"}, 51544.0, "tai"),
+        ({"MJDREF": 55000.0, "TIMEZERO": 86400.0, "TIMESYS": "TDB"}, 55001.0, "tdb"),
+    ],
+)
+def test_times_that_count_from_a_day(cards: dict[str, Any], mjd: float, scale: str) -> None:
+    header = fits.Header({"TSTART": 1.0e8, "TSTOP": 1.0e8 + 40.0, **cards})
+    right = Time(mjd, (1.0e8 + 20.0) / 86400, format="mjd", scale=scale).utc.mjd
+    found = middle_of_exposure(header, 40.0)
+    assert abs(found.mjd - right) * 86400 < 1e-3
+    assert abs(middle_of_exposure(header, np.nan).mjd - right) * 86400 < 1e-3
+    header.remove("TSTART")
+    assert abs(middle_of_exposure(header, 40.0).mjd - right) * 86400 < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("cards", "message"),
+    [
+        ({"MJDREF": 51544.0, "TIMEREF": "SOLARSYSTEM"}, "barycentric"),
+        ({"MJDREF": "none"}, "no time is found"),
+        ({"MJDREF": 51544.0, "TIMEUNIT": "fortnight"}, "no time is found"),
+        ({"BJDREFI": 2457000}, "barycentric"),
+    ],
+)
+def test_times_that_count_from_nothing_known(cards: dict[str, Any], message: str) -> None:
+    with pytest.raises(HeaderError, match=message):
+        middle_of_exposure(fits.Header({"TSTART": 1.0e8, **cards}), 40.0)
+
+
+def test_dates_go_before_times_that_count() -> None:
+    header = fits.Header({"TSTART": 1.0e8, "MJDREF": 51544.0, "MJD-OBS": 58000.0})
+    assert middle_of_exposure(header, 0.0).mjd == 58000.0

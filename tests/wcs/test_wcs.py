@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from dask.base import tokenize
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ztfxr
 from tests.conftest import MakeHeader
 from ztfxr.arrays.geometry.chebyshev import GridExpansion
 from ztfxr.errors import AlignmentError, InputError, MissingWCSError, OutsideFrameError
@@ -877,3 +879,20 @@ def test_numpy_numbers_in_a_header_are_numbers() -> None:
     assert cards is not None
     assert "NP" not in cards
     assert fits.Header.fromstring(cards, sep="\n")["CRVAL1"] == 150.25
+
+
+@pytest.mark.parametrize("dim", ["y", "x"])
+@pytest.mark.parametrize("cuts", [[20], [7, 8, 31]])
+def test_neighboring_slices_join_again(dim: str, cuts: list[int]) -> None:
+    whole = ztfxr.open_quadrant(ztfxr.samples.sample_path()).isel(y=slice(10, 50), x=slice(30, 70))
+    edges = [0, *cuts, 40]
+    parts = [whole.isel({dim: slice(a, b)}) for a, b in itertools.pairwise(edges)]
+    joined = xr.concat(parts, dim=dim)
+    xr.testing.assert_identical(joined.load(), whole.load())
+    assert ztfxr.sky_to_pixel(joined, ra=57.9, dec=35.8)[0] == ztfxr.sky_to_pixel(whole, ra=57.9, dec=35.8)[0]
+    other = "x" if dim == "y" else "y"
+    for wrong in (parts[::-1], [parts[0], parts[0]], [parts[0], parts[1].isel({other: slice(1, None)})]):
+        with pytest.raises((AlignmentError, xr.AlignmentError)):
+            xr.concat(wrong, dim=dim, join="exact")
+    with pytest.raises(AlignmentError, match=r"no neighboring slices.*drop_wcs"):
+        xr.concat(parts[::-1], dim=dim)

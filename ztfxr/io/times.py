@@ -53,6 +53,11 @@ _STANDARD: tuple[tuple[str, Reference | None], ...] = (
 _COMMON = ("MJD", "JD", "JD-OBS", "UT-OBS", "OBSMJD", "OBSJD", "JD_UTC", "MJD_OBS", "DATE_OBS")
 """Cards that many cameras write, looked at where none of the standard is there."""
 
+_COUNTED: tuple[tuple[str, Reference], ...] = (("TSTART", "start"), ("TSTOP", "end"))
+"""Cards of times that count from MJDREF."""
+
+_TIME_UNITS = {"s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "h": 3600.0, "d": _DAY, "day": _DAY, "days": _DAY}
+
 _TIMES_OF_DAY = ("TIME-OBS", "UT", "UTC-OBS", "UT-OBS", "UTSTART", "UTC", "UTCSTART", "UT-START", "UTOBS", "TIME")
 """Cards that hold the time of day where DATE-OBS is a date alone."""
 
@@ -217,6 +222,9 @@ def _found_moments(header: fits.Header, reference: Reference) -> list[_Moment]:
         if whole:
             return found
         refused += [f"{m.card} has no time of day" for m in found]
+    counted = _counted_moments(header)
+    if counted:
+        return counted
     if refused:
         raise HeaderError(f"{'; '.join(refused)}; give time= another card, or a value")
     barycentric = [card for card in header if _BARYCENTRIC.match(card)]
@@ -225,6 +233,40 @@ def _found_moments(header: fits.Header, reference: Reference) -> list[_Moment]:
     raise HeaderError(
         "no time is found, for example the header has no MJD-OBS; give time= the name of another card, or a value"
     )
+
+
+def _counted_moments(header: fits.Header) -> list[_Moment]:
+    """TSTART and TSTOP, which count from MJDREF (or JDREF) in TIMEUNIT, as X-ray and other missions write them."""
+    origin = _origin(header)
+    length = _TIME_UNITS.get(str(header.get("TIMEUNIT", "s")).strip().lower())
+    if origin is None or length is None:
+        return []
+    if not str(header.get("TIMEREF", "LOCAL")).strip().upper().startswith(("LOCAL", "TOPO", "GEO")):
+        raise _barycentric(f"TIMEREF = {header['TIMEREF']!r}")
+    zero = _value(header, "TIMEZERO")[0] if "TIMEZERO" in header else 0.0
+    if not isinstance(zero, float):
+        return []
+    found: list[_Moment] = []
+    for card, reference in _COUNTED:
+        value = _value(header, card)[0] if card in header else ""
+        if isinstance(value, float) and np.isfinite(value):
+            days, seconds = divmod(origin[1] + (value + zero) * length, _DAY)
+            found.append(_Moment(card, origin[0] + int(days), seconds, 1e-3, reference, is_fraction=True))
+    return found
+
+
+def _origin(header: fits.Header) -> tuple[int, float] | None:
+    """The day (MJD) and the seconds of it from which times count."""
+    for name, offset in (("MJDREF", 0.0), ("JDREF", JD_OF_MJD)):
+        whole, fraction = (name, None) if name in header else (f"{name}I", f"{name}F")
+        if whole not in header:
+            continue
+        parts = [_value(header, card)[0] if card in header else 0.0 for card in (whole, fraction) if card]
+        numbers = [part for part in parts if isinstance(part, float) and np.isfinite(part)]
+        if len(numbers) == len(parts):
+            days, rest = divmod(numbers[0] - offset, 1.0)
+            return int(days), (rest + sum(numbers[1:])) * _DAY
+    return None
 
 
 def _named_moments(header: fits.Header, source: str | Sequence[str], reference: Reference) -> list[_Moment]:

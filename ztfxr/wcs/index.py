@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -74,9 +75,13 @@ class WCSTransform(CoordinateTransform):
         turned = dims is not None and tuple(dims) != self.dims
         return SkyPlanes(lambda i: sky[NAMES[i]].T) if turned else sky
 
-    def equals(self, other: CoordinateTransform, **kwargs: Any) -> bool:  # noqa: ARG002
-        """Whether both describe the same window of the same frame."""
-        return isinstance(other, WCSTransform) and self.window == other.window and same_cards(self.cards, other.cards)
+    def equals(self, other: CoordinateTransform, *, exclude: frozenset[Hashable] | None = None) -> bool:
+        """Whether both describe the same window of the same frame; along dimensions to `exclude` windows may differ."""
+        if not isinstance(other, WCSTransform) or not same_cards(self.cards, other.cards):
+            return False
+        kept = [axis for axis, dim in enumerate(self.dims) if dim not in (exclude or ())]
+        own, theirs = self.window, other.window
+        return all((own.start[i], own.stop[i]) == (theirs.start[i], theirs.stop[i]) for i in kept)
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         return ("ztfxr.WCSTransform", self.cards, self.window.start, self.window.stop, self.dims)
@@ -203,13 +208,30 @@ class WCSIndex(CoordinateTransformIndex):
 
     @classmethod
     def concat(cls, indexes: Any, dim: Hashable, positions: Any = None) -> WCSIndex:  # noqa: ARG003
-        """The common index of images stacked along a new dimension."""
+        """The common index of images stacked along a new dimension, or that of neighboring slices put together."""
         first: WCSIndex = indexes[0]
         for other in indexes[1:]:
             first.require_same_frame(other)
+        if dim in first.transform.dims:
+            return first._joined(indexes, first.transform.dims.index(dim))
+        for other in indexes[1:]:
             if not first.equals(other):
                 raise AlignmentError("cannot stack windows of different size or place; select the same window first")
         return first
+
+    def _joined(self, indexes: Any, axis: int) -> WCSIndex:
+        """The index of slices of one frame that follow each other along an axis."""
+        windows = [index.transform.window for index in indexes]
+        across = {(w.start[1 - axis], w.stop[1 - axis]) for w in windows}
+        steps = [after.start[axis] - before.stop[axis] for before, after in pairwise(windows)]
+        if len(across) > 1 or any(steps):
+            raise AlignmentError(
+                f"these are no neighboring slices of one frame, in their order along {self.transform.dims[axis]!r}: "
+                "to put them together all the same, take their sky off with ztfxr.drop_wcs"
+            )
+        start, stop = list(windows[0].start), list(windows[0].stop)
+        stop[axis] = windows[-1].stop[axis]
+        return self._with(Window((start[0], start[1]), (stop[0], stop[1])))
 
     def _repr_inline_(self, max_width: int) -> str:  # noqa: ARG002
         (y0, x0), (y1, x1) = self.transform.window.start, self.transform.window.stop
