@@ -234,3 +234,30 @@ def test_bare_arrays_beside_labels_have_their_shape(counts: xr.DataArray) -> Non
         counts_to_mag(counts, np.ones(4))
     with pytest.raises(InputError, match="give it as a DataArray too"):
         counts_to_mag(counts, magzp=np.ones(3))
+
+
+@pytest.mark.parametrize("unit", ["Jy", "mJy", "nJy", "MJy/sr", "nanojansky", "Jy/beam"])
+def test_fluxes_in_units_without_a_zero_point_are_refused(unit: str) -> None:
+    """They were taken as microjansky, or as counts."""
+    flux = xr.DataArray([1.0, 2.0], dims="source", name="flux", attrs={"units": unit})
+    lc = xr.Dataset({"flux": flux, "flux_err": flux}).assign_coords(magzp=25.0)
+    calls = [
+        lambda: ztfxr.flux_to_mag(flux),
+        lambda: ztfxr.flux_to_counts(flux, magzp=25.0),
+        lambda: ztfxr.convert_flux(flux, to="erg/s/cm2/A", wavelength="ztfr"),
+        lambda: ztfxr.counts_to_mag(flux, magzp=25.0),
+        lambda: ztfxr.counts_to_flux(flux, magzp=25.0),
+        lambda: ztfxr.calibrate_flux(lc),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=f"is in {unit}: convert it"):
+            call()
+
+
+@pytest.mark.parametrize("unit", ["DN", "DN/s", "electron", "electron/s", "adu", "count", ""])
+def test_counts_of_every_kind_take_a_zero_point(unit: str) -> None:
+    counts = xr.DataArray([1.0, 10.0], dims="source", attrs={"units": unit} if unit else {})
+    np.testing.assert_allclose(ztfxr.counts_to_mag(counts, magzp=25.0), [25.0, 22.5])
+    if unit:
+        with pytest.raises(InputError, match="flux is wanted"):
+            ztfxr.flux_to_mag(counts)

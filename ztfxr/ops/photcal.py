@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import xarray as xr
+from astropy import units as u
 from dask.base import is_dask_collection
 from numpy.typing import NDArray
 
@@ -24,8 +25,10 @@ __all__ = [
     "counts_to_mag",
     "flux_to_counts",
     "flux_to_mag",
+    "is_flux_unit",
     "mag_to_counts",
     "mag_to_flux",
+    "require_quantity",
 ]
 
 FluxUnit: TypeAlias = Literal["uJy", "erg/s/cm2/A"]
@@ -64,7 +67,7 @@ def counts_to_mag(counts: Values, err: Values | None = None, *, magzp: Values | 
     >>> ztfxr.counts_to_mag(ds.sci).attrs["units"]
     'mag'
     """
-    _require(counts, "counts")
+    require_quantity(counts, "counts")
     return _to_mag(counts, err, _magzp(counts, magzp))
 
 
@@ -90,7 +93,7 @@ def mag_to_counts(mag: Values, err: Values | None = None, *, magzp: Values | Non
     InputError
         No zero point is known, or the unit of `mag` is another one.
     """
-    _require(mag, "mag")
+    require_quantity(mag, "mag")
     return _from_mag(mag, err, _magzp(mag, magzp), "counts")
 
 
@@ -138,7 +141,7 @@ def counts_to_flux(
     >>> ztfxr.counts_to_flux(ds.sci, unit="uJy").attrs["units"]
     'uJy'
     """
-    _require(counts, "counts")
+    require_quantity(counts, "counts")
     target = _flux_zero_point(counts, unit, wavelength)
     return _rescaled(counts, err, _magzp(counts, magzp), target, _FLUX_NAMES[unit])
 
@@ -232,7 +235,7 @@ def mag_to_flux(
     InputError
         No wavelength is known, an unknown unit or filter, or the unit of `mag` is another one.
     """
-    _require(mag, "mag")
+    require_quantity(mag, "mag")
     return _from_mag(mag, err, _flux_zero_point(mag, unit, wavelength), _FLUX_NAMES[_known_unit(unit)])
 
 
@@ -371,19 +374,35 @@ def _units(values: Any) -> Any:
     return values.attrs.get("units") if isinstance(values, xr.DataArray) else None
 
 
-def _require(values: Any, quantity: str) -> None:
-    """Refuse what says that it is something else."""
-    given = _QUANTITY.get(str(_units(values)), quantity)
-    if given != quantity:
+def require_quantity(values: Any, quantity: str) -> None:
+    """Refuse what says that it is something else: another quantity, or a flux in a unit without a zero point here."""
+    stated = _units(values)
+    if not stated:
+        return
+    given = _QUANTITY.get(str(stated))
+    if given not in (None, quantity):
         raise InputError(
-            f"{quantity} is wanted, but {values.name or 'the array'} is in {_units(values)}: "
+            f"{quantity} is wanted, but {values.name or 'the array'} is in {stated}: "
             f"convert it with ztfxr.{given}_to_{quantity}"
         )
+    if given is None and (quantity == "flux" or is_flux_unit(str(stated))):
+        wanted = "DN" if quantity == "counts" else "mag" if quantity == "mag" else " or ".join(_FLUX_NAMES)
+        raise InputError(
+            f"{quantity} is wanted, in {wanted}, but {values.name or 'the array'} is in {stated}: convert it, and say "
+            "so in its attribute units"
+        )
+
+
+def is_flux_unit(text: str) -> bool:
+    """Whether a unit is one of flux density, of surface brightness or of magnitudes, which need no zero point."""
+    unit = u.Unit(text, parse_strict="silent")
+    physical = (u.Jy, u.Jy / u.sr, u.Jy / u.beam, u.Jy / u.pix, u.erg / u.s / u.cm**2 / u.AA, u.mag)
+    return (text in _QUANTITY and text != "DN") or any(unit.is_equivalent(each) for each in physical)
 
 
 def _unit_of(flux: Values, given: FluxUnit | None) -> str:
     """The unit of a flux: what it says of itself, else the one given, else µJy."""
-    _require(flux, "flux")
+    require_quantity(flux, "flux")
     stated = _units(flux) if _units(flux) in _FLUX_NAMES else None
     if given is not None and stated is not None and _known_unit(given) != stated:
         raise InputError(f"unit={given!r}, but the attribute units of the flux says {stated!r}")

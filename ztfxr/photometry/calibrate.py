@@ -13,6 +13,7 @@ from ztfxr.arrays.polynomials import polynomial_terms
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
 from ztfxr.ops.mapping import aligned
+from ztfxr.ops.photcal import require_quantity
 from ztfxr.photometry.cuts import kept
 from ztfxr.schema import annotate_all
 
@@ -68,6 +69,7 @@ def calibrate_flux(
     >>> ztfxr.calibrate_flux(sums).flux_ujy.attrs["units"]
     'uJy'
     """
+    require_quantity(photometry["flux"], "counts")
     zero: Any = _known(
         photometry, "magzp", magzp, "no zero point: the photometry has no coordinate 'magzp'; give magzp="
     )

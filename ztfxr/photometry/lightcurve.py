@@ -13,6 +13,7 @@ from ztfxr.dia.difference import difference_for
 from ztfxr.errors import InputError
 from ztfxr.ops.exposure import find_image
 from ztfxr.ops.mapping import aligned
+from ztfxr.ops.photcal import is_flux_unit
 from ztfxr.ops.positions import Positions
 from ztfxr.ops.stacks.stack import stack
 from ztfxr.ops.trees import holds_pairs, on_each
@@ -145,7 +146,8 @@ def as_lightcurve(
     out.attrs |= kept(diff.attrs, "object", "solution")
     if scale == "reference":
         return on_reference_scale(out, diff)
-    return calibrate_flux(out) if "magzp" in out.coords else annotate_all(out)
+    in_counts = not is_flux_unit(str(out["flux"].attrs.get("units", "DN")))
+    return calibrate_flux(out) if in_counts and "magzp" in out.coords else annotate_all(out)
 
 
 def with_model_error(frames: xr.Dataset | xr.DataArray, options: dict[str, Any]) -> dict[str, Any]:
