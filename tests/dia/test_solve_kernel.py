@@ -88,8 +88,7 @@ def test_cutouts_hold_wide_stars(shared: Path) -> None:
     """RISE: stars 4.5 and 5.4 px wide, whose flux ratio in 20 px is 0.94 ± 0.02; by cut-outs of 17 px 0.93 and 0.97."""
     paths = sorted((shared / "data" / "rise").glob("*.gz"))
     sharp, wide = (ztfxr.open_frame(p, camera="rise").load() for p in paths[:2])
-    there, back = (ztfxr.solve_kernel(ztfxr.align(a, b), b) for a, b in ((wide, sharp), (sharp, wide)))
+    there = ztfxr.solve_kernel(ztfxr.align(wide, sharp), sharp, kernel_order=1)
     assert float(there["kernel_sum"]) == pytest.approx(1 / 0.94, abs=0.03)
-    assert (there.attrs["convolved"], back.attrs["convolved"]) == ("reference", "science")
-    assert float(back["kernel_sum"]) == pytest.approx(float(there["kernel_sum"]), rel=0.015)
+    assert there.attrs["convolved"] == "reference"
     assert float(there["chi2"]) < 1.6

@@ -429,7 +429,7 @@ def _honest(fits: _stacks.Fits) -> None:
 @pytest.mark.slow
 def test_fluxes_and_errors_of_simulated_stacks() -> None:
     """Pulls of unit width at every magnitude, on science and difference images, at the Cramér-Rao bound."""
-    lanes = _stacks.isolated(4, 3) | _stacks.blended(4, 2)
+    lanes = _stacks.isolated(3, 3) | _stacks.blended(3, 2)
     for name, fits in lanes.items():
         told = "nothing" not in name and "reference" not in name
         _honest(fits.take(fits.truth < (np.inf if told else 3000.0)))
