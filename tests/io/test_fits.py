@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.conftest import WriteFrame, make_sky, write_image
-from ztfxr.errors import NotFITSError, ShapeError, TruncatedFileError
+from ztfxr.errors import HeaderError, NotFITSError, ShapeError, TruncatedFileError
 from ztfxr.io.fits import ImageFile, inspect, read_window
 
 SHAPE = (48, 40)
@@ -370,3 +370,14 @@ def test_extensions_inherit_what_the_primary_header_says(tmp_path: Path) -> None
     image.header["INHERIT"] = False
     fits.HDUList([primary, image]).writeto(tmp_path / "b.fits")
     assert "EXPTIME" not in inspect(tmp_path / "b.fits").header
+
+
+@pytest.mark.parametrize("number", [b"1000", b"99999999999999999999"])
+def test_a_header_of_endless_axes_is_refused_at_once(tmp_path: Path, number: bytes) -> None:
+    path = tmp_path / "a.fits"
+    fits.PrimaryHDU(np.zeros((4, 4), dtype=np.float32)).writeto(path)
+    content = path.read_bytes()
+    place = content.index(b"NAXIS   =")
+    path.write_bytes(content[: place + 10] + number.rjust(20) + content[place + 30 :])
+    with pytest.raises(HeaderError, match="at most 999 axes"):
+        inspect(path)

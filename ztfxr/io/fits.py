@@ -46,6 +46,7 @@ _READ_ERRORS = (
 )
 """What astropy raises of files that are damaged, or whose cards contradict each other."""
 _CARD, _RECORD = 80, 2880
+_AXES, _MOST_AXES = re.compile(rb"NAXIS   = *\+?(\d+)"), 999
 _END = "END".ljust(_CARD)
 _STRUCTURE = ("SIMPLE", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "BZERO", "BSCALE", "BLANK")
 _OF_ITS_HDU = re.compile(
@@ -378,11 +379,11 @@ def _check_signature(place: Location, file: BufferedReader) -> bool:
     """Whether the file is gzipped; an error where it, or what is packed in it, does not begin as FITS does."""
     try:
         file.seek(0)
-        head = file.read(16)
+        head = file.read(_RECORD)
         gzipped = head.startswith(_GZIP)
         if gzipped:
             file.seek(0)
-            head = Unpacked(file).read(16)
+            head = Unpacked(file).read(_RECORD)
     except FrameError:
         raise
     except (OSError, EOFError, zlib.error) as error:
@@ -391,6 +392,10 @@ def _check_signature(place: Location, file: BufferedReader) -> bool:
     if not head:
         raise TruncatedFileError(f"{name}: the file is empty; fetch it again")
     if head.startswith(_SIGNATURE):
+        # astropy would look for as many cards, for hours.
+        axes = _AXES.search(head)
+        if axes is not None and float(axes[1]) > _MOST_AXES:
+            raise HeaderError(f"{name}: NAXIS = {axes[1].decode()}, but FITS has at most {_MOST_AXES} axes")
         return gzipped
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise NotFITSError(f"{name}: an HTML or XML page, not FITS; the server sent an error or a login page")
