@@ -11,7 +11,7 @@ __all__ = ["verdict_numbers", "verdict_status"]
 
 _LEAST_SCALE_SNR = 3.0
 _SCALE_PULL, _SCALE_OFFSET = 5.0, 0.1
-_SHIFT, _SHIFT_SNR = 0.75, 5.0
+_SHIFT, _SHIFT_SNR = 0.9, 5.0
 _LEAST_KEPT_LIGHT, _MOST_LIGHT_LEFT = 0.5, 0.1
 _MOST_BORDER, _BORDER_SNR = 0.7, 5.0
 _NOISE_RATIO = (0.7, 1.3)

@@ -86,7 +86,7 @@ STATUS_PLANES: tuple[Plane, ...] = (
     Plane("not_run", 15, "the run has not come to this epoch yet"),
     Plane("scale_not_significant", 16, "no light fixes the photometric scale: it is within 3 errors of 0, or below"),
     Plane("scale_unexpected", 17, "the photometric scale is far from what was known of it beforehand"),
-    Plane("misregistered", 18, "the reference lies more than three quarters of a pixel beside the science image"),
+    Plane("misregistered", 18, "the reference lies more than 0.9 pixels beside the science image"),
     Plane("light_rejected", 19, "most of the light that fixes the kernel did not fit and was rejected"),
     Plane("other_filter", 20, "the frame is of another filter than the reference"),
     Plane("light_left", 21, "more than a tenth of the light of bright stars is left in the difference"),
