@@ -141,6 +141,11 @@ def test_other_versions_of_the_file(tmp_path: Path) -> None:
         assert (lc["cuts"].values == 0).all()
 
 
+def test_a_date_that_is_none_is_unknown(tmp_path: Path) -> None:
+    lc = ztfxr.read_zfps(write(tmp_path, [row(0, 2459250.5), row(1, 5.0), row(2, 1e9)]))
+    assert np.isnan(lc["mjd"].values).sum() == np.isnat(lc["time"].values).sum() == 2
+
+
 def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file"):
         ztfxr.read_zfps(tmp_path / "none.txt")

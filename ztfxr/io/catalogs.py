@@ -18,6 +18,7 @@ import pandas as pd
 import xarray as xr
 from astropy import units as u
 from astropy.coordinates import SkyCoord
+from astropy.io.fits import VerifyError
 from astropy.table import Table
 from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ from ztfxr.schema import find_columns
 
 __all__ = ["SURVEYS", "Survey", "query_cone", "read_catalog", "read_table"]
 
-_TEXT_ERRORS = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, zlib.error, csv.Error)
+_TEXT_ERRORS = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, zlib.error, csv.Error, VerifyError)
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _NULLS = ("", "nan", "null", "none", "n/a", "na", "-", "--", "---", "...")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf|nan", re.IGNORECASE)

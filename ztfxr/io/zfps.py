@@ -22,6 +22,7 @@ _NULLS = ("null", "nan", "", "n/a", "na", "none", "-", "--", "inf", "-inf")
 _NEEDED = ("filter", "jd", "exptime", "forcediffimflux", "forcediffimfluxunc")
 _TEXTS = ("filter", "procstatus")
 _LARGEST_WHOLE = 2**53
+_LAST_MJD = 146000.0
 _POSITION = re.compile(r"Requested input (R\.A\.|Dec\.) = (\S+) degrees")
 _DEGREES = re.compile(r"[+-]?\d+\.?\d*(e[+-]?\d+)?")
 _WHOLE = ("field", "ccdid", "qid")
@@ -99,6 +100,7 @@ def forced_light_curve(columns: dict[str, NDArray[Any]], path: str) -> xr.Datase
     order = np.argsort(columns["jd"], kind="stable")
     columns = {k: v[order] for k, v in columns.items()}
     mjd = np.array([mid_exposure(jd - JD_OF_MJD, s) for jd, s in zip(columns["jd"], columns["exptime"], strict=True)])
+    mjd = np.where((mjd > 0) & (mjd < _LAST_MJD), mjd, np.nan)
     out = xr.Dataset(coords={**_labels(columns, str(path)), "mjd": ("time", mjd)})
     out = out.assign_coords(time=("time", np.array([to_datetime(t) for t in mjd], dtype="datetime64[ns]")))
     for column, (name, unit) in _MEASURED.items():
