@@ -12,6 +12,7 @@ import xarray as xr
 from astropy.visualization import ZScaleInterval
 
 from tests.plot.conftest import MJD, NT, by_label, image, lightcurve, stack, times
+from ztfxr.arrays.statistics import MAD_TO_SIGMA
 from ztfxr.errors import InputError, OutsideFrameError
 from ztfxr.plot import plot_summary, plot_triplet
 
@@ -24,7 +25,7 @@ def test_triplet_limits() -> None:
     both = np.concatenate([science.sci.values[1].ravel(), reference.values.ravel()])
     assert (norms[0].vmin, norms[0].vmax) == (norms[1].vmin, norms[1].vmax) == ZScaleInterval().get_limits(both)
     pixels = difference.difference.values[1]
-    spread = 5 * 1.4826 * np.median(np.abs(pixels - np.median(pixels)))
+    spread = 5 * MAD_TO_SIGMA * np.median(np.abs(pixels - np.median(pixels)))
     np.testing.assert_allclose((norms[2].vmin, norms[2].vmax), (-spread, spread), rtol=1e-6)
     assert [ax.get_title() for ax in axes] == ["science\n2021-07-02 06:00", "reference", "difference"]
     assert axes[2].images[0].colorbar.ax.get_ylabel() == "DN"
