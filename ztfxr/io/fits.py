@@ -33,6 +33,7 @@ _OUTPUT_BYTES = 1 << 20
 _GZIP = b"\x1f\x8b"
 _SIGNATURE = b"SIMPLE  ="
 _READ_ERRORS = (
+    AssertionError,
     OSError,
     EOFError,
     ValueError,
