@@ -294,7 +294,7 @@ class _Around:
         radius = self.pixels(pair)
         distance, one_place, places = pair.around(self.measured, radius)
         constant = options.kernel_order == 0 and options.solve_on == "all"
-        how = Measured(radius, self.radius is not None or _is_alert(pair), one_place, constant, places)
+        how = Measured(radius, self.radius is not None or pair.is_alert, one_place, constant, places)
         return {"named": pair.near(self.exclude, radius), "distance": distance}, how
 
 
@@ -441,12 +441,7 @@ def _expected(
 
 def _excluded_radius(pair: Pair) -> float:
     """Pixels around a variable object that are left out: fewer in an alert's stamp, whose light there is needed."""
-    return _ALERT_RADIUS if _is_alert(pair) else _RADIUS
-
-
-def _is_alert(pair: Pair) -> bool:
-    """The reference came with the science image, as in alert packets."""
-    return pair.reference.name == "reference"
+    return _ALERT_RADIUS if pair.is_alert else _RADIUS
 
 
 def _padded(terms: Floats, options: MatchOptions) -> Floats:

@@ -38,6 +38,11 @@ class Pair:
     """True where an image of a stack is of another filter than the reference: it has no difference."""
 
     @property
+    def is_alert(self) -> bool:
+        """The reference came with the science image, as in alert packets."""
+        return self.reference.name == "reference"
+
+    @property
     def n_pixels(self) -> int:
         """Pixels of one image."""
         rows, columns = self.science.shape
@@ -140,7 +145,7 @@ class Pair:
         zero points of both images say, where both come with their scatter `magzprms`.
         """
         attrs = self.science.owner.attrs
-        if given is None and self.reference.name == "reference" and "reference_scale" in attrs:
+        if given is None and self.is_alert and "reference_scale" in attrs:
             given = (float(attrs["reference_scale"]), float(attrs["reference_scale_err"]))
         if given is not None:
             value, error = _two_positive(given, "known_scale is a positive ratio of fluxes and its error")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ztfxr.arrays.images.cosmic_rays import find_cosmic_rays
 from ztfxr.arrays.images.image import Image
+from ztfxr.arrays.images.stars import saturation_level
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import InputError
 from ztfxr.ops.exposure import Labeled, MaskChoice, gather
@@ -90,6 +91,6 @@ def _rays(
     fwhm: float | None,
     threshold: float,
 ) -> dict[str, Bools]:
-    level = np.inf if saturation is None or not np.isfinite(saturation) else float(saturation)
+    level = saturation_level(saturation)
     rays = find_cosmic_rays(Image.of(image, variance, bad), fwhm=fwhm, threshold=threshold, saturation=level)
     return {"cosmic_ray": rays}

@@ -11,14 +11,18 @@ __all__ = ["holds_pairs", "on_each"]
 
 def holds_pairs(tree: xr.DataTree) -> bool:
     """Every Dataset of images in the tree holds its own `reference` or `difference`, as alerts do."""
-    images = [node for node in tree.subtree if "sci" in node.data_vars or "difference" in node.data_vars]
+    images = _images(tree)
     return bool(images) and all("reference" in node.data_vars or "difference" in node.data_vars for node in images)
 
 
 def on_each(function: Callable[[xr.Dataset], xr.Dataset], tree: xr.DataTree) -> xr.DataTree:
     """The results of a function for every Dataset of images, under the same names; lazy if the function is."""
-    images = [node for node in tree.subtree if "sci" in node.data_vars or "difference" in node.data_vars]
-    made = {node.path: function(node.to_dataset()) for node in images}
+    made = {node.path: function(node.to_dataset()) for node in _images(tree)}
     out = xr.DataTree.from_dict(made, name=tree.name)
     out.attrs = dict(tree.attrs)
     return out
+
+
+def _images(tree: xr.DataTree) -> list[xr.DataTree]:
+    """The nodes that hold images."""
+    return [node for node in tree.subtree if "sci" in node.data_vars or "difference" in node.data_vars]

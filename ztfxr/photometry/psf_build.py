@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ztfxr.arrays.images.stars import saturation_level
 from ztfxr.arrays.polynomials import n_terms
 from ztfxr.arrays.psf.build import BuiltPSF, PSFOptions
 from ztfxr.arrays.psf.build import build_psf as build_psf_array
@@ -196,7 +197,7 @@ def _built(
 ) -> dict[str, Any]:
     """The PSF of one image: the values of `_OUTPUTS`."""
     clean = image if level is None else image - level
-    limit = np.inf if saturation is None or not np.isfinite(saturation) else float(saturation)
+    limit = saturation_level(saturation)
     if level is not None and np.any(level):
         limit -= float(np.nanmedian(level))
     built = build_psf_array(

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from ztfxr.arrays.images.image import Image
-from ztfxr.arrays.images.stars import bright_stars
+from ztfxr.arrays.images.stars import above_border, bright_stars
 from ztfxr.arrays.types import Bools, Floats, Images, Numbers
 
 __all__ = ["find_cosmic_rays", "neighbor_ratios"]
@@ -85,10 +85,7 @@ def _sharpest_stars(image: Image, saturation: float) -> Floats:
     )
     if len(stars) < _FEWEST_STARS:
         return safe
-    windows = stars.windows(image.pixels).astype(np.float64)
-    border = np.ones(windows.shape[1:], dtype=bool)
-    border[1:-1, 1:-1] = False
-    core = (windows - np.median(windows[:, border], axis=1)[:, None, None])[:, _WINDOW // 2 - 1 :, _WINDOW // 2 - 1 :]
+    core = above_border(stars.windows(image.pixels))[:, _WINDOW // 2 - 1 :, _WINDOW // 2 - 1 :]
     peak = core[:, 1, 1]
     pairs = np.stack([core[:, 1, 0] + core[:, 1, 2], core[:, 0, 1] + core[:, 2, 1]])
     diagonals = np.stack([core[:, 0, 0] + core[:, 2, 2], core[:, 0, 2] + core[:, 2, 0]])

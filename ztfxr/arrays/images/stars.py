@@ -21,7 +21,15 @@ from ztfxr.arrays.images.windows import Cutouts
 from ztfxr.arrays.statistics import FWHM_TO_SIGMA
 from ztfxr.arrays.types import Bools, Floats, Ints, Numbers
 
-__all__ = ["Peaks", "bright_stars", "find_peaks", "rank_in_cells", "star_fwhm"]
+__all__ = [
+    "Peaks",
+    "above_border",
+    "bright_stars",
+    "find_peaks",
+    "rank_in_cells",
+    "saturation_level",
+    "star_fwhm",
+]
 
 
 _DETECTION = 5.0
@@ -147,6 +155,19 @@ def _block_maxima(image: Numbers, bad: Bools, step: int) -> tuple[Ints, Ints, Fl
     return y.ravel(), x.ravel(), np.take_along_axis(blocks, best[..., None], axis=-1).ravel()
 
 
+def above_border(windows: Numbers) -> Floats:
+    """Windows (star, y, x) less the median of the outermost pixels of each."""
+    border = np.ones(windows.shape[1:], dtype=bool)
+    border[1:-1, 1:-1] = False
+    own = windows.astype(np.float64)
+    return np.asarray(own - np.median(own[:, border], axis=1)[:, None, None])
+
+
+def saturation_level(stated: Floats | float | None) -> float:
+    """The level at which pixels saturate; infinite where it is not known."""
+    return np.inf if stated is None or not np.isfinite(stated) else float(stated)
+
+
 def star_fwhm(image: Image) -> float:
     """FWHM in pixels of the Gaussian with the peak-to-flux ratio of bright stars (median); NaN without any.
 
@@ -168,11 +189,8 @@ def star_fwhm(image: Image) -> float:
     )
     if not len(stars):
         return np.nan
-    windows = stars.windows(image.pixels).astype(np.float64)
-    border = np.ones((size, size), dtype=bool)
-    border[1:-1, 1:-1] = False
-    level = np.median(windows[:, border], axis=1)
-    flux = (windows - level[:, None, None])[:, 1:-1, 1:-1].sum(axis=(1, 2))
-    peak = windows[:, size // 2, size // 2] - level
+    windows = above_border(stars.windows(image.pixels))
+    flux = windows[:, 1:-1, 1:-1].sum(axis=(1, 2))
+    peak = windows[:, size // 2, size // 2]
     area = np.median(np.maximum(flux, 0) / np.maximum(peak, noise))
     return float(np.sqrt(area / (2 * np.pi)) / FWHM_TO_SIGMA)

@@ -25,7 +25,7 @@ from ztfxr.errors import AlertError, InputError, MissingDependencyError
 from ztfxr.io.times import JD_OF_MJD, mid_exposure
 from ztfxr.schema import FILTERS
 
-__all__ = ["STAMPS", "UNKNOWN_NUMBER", "Packet", "packet_files", "read_packets"]
+__all__ = ["STAMPS", "UNKNOWN_NUMBER", "Packet", "packet_files", "read_packets", "whole"]
 
 STAMPS: Mapping[str, str] = {
     "sci": "cutoutScience",
@@ -37,6 +37,7 @@ _SENTINEL, _EXPTIME, _NO_VALUE = -999.0, 30.0, 1e30
 _CONTAINER, _FRAMED, _LARGEST = b"Obj\x01", b"\x00", 64 << 20
 _NEEDED = ("objectId", "candid", "candidate", *STAMPS.values())
 _NEEDED_OF_CANDIDATE = ("jd", "fid", "isdiffpos")
+_WHAT_IS_READ = "ztfxr reads packets of ZTF, schemas 3 and 4"
 _POSITIVE, _NEGATIVE = ("t", "true", "1", "y", "yes"), ("f", "false", "0", "n", "no")
 _DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, ArithmeticError, AttributeError, zlib.error)
 
@@ -196,13 +197,13 @@ def _packet(path: Path, record: Mapping[str, Any]) -> Packet:
     if missing:
         publisher = record.get("publisher") or "unknown"
         raise AlertError(
-            f"{path}: not a whole ZTF alert packet: it has no {', '.join(missing)} (publisher: {publisher}); ztfxr "
-            "reads packets of ZTF, schemas 3 and 4"
+            f"{path}: not a whole ZTF alert packet: it has no {', '.join(missing)} (publisher: {publisher}); "
+            f"{_WHAT_IS_READ}"
         )
     if not str(record["objectId"]).startswith("ZTF"):
         raise AlertError(
             f"{path}: a packet of another survey (object {record['objectId']}, publisher {record.get('publisher')}); "
-            "ztfxr reads packets of ZTF, schemas 3 and 4"
+            f"{_WHAT_IS_READ}"
         )
     if own["fid"] not in FILTERS:
         raise AlertError(f"{path}: fid = {own['fid']} names no ZTF filter (1 g, 2 r, 3 i)")

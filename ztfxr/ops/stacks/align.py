@@ -16,6 +16,7 @@ from ztfxr.arrays.geometry.transform import Kind, Transform
 from ztfxr.arrays.images.cosmic_rays import find_cosmic_rays
 from ztfxr.arrays.images.image import Image
 from ztfxr.arrays.images.resample import Interpolation, Resampled, kernel_table, resample
+from ztfxr.arrays.images.stars import saturation_level
 from ztfxr.arrays.types import Bools, Floats
 from ztfxr.errors import AlignmentError, FrameError, InputError, ShapeError
 from ztfxr.ops.exposure import Exposure, MaskChoice, gather
@@ -221,8 +222,7 @@ def _table_of_stars(*, origin: tuple[int, int], **look: Any) -> Floats:
 
 def _stars_in(look: Mapping[str, Any], origin: tuple[int, int]) -> Stars:
     """The stars of an image; none where it has no sky to find them on."""
-    level = look["saturation"]
-    saturation = np.inf if level is None or not np.isfinite(level) else float(level)
+    saturation = saturation_level(look["saturation"])
     try:
         return find_stars(look["image"], look["bad"], saturated=look["saturated"], saturation=saturation, origin=origin)
     except AlignmentError:
@@ -396,8 +396,7 @@ def _resample(
 ) -> dict[str, Any]:
     numbers: dict[str, Any] = {}
     if cosmic_rays:
-        level = np.inf if saturation is None or not np.isfinite(saturation) else float(saturation)
-        rays = find_cosmic_rays(Image.of(sci, variance, mask), saturation=level)
+        rays = find_cosmic_rays(Image.of(sci, variance, mask), saturation=saturation_level(saturation))
         mask = mask | rays
         flags = None if flags is None else np.where(rays, flags | np.uint16(planes.spikes), flags)
         numbers["n_cosmic_rays"] = int(rays.sum())
