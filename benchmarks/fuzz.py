@@ -6,6 +6,8 @@ Pixels of zarr stores are not read: a damaged chunk raises what its codec raises
 from __future__ import annotations
 
 import collections
+import gzip
+import io
 import json
 import resource
 import sys
@@ -19,9 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import numpy as np
 import xarray as xr
 from astropy.io import fits
+from astropy.table import QTable
 
 import ztfxr
 from ztfxr.errors import ZtfxrError
@@ -141,7 +145,78 @@ def targets(folder: Path) -> list[Target]:
         Target("zfps", zfps, ztfxr.read_zfps, is_fits=False),
         Target("zfps recipe", zfps, ztfxr.clean_zfps, is_fits=False),
         Target("zarr", _zarr(folder, sample), ztfxr.open_zarr, is_fits=False),
+        Target("gzip", gzip.compress(science, 1), lambda path: load(ztfxr.open_fits(path)), is_fits=False),
+        Target("fpack", _packed(folder, pixels), lambda path: load(ztfxr.open_fits(path))),
+        Target("daophot", _daophot(), lambda path: load(ztfxr.read_psf(path)), is_fits=False),
+        Target("psfex", _psfex(folder), lambda path: load(ztfxr.read_psf(path))),
+        Target("catalog ecsv", _ecsv(), ztfxr.read_catalog, is_fits=False),
+        Target("alert", _alert(), lambda path: load(ztfxr.open_alerts(path)), is_fits=False),
+        Target("alert history", _alert(), lambda path: load(ztfxr.read_fp_hists(path)), is_fits=False),
     ]
+
+
+def _packed(folder: Path, pixels: np.ndarray[Any, Any]) -> bytes:
+    path = folder / "packed.fits"
+    image = fits.CompImageHDU(pixels, compression_type="RICE_1", quantize_level=16)
+    fits.HDUList([fits.PrimaryHDU(), image]).writeto(path)
+    return path.read_bytes()
+
+
+def _daophot() -> bytes:
+    size = 15
+    offset = np.arange(size) - size // 2
+    table = np.exp(-(np.hypot(offset[:, None], offset) ** 2) / 20).ravel()
+    lines = [f" GAUSSIAN{size:5d}{2:5d}{1:5d}{0:5d}{13.489:9.3f}{5000:15.3f}{24:9.1f}{20:9.1f}"]
+    lines += [f" {1.1:13.6E}{1.2:13.6E}"]
+    lines += [" " + "".join(f"{v:13.6E}" for v in table[i : i + 6]) for i in range(0, len(table), 6)]
+    return "\n".join(lines).encode()
+
+
+def _psfex(folder: Path) -> bytes:
+    offset = (np.arange(21) - 10) / 2
+    samples = np.exp(-(np.hypot(offset[:, None], offset) ** 2) / 4)[None]
+    table = fits.BinTableHDU.from_columns(
+        [fits.Column("PSF_MASK", f"{samples.size}E", dim="(21,21,1)", array=samples[None])], name="PSF_DATA"
+    )
+    table.header.update({"POLNAXIS": 0, "PSF_SAMP": 0.5})
+    return fits_bytes(folder, (None, None, ""), table=table)
+
+
+def _ecsv() -> bytes:
+    rows = {"ra": [57.0, 57.1], "dec": [35.0, 35.1], "mag": [15.0, 16.0], "id": [1, 2]}
+    stream = io.StringIO()
+    QTable(rows, units={"ra": "deg", "dec": "deg", "mag": "mag"}).write(stream, format="ascii.ecsv")
+    return stream.getvalue().encode()
+
+
+def _alert() -> bytes:
+    """A packet without compression, so that what is changed reaches its fields."""
+    stamp = io.BytesIO()
+    fits.PrimaryHDU(np.random.default_rng(1).normal(100, 5, (21, 21)).astype(np.float32)).writeto(stamp)
+    candidate = {
+        "jd": 2459250.5, "fid": 1, "pid": 1, "isdiffpos": "t", "ra": 57.0, "dec": 35.0, "xpos": 300.0, "ypos": 400.0,
+        "magpsf": 18.0, "sigmapsf": 0.1, "magzpsci": 26.0, "nid": 1, "rcid": 1, "field": 600, "exptime": 30.0,
+    }  # fmt: skip
+    history = {"jd": 2459249.5, "fid": 1, "pid": 2, "forcediffimflux": 10.0, "forcediffimfluxunc": 2.0}
+    kinds = {int: "long", float: "double", str: "string"}
+
+    def record(name: str, values: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "type": "record",
+            "name": name,
+            "fields": [{"name": k, "type": kinds[type(v)]} for k, v in values.items()],
+        }
+
+    stamps = ("cutoutScience", "cutoutTemplate", "cutoutDifference")
+    fields = [{"name": "objectId", "type": "string"}, {"name": "candid", "type": "long"}]
+    fields += [{"name": "candidate", "type": record("candidate", candidate)}]
+    fields += [{"name": "fp_hists", "type": {"type": "array", "items": record("fp_hist", history)}}]
+    fields += [{"name": name, "type": "bytes"} for name in stamps]
+    packet = {"objectId": "ZTF20abcdefg", "candid": 1, "candidate": candidate, "fp_hists": [history]}
+    stream = io.BytesIO()
+    schema = fastavro.parse_schema({"type": "record", "name": "alert", "fields": fields})
+    fastavro.writer(stream, schema, [packet | dict.fromkeys(stamps, stamp.getvalue())])
+    return stream.getvalue()
 
 
 def _zfps() -> bytes:
@@ -205,7 +280,10 @@ def run(seed: int, n: int) -> Report:
         warnings.simplefilter("ignore")
         folder = Path(text)
         science = Path(ztfxr.samples.sample_path()).name.removesuffix(".gz").removesuffix(".fz")
-        suffix = {"catalog csv": "c.csv", "positions": "p.csv", "job": "j.json", "zarr": "z.zip", "zfps": "z.txt"}
+        suffix = {
+            "catalog csv": "c.csv", "catalog ecsv": "c.ecsv", "positions": "p.csv", "job": "j.json", "zarr": "z.zip",
+            "zfps": "z.txt", "gzip": "f.fits.gz", "alert": "a.avro", "alert history": "a.avro",
+        }  # fmt: skip
         for target, content in inputs(seed, n, folder):
             path = folder / suffix.get(target.name, science if target.is_fits else "file.txt")
             path.write_bytes(content)

@@ -8,8 +8,9 @@ from benchmarks import fuzz
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_damaged_files_are_named() -> None:
-    report = fuzz.run(3, 500)
+@pytest.mark.parametrize("seed", [3, 4, 5, 6])
+def test_damaged_files_are_named(seed: int) -> None:
+    report = fuzz.run(seed, 500)
     assert not report.faults
     assert report.counts["opened"] > 100
     assert report.counts["refused"] > 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import tracemalloc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +19,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import ztfxr
 from tests.conftest import WriteFrame, make_sky, write_image
-from ztfxr.errors import HeaderError, NotFITSError, ShapeError, TruncatedFileError
+from ztfxr.errors import NotFITSError, ShapeError, TruncatedFileError, ZtfxrError
 from ztfxr.io.fits import ImageFile, inspect, read_window
 
 SHAPE = (48, 40)
@@ -373,11 +375,20 @@ def test_extensions_inherit_what_the_primary_header_says(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("number", [b"1000", b"99999999999999999999"])
-def test_a_header_of_endless_axes_is_refused_at_once(tmp_path: Path, number: bytes) -> None:
-    path = tmp_path / "a.fits"
-    fits.PrimaryHDU(np.zeros((4, 4), dtype=np.float32)).writeto(path)
-    content = path.read_bytes()
-    place = content.index(b"NAXIS   =")
-    path.write_bytes(content[: place + 10] + number.rjust(20) + content[place + 30 :])
-    with pytest.raises(HeaderError, match="at most 999 axes"):
-        inspect(path)
+@pytest.mark.parametrize("card", [b"NAXIS   =", b"TFIELDS =", b"ZNAXIS  ="])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_header_of_endless_counts_is_refused_at_once(
+    tmp_path: Path, card: bytes, number: bytes, packed: bool
+) -> None:
+    stream = io.BytesIO()
+    table = fits.BinTableHDU.from_columns([fits.Column("PSF_MASK", "E", array=np.zeros(3))], name="PSF_DATA")
+    image = fits.CompImageHDU(np.zeros((4, 4), dtype=np.float32))
+    fits.HDUList([fits.PrimaryHDU(), table, image]).writeto(stream)
+    content = stream.getvalue()
+    for place in (m.start() for m in re.finditer(re.escape(card), content)):
+        broken = content[: place + 10] + number.rjust(20) + content[place + 30 :]
+        path = tmp_path / ("a.fits.gz" if packed else "a.fits")
+        path.write_bytes(gzip.compress(broken) if packed else broken)
+        for read in (inspect, ztfxr.read_catalog, ztfxr.read_lco_catalog) + (() if packed else (ztfxr.read_psf,)):
+            with pytest.raises(ZtfxrError, match="FITS has at most 999"):
+                read(path)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from ztfxr._quiet import quiet
 from ztfxr.errors import CatalogError, InputError, MissingDependencyError
+from ztfxr.io.fits import open_hdus
 from ztfxr.io.tables import as_catalog
 from ztfxr.schema import find_columns
 
@@ -78,11 +79,14 @@ def read_catalog(
     return _selected(out, columns, str(path)).assign_attrs(source=path.name)
 
 
-def read_table(path: Path, hdu: int | str | None = None) -> Any:
-    """A table as `ztfxr.read_catalog` takes it, its columns as they are in the file."""
+def read_table(path: Path, hdu: int | str | None = None, *, guess: bool = False) -> Any:
+    """A table as `ztfxr.read_catalog` takes it, its columns as they are in the file.
+
+    With `guess`, a file of none of its kinds is read as whichever of astropy's formats it is.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    read = _reader(path)
+    read = _reader(path, guess)
     try:
         with quiet(AstropyWarning):
             return read(path, hdu)
@@ -90,7 +94,7 @@ def read_table(path: Path, hdu: int | str | None = None) -> Any:
         raise CatalogError(f"{path}: the table cannot be read ({error}); fetch or write it again") from error
 
 
-def _reader(path: Path) -> Callable[[Path, int | str | None], Any]:
+def _reader(path: Path, guess: bool) -> Callable[[Path, int | str | None], Any]:
     head = _head(path)
     if head.startswith(b"SIMPLE  ="):
         return _read_fits
@@ -104,6 +108,8 @@ def _reader(path: Path) -> Callable[[Path, int | str | None], Any]:
         raise CatalogError(f"{path}: an HTML or XML page; the server sent an error or a login page")
     if head.startswith(_UTF16) or (b"\0" not in head and b"," in head):
         return _read_csv
+    if guess:
+        return _read_guess
     raise CatalogError(f"{path}: no FITS table, Parquet, ECSV, VOTable or CSV file; it begins with {head[:9]!r}")
 
 
@@ -121,7 +127,8 @@ def _head(path: Path) -> bytes:
 
 
 def _read_fits(path: Path, hdu: int | str | None) -> Table:
-    return Table.read(path, format="fits", hdu=hdu, memmap=False)
+    with open_hdus(path):  # headers on which astropy would hang are refused here
+        return Table.read(path, format="fits", hdu=hdu, memmap=False)
 
 
 def _read_ecsv(path: Path, hdu: int | str | None) -> Table:  # noqa: ARG001
@@ -130,6 +137,10 @@ def _read_ecsv(path: Path, hdu: int | str | None) -> Table:  # noqa: ARG001
 
 def _read_votable(path: Path, hdu: int | str | None) -> Table:  # noqa: ARG001
     return Table.read(path, format="votable")
+
+
+def _read_guess(path: Path, hdu: int | str | None) -> Table:  # noqa: ARG001
+    return Table.read(path)
 
 
 def _read_csv(path: Path, hdu: int | str | None) -> dict[str, NDArray[Any]]:  # noqa: ARG001

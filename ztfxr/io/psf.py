@@ -17,6 +17,7 @@ from ztfxr.arrays.psf.daophot import PARAMETERS, TABLES, daophot_grid, daophot_r
 from ztfxr.arrays.psf.model import PSFModel, grid_offsets, psf_fwhm, window_stamps
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import PSFError, ZtfxrError
+from ztfxr.io.fits import inspect, open_hdus, read_window
 from ztfxr.schema import annotate_all
 
 __all__ = ["read_psf"]
@@ -186,8 +187,9 @@ def _check_daophot(
 
 def _center_deviation(model: _Model, path: Path) -> float:
     """Largest deviation of the model at the frame's center from a stamp, over the peak, both of unit sum."""
-    stamp = np.asarray(fits.getdata(path), dtype=np.float64)
-    if stamp.ndim != 2 or stamp.shape[0] != stamp.shape[1] or stamp.shape[0] % 2 == 0:
+    image = inspect(path)
+    stamp = np.asarray(read_window(image, *(slice(0, n) for n in image.shape)), dtype=np.float64)
+    if stamp.shape[0] != stamp.shape[1] or stamp.shape[0] % 2 == 0:
         raise PSFError(f"{path}: the stamp of the PSF's center is square with an odd side; it is {stamp.shape}")
     half = min(stamp.shape[0] // 2, int(model.radius))
     grid = PSFModel.of(model.values, _OVERSAMPLING)
@@ -212,7 +214,7 @@ def _center_deviation(model: _Model, path: Path) -> float:
 
 
 def _read_psfex(path: Path) -> _Model:
-    with fits.open(path, memmap=False) as hdus:
+    with open_hdus(path) as hdus:
         if "PSF_DATA" not in hdus:
             raise PSFError(f"{path}: no table PSF_DATA, so this is no PSFEx file; it has {[h.name for h in hdus]}")
         header, table = hdus["PSF_DATA"].header, hdus["PSF_DATA"].data

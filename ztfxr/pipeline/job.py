@@ -10,11 +10,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from astropy.table import Table
-
 from ztfxr.arrays.matching.match import MatchOptions
 from ztfxr.dia.kernel_options import KernelOptions
-from ztfxr.errors import CatalogError, InputError
+from ztfxr.errors import InputError
 from ztfxr.io.cameras import Camera, CameraLike, get_camera
 from ztfxr.io.catalogs import read_table
 from ztfxr.io.names import frame_name, frame_paths
@@ -218,19 +216,11 @@ def _positions(positions: Positions | str | PathLike[str]) -> dict[str, list[Any
     return out
 
 
-def _any_table(path: Path) -> Any:
-    """A table that `ztfxr.read_catalog` knows, or else one of astropy's."""
-    try:
-        return read_table(path)
-    except CatalogError:
-        return Table.read(path)
-
-
 def _table(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"no such file of positions: {path}")
     try:
-        return read_table(path) if path.suffix == ".csv" else _any_table(path)
+        return read_table(path, guess=path.suffix != ".csv")
     except Exception as error:
         raise InputError(f"{path}: no table of positions can be read ({type(error).__name__}: {error})") from error
 

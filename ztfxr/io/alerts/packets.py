@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ztfxr._quiet import quiet
 from ztfxr.arrays.types import Floats, Ints
 from ztfxr.errors import AlertError, InputError, MissingDependencyError
+from ztfxr.io.fits import require_few_counts
 from ztfxr.io.times import JD_OF_MJD, mid_exposure
 from ztfxr.schema import FILTERS
 
@@ -240,6 +241,7 @@ def _stamp(field: Any) -> NDArray[np.float32]:
         data = unpacker.decompress(data, _LARGEST)
         if not unpacker.eof:
             raise EOFError("a stamp ends before its pixels do")
+    require_few_counts("a stamp", io.BytesIO(data), 0)
     with quiet(AstropyUserWarning), fits.open(io.BytesIO(data), memmap=False, ignore_missing_simple=True) as hdus:
         pixels = hdus[0].data
         if pixels is None or pixels.ndim != 2:
