@@ -253,8 +253,8 @@ def variance(
     method
         ``"background"``: the measured rms² of the sky plus max(image − background, 0) / gain; right wherever the sky
         can be measured. The read noise is in the rms; the slope of a steep sky is not. ``"photon"``:
-        max(image, median) / gain + (readnoise / gain)², for images that still hold their sky; needs no sky of its own
-        and so suits small or crowded cut-outs.
+        max(image, median) / gain + (readnoise / gain)²; measures no sky and so suits small or crowded cut-outs. Where
+        the sky was subtracted, the scatter of the pixels below zero stands for its noise.
     mask
         Boolean, True where bad: as in `ztfxr.background`, where the sky is measured.
     gain, readnoise

@@ -35,7 +35,6 @@ __all__ = ["FRAME_SHAPE", "Shared", "frame_noise", "prepare"]
 
 FRAME_SHAPE = "frame_shape"
 _CANDIDATES = 20
-_MANY_BELOW_ZERO, _MEDIAN_OF_HALF_A_NORMAL = 0.05, 0.6745
 
 
 @dataclass(frozen=True)
@@ -84,28 +83,13 @@ def _reference(job: Job, headers: Sequence[Mapping[str, Any]]) -> xr.Dataset:
 
 
 def frame_noise(frame: xr.Dataset, method: Noise) -> xr.DataArray | None:
-    """The variance of a frame in memory: its own, else by a job's `noise`; None where the difference must tell.
-
-    Photon noise needs the sky in the pixels. Where it was subtracted, the scatter of what is left stands for it.
-    """
+    """The variance of a frame in memory: its own, else by a job's `noise`; None where the difference must tell."""
     if "variance" in frame:
         return frame["variance"]
     gain, readnoise = (float(frame.coords[name]) if name in frame.coords else np.nan for name in ("gain", "readnoise"))
     if method == "measured" or not gain > 0 or (method == "photon" and not readnoise >= 0):
         return None
-    if method == "photon" and _has_lost_its_sky(frame, gain, readnoise):
-        method = "background"
     return noise_model(frame, method=method)
-
-
-def _has_lost_its_sky(frame: xr.Dataset, gain: float, readnoise: float) -> bool:
-    """Whether pixels lie below zero, many of them and further than read noise takes them."""
-    good = frame["sci"].values[~gather(frame, name="sci").bad.values]
-    below = -good[good < 0]
-    if below.size <= _MANY_BELOW_ZERO * good.size:
-        return False
-    scatter = float(np.median(below)) / _MEDIAN_OF_HALF_A_NORMAL
-    return scatter**2 > 2 * (readnoise / gain) ** 2
 
 
 def _cut(whole: xr.Dataset, job: Job) -> xr.Dataset:

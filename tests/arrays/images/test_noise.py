@@ -30,10 +30,22 @@ def test_photon_variance_of_an_average() -> None:
     )
 
 
-def test_photon_variance_where_the_sky_is_negative() -> None:
-    """A subtracted sky cannot make the variance smaller than the read noise."""
-    found = photon_variance(IMAGE - 200.0, gain=4.0, readnoise=8.0)
-    np.testing.assert_allclose(found, [[4.0, 4.0, 4.0], [54.0, 4.0, 4.0]], rtol=1e-12)
+@pytest.mark.parametrize("left", [0.0, -40.0, 15.0])
+@pytest.mark.parametrize("unit", [1.0, 1e-9, 1e6])
+def test_photon_variance_where_the_sky_was_subtracted(left: float, unit: float) -> None:
+    """300 DN of sky scatter by 12.4 DN, whether they are still there or not; a star adds its photons."""
+    image = np.random.default_rng(2).normal(left, 12.4, (80, 80))
+    image[40, 40] += 1000.0
+    found = photon_variance(np.stack([image * unit, (image + 300 - left) * unit]), gain=2.0 / unit, readnoise=4.0)
+    subtracted, whole = found / unit**2
+    assert np.median(subtracted) == pytest.approx(12.4**2, rel=0.06)
+    assert subtracted[40, 40] == pytest.approx(12.4**2 + 500, rel=0.03)
+    assert np.median(whole) == pytest.approx(12.4**2, rel=0.06)
+
+
+def test_photon_variance_of_dark_frames_is_read_noise() -> None:
+    image = np.random.default_rng(3).normal(0, 2.0, (80, 80))
+    np.testing.assert_allclose(np.median(photon_variance(image, gain=2.0, readnoise=4.0)), 4.0, rtol=0.05)
 
 
 def test_photon_variance_broadcasts_over_time() -> None:
