@@ -24,6 +24,9 @@ mpl.use("Agg")
 settings.register_profile("ztfxr", deadline=None, derandomize=True, database=None)
 settings.load_profile("ztfxr")
 
+EXAMPLES = int(os.environ.get("ZTFXR_EXAMPLES", "100"))
+"""Of the property tests of files, times, sky, stores and labels."""
+
 QUADRANT = "ztf_20200924431759_000655_zr_c13_o_q3_sciimg"
 
 WriteFrame = Callable[..., Path]

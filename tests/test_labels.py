@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import ztfxr
+from tests.conftest import EXAMPLES
 from ztfxr.errors import AlignmentError, ZtfxrError
 from ztfxr.testing import make_scene
 
@@ -195,6 +198,48 @@ def test_pixels(name: str, how: str) -> None:
 @pytest.mark.parametrize("name", of_curves())
 def test_curves(name: str, how: str) -> None:
     check(of_curves(), name, how)
+
+
+@st.composite
+def selections(draw: st.DrawFn, n: int) -> tuple[list[int], int]:
+    """Rows of an axis in any order, all of them or not, some of them twice or not; and by how many its labels move."""
+    rows = draw(st.permutations(range(n)))
+    kept = draw(st.sampled_from([n, n, n, n - 1, 1]))
+    again = draw(st.sampled_from([[], [], [], [0]]))
+    return [*rows[:kept], *again], draw(st.sampled_from([0, 0, 0, 1, -1]))
+
+
+FAST = ("clean mask", "noise mask", "variance gain", "apertures mask", "coadd weights", "rebin mask")
+
+
+@cache
+def known(name: str) -> tuple[Any, Call, Any]:
+    """What is given, to what, and what comes out where the labels agree."""
+    other, call = {**of_curves(), **of_pixels()}[name]
+    return other, call, call(other)
+
+
+@settings(max_examples=EXAMPLES)
+@given(name=st.sampled_from([*of_curves(), *FAST]), data=st.data())
+def test_any_order_of_labels(name: str, data: st.DataObject) -> None:
+    """All axes at once: a result is that of the labels as they stand, or there is none."""
+    other, call, right = known(name)
+    moved, whole = other, True
+    for dim in (d for d in ("time", "source", "y", "x") if d in other.xindexes):
+        rows, shift = data.draw(selections(other.sizes[dim]), dim)
+        moved = moved.isel({dim: rows})
+        if shift:
+            moved = moved.assign_coords(
+                {dim: moved[dim].values + shift * (other[dim].values[1] - other[dim].values[0])}
+            )
+        whole &= not shift and sorted(rows) == list(range(other.sizes[dim]))
+    try:
+        found = call(moved)
+        found = found.load() if hasattr(found, "load") else found
+    except ZtfxrError:
+        return
+    assert whole
+    assert same(found, right)
 
 
 def test_masks_of_another_sky_are_refused() -> None:

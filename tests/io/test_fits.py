@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import ztfxr
-from tests.conftest import WriteFrame, make_sky, write_image
+from tests.conftest import EXAMPLES, WriteFrame, make_sky, write_image
 from ztfxr.errors import NotFITSError, ShapeError, TruncatedFileError, ZtfxrError
 from ztfxr.io.fits import ImageFile, inspect, read_window
 
@@ -312,7 +312,7 @@ def write_encoded(path: Path, pixels: NDArray[Any], cards: dict[str, Any], where
     hdus.writeto(path, output_verify="ignore")
 
 
-@settings(max_examples=100)
+@settings(max_examples=EXAMPLES)
 @given(
     encoded(), st.sampled_from([".fits", ".fits.gz"]), st.sampled_from(["primary", "extension"]), window(7), window(5)
 )

@@ -11,6 +11,7 @@ from astropy.time import Time, TimeDelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import EXAMPLES
 from ztfxr.errors import HeaderError
 from ztfxr.io.times import middle_of_exposure, to_datetime, to_mjd
 
@@ -156,7 +157,7 @@ def timed(draw: st.DrawFn) -> tuple[dict[str, Any], float, Time]:
     return cards, exptime, expected
 
 
-@settings(max_examples=100)
+@settings(max_examples=EXAMPLES)
 @given(timed())
 def test_times_equal_astropys(case: tuple[dict[str, Any], float, Time]) -> None:
     cards, exptime, expected = case

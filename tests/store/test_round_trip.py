@@ -13,6 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.conftest import EXAMPLES
 from ztfxr.errors import StoreError
 from ztfxr.schema import plain
 from ztfxr.store.zarr import open_zarr, to_zarr
@@ -77,7 +78,7 @@ def datasets(draw: st.DrawFn) -> xr.Dataset:
     return out
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(datasets())
 def test_it_survives_or_is_refused(dataset: xr.Dataset) -> None:
     before = dataset.copy(deep=True)

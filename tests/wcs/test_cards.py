@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ztfxr
+from tests.conftest import EXAMPLES
 from ztfxr.errors import HeaderError, ZtfxrError
 from ztfxr.wcs.cards import pixel_of, same_cards, sky_of, wcs_cards
 
 X, Y = np.array([0.0, 10.0, 333.3, 720.0]), np.array([0.0, 900.0, 70.5, 150.0])
-EXAMPLES = int(os.environ.get("ZTFXR_EXAMPLES", "100"))
 
 
 def header(projection: str = "TAN", **cards: float | str) -> fits.Header:
