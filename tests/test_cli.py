@@ -69,8 +69,19 @@ def test_the_module_runs_as_a_command():
     assert "alerts" in out.stdout
 
 
-def test_importing_ztfxr_needs_neither_matplotlib_nor_the_extras():
-    heavy = ("matplotlib", "fastavro", "photutils", "distributed")
+def test_importing_ztfxr_imports_little():
+    heavy = ("matplotlib", "fastavro", "photutils", "distributed", "scipy", "numba", "sep", "astropy", "zarr")
     code = f"import sys, ztfxr; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_every_name_is_found_when_it_is_asked_for():
+    code = (
+        "import xarray as xr, ztfxr; assert set(ztfxr.__all__) <= set(dir(ztfxr)); "
+        "missing = [n for n in ztfxr.__all__ if getattr(ztfxr, n, None) is None]; "
+        "a = xr.DataArray([[1.0]], dims=('y', 'x')); kinds = [a, a.to_dataset(name='sci'), xr.DataTree()]; "
+        "print(missing, [type(k.ztf).__name__ for k in kinds])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[] ['DataArrayAccessor', 'DatasetAccessor', 'DataTreeAccessor']"
