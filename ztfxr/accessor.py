@@ -12,41 +12,45 @@ from typing import Concatenate, Generic, ParamSpec, TypeVar
 
 import xarray as xr
 
-from ztfxr import plot as _plot, wcs as _wcs
-from ztfxr.dia import (
-    decorrelate as _decorrelate,
-    difference as _dia,
-    quality as _quality,
-    solve_kernel as _kernel,
-    zogy as _zogy,
-)
-from ztfxr.ops import (
-    background as _noise,
-    ccddata as _ccddata,
-    cosmic_rays as _rays,
-    masks as _masks,
-    mosaic as _mosaic,
-    photcal as _photcal,
-    sky as _sky,
-    stamps as _stamps,
-)
-from ztfxr.ops.catalogs import match as _catalogs, sources as _sources, zeropoint as _zeropoint
-from ztfxr.ops.stacks import align as _align, coadd as _coadd, epochs as _epochs, register as _register, stack as _stack
-from ztfxr.photometry import (
-    aperture as _aperture,
-    baseline as _baseline,
-    binning as _binning,
-    calibrate as _calibrate,
-    cuts as _cuts,
-    forced as _forced,
-    inject as _inject,
-    lightcurve as _lightcurve,
-    magnitudes as _magnitudes,
-    psf as _psf,
-    psf_build as _psf_build,
-    variability as _variability,
-)
-from ztfxr.store import fits as _fits, regions as _regions, tables as _tables, zarr as _zarr
+from ztfxr import plot as _plot
+from ztfxr import wcs as _wcs
+from ztfxr.dia import decorrelate as _decorrelate
+from ztfxr.dia import difference as _dia
+from ztfxr.dia import quality as _quality
+from ztfxr.dia import solve_kernel as _kernel
+from ztfxr.dia import zogy as _zogy
+from ztfxr.ops import background as _noise
+from ztfxr.ops import ccddata as _ccddata
+from ztfxr.ops import cosmic_rays as _rays
+from ztfxr.ops import masks as _masks
+from ztfxr.ops import mosaic as _mosaic
+from ztfxr.ops import photcal as _photcal
+from ztfxr.ops import sky as _sky
+from ztfxr.ops import stamps as _stamps
+from ztfxr.ops.catalogs import match as _catalogs
+from ztfxr.ops.catalogs import sources as _sources
+from ztfxr.ops.catalogs import zeropoint as _zeropoint
+from ztfxr.ops.stacks import align as _align
+from ztfxr.ops.stacks import coadd as _coadd
+from ztfxr.ops.stacks import epochs as _epochs
+from ztfxr.ops.stacks import register as _register
+from ztfxr.ops.stacks import stack as _stack
+from ztfxr.photometry import aperture as _aperture
+from ztfxr.photometry import baseline as _baseline
+from ztfxr.photometry import binning as _binning
+from ztfxr.photometry import calibrate as _calibrate
+from ztfxr.photometry import cuts as _cuts
+from ztfxr.photometry import forced as _forced
+from ztfxr.photometry import inject as _inject
+from ztfxr.photometry import lightcurve as _lightcurve
+from ztfxr.photometry import magnitudes as _magnitudes
+from ztfxr.photometry import psf as _psf
+from ztfxr.photometry import psf_build as _psf_build
+from ztfxr.photometry import variability as _variability
+from ztfxr.store import fits as _fits
+from ztfxr.store import regions as _regions
+from ztfxr.store import tables as _tables
+from ztfxr.store import zarr as _zarr
 
 __all__ = ["DataArrayAccessor", "DataTreeAccessor", "DatasetAccessor"]
 

@@ -18,20 +18,18 @@ import pandas as pd
 import xarray as xr
 from astropy import units as u
 from astropy.coordinates import SkyCoord
-from astropy.io.fits import VerifyError
 from astropy.table import Table
 from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import NDArray
 
 from ztfxr._quiet import quiet
 from ztfxr.errors import CatalogError, InputError, MissingDependencyError
-from ztfxr.io.fits import open_hdus
+from ztfxr.io.fits import DAMAGE, open_hdus
 from ztfxr.io.tables import as_catalog
 from ztfxr.schema import find_columns
 
 __all__ = ["SURVEYS", "Survey", "query_cone", "read_catalog", "read_table"]
 
-_TEXT_ERRORS = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, zlib.error, csv.Error, VerifyError)
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _NULLS = ("", "nan", "null", "none", "n/a", "na", "-", "--", "---", "...")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf|nan", re.IGNORECASE)
@@ -90,7 +88,7 @@ def read_table(path: Path, hdu: int | str | None = None, *, guess: bool = False)
     try:
         with quiet(AstropyWarning):
             return read(path, hdu)
-    except _TEXT_ERRORS as error:
+    except (*DAMAGE, csv.Error) as error:
         raise CatalogError(f"{path}: the table cannot be read ({error}); fetch or write it again") from error
 
 

@@ -25,27 +25,28 @@ from ztfxr._quiet import quiet
 from ztfxr.errors import FrameError, HeaderError, NotFITSError, ShapeError, TruncatedFileError, ZtfxrError
 from ztfxr.io.remote import BinaryFile, Location, location, open_binary, shown, size_of
 
-__all__ = ["ImageFile", "header_text", "inspect", "open_hdus", "read_window", "require_few_counts"]
+__all__ = ["DAMAGE", "ImageFile", "header_text", "inspect", "open_hdus", "read_window", "require_few_counts"]
 
 _GZIP_FORMAT = 31
 _FIRST_INPUT_BYTES, _INPUT_BYTES = 1 << 14, 1 << 18
 _OUTPUT_BYTES = 1 << 20
 _GZIP = b"\x1f\x8b"
 _SIGNATURE = b"SIMPLE  ="
-_READ_ERRORS = (
+DAMAGE = (
     AssertionError,
     OSError,
     EOFError,
     ValueError,
     TypeError,
     LookupError,
+    NameError,
     AttributeError,
     ArithmeticError,
     zlib.error,
     struct.error,
     fits.VerifyError,
 )
-"""What astropy raises of files that are damaged, or whose cards contradict each other."""
+"""What other packages raise of files that are damaged, or whose cards contradict each other."""
 _CARD, _RECORD = 80, 2880
 _COUNT, _MOST = re.compile(rb"(Z?NAXIS|TFIELDS) *= *\+?(\d+)"), 999
 _END = "END".ljust(_CARD)
@@ -398,7 +399,7 @@ def _damage_is_an_error(place: Location) -> Iterator[None]:
         yield
     except (FileNotFoundError, ZtfxrError):
         raise
-    except _READ_ERRORS as error:
+    except DAMAGE as error:
         raise HeaderError(f"{shown(place)}: its header cannot be read ({error}); fetch or write it again") from error
 
 
@@ -448,7 +449,7 @@ def _first_image(
                 return number, hdu
     except (FileNotFoundError, ZtfxrError):
         raise
-    except _READ_ERRORS as error:
+    except DAMAGE as error:
         raise TruncatedFileError(f"{name}: its header is cut off ({error}); fetch it again") from error
     number += 1
     info = hdus[-1].fileinfo()

@@ -17,14 +17,13 @@ from ztfxr.arrays.psf.daophot import PARAMETERS, TABLES, daophot_grid, daophot_r
 from ztfxr.arrays.psf.model import PSFModel, grid_offsets, psf_fwhm, window_stamps
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import PSFError, ZtfxrError
-from ztfxr.io.fits import inspect, open_hdus, read_window
+from ztfxr.io.fits import DAMAGE, inspect, open_hdus, read_window
 from ztfxr.schema import annotate_all
 
 __all__ = ["read_psf"]
 
 
 _OVERSAMPLING = 4
-_DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, fits.VerifyError)
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[EeDd][-+]?\d+)?")
 _TABLE_SUFFIX, _CENTER_SUFFIX = "sciimgdao.psf", "sciimgdaopsfcent.fits"
 _CENTER_TOLERANCE = 0.01
@@ -69,7 +68,7 @@ def read_psf(path: str | PathLike[str], *, center: str | PathLike[str] | Literal
         return _read(place, center)
     except (FileNotFoundError, ZtfxrError):
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise PSFError(f"{place}: the PSF cannot be read ({error}); fetch or write it again") from error
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ztfxr._quiet import quiet
 from ztfxr.arrays.types import Floats, Ints
 from ztfxr.errors import AlertError, InputError, MissingDependencyError
-from ztfxr.io.fits import require_few_counts
+from ztfxr.io.fits import DAMAGE, require_few_counts
 from ztfxr.io.times import JD_OF_MJD, mid_exposure
 from ztfxr.schema import FILTERS
 
@@ -40,7 +40,6 @@ _NEEDED = ("objectId", "candid", "candidate", *STAMPS.values())
 _NEEDED_OF_CANDIDATE = ("jd", "fid", "isdiffpos")
 _WHAT_IS_READ = "ztfxr reads packets of ZTF, schemas 3 and 4"
 _POSITIVE, _NEGATIVE = ("t", "true", "1", "y", "yes"), ("f", "false", "0", "n", "no")
-_DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, ArithmeticError, AttributeError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -181,7 +180,7 @@ def _records(path: Path, data: bytes) -> Iterator[Mapping[str, Any]]:
             if not isinstance(record, dict):
                 raise TypeError(f"a record is a {type(record).__name__}")
             yield record
-    except (*_DAMAGE, MemoryError, RecursionError, fastavro.schema.SchemaParseException) as error:
+    except (*DAMAGE, MemoryError, RecursionError, fastavro.schema.SchemaParseException) as error:
         raise _damaged(path, error) from error
 
 
@@ -212,7 +211,7 @@ def _packet(path: Path, record: Mapping[str, Any]) -> Packet:
     try:
         int(record["candid"]), float(own["jd"])
         stamps = {name: _stamp(record[key]) for name, key in STAMPS.items()}
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _damaged(path, error) from error
     if not positive:
         stamps["ipac_difference"] = -stamps["ipac_difference"]
