@@ -26,6 +26,7 @@ RANKS = {
     "testing": 6.5,
     "plot": 7,
     "pipeline": 7,
+    "archive": 7.5,
     "accessor": 8,
     "recipes": 8,
     "cli": 9,

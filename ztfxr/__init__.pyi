@@ -1,6 +1,7 @@
 """What `ztfxr` holds and where it comes from: for type checkers, and for the loader that imports names on first use."""
 
 from . import (
+    archive as archive,
     dia as dia,
     errors as errors,
     io as io,
@@ -23,6 +24,7 @@ from .dia.zogy import zogy as zogy
 from .errors import (
     AlertError as AlertError,
     AlignmentError as AlignmentError,
+    ArchiveError as ArchiveError,
     CatalogError as CatalogError,
     ChunkError as ChunkError,
     FrameError as FrameError,

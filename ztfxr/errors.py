@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "AlertError",
     "AlignmentError",
+    "ArchiveError",
     "CatalogError",
     "ChunkError",
     "FilterError",
@@ -119,6 +120,10 @@ class OutsideFrameError(ZtfxrError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
+
+
+class ArchiveError(ZtfxrError, OSError):
+    """An archive or a service gave no usable answer, or refuses."""
 
 
 class ChunkError(ZtfxrError, ValueError):

@@ -1,0 +1,22 @@
+"""ZTF's archive: search, download, cut-outs, its forced photometry service; offline on what is kept."""
+
+from __future__ import annotations
+
+from ztfxr.archive.login import Login, find_login
+from ztfxr.archive.search import Quality, search
+from ztfxr.archive.settings import Addresses, Archive
+from ztfxr.io.names import Product, Window, ccd_and_quadrant, parse_product, rcid_of
+
+__all__ = [
+    "Addresses",
+    "Archive",
+    "Login",
+    "Product",
+    "Quality",
+    "Window",
+    "ccd_and_quadrant",
+    "find_login",
+    "parse_product",
+    "rcid_of",
+    "search",
+]
