@@ -6,6 +6,7 @@ import doctest
 import inspect
 import re
 from pathlib import Path
+from types import ModuleType
 
 import matplotlib as mpl
 import pytest
@@ -13,7 +14,9 @@ from numpydoc.docscrape import NumpyDocString
 from numpydoc.validate import validate
 
 import ztfxr
+from ztfxr import pipeline, recipes, samples, testing
 
+API = Path(__file__).parents[1] / "docs" / "api"
 FUNCTIONS = sorted(n for n in ztfxr.__all__ if inspect.isfunction(getattr(ztfxr, n)))
 # Types are in the signature, entries that belong together share one, and nothing is owed where there is nothing to add.
 NOT_OWED = {"PR03", "PR04", "RT03", "RT04", "SA01", "SA02", "SA03", "SA04", "EX01", "ES01", "SS05", "GL08"}
@@ -43,3 +46,16 @@ def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         for test in doctest.DocTestFinder(recurse=False).find(function, name, globs={"ztfxr": ztfxr}):
             runner.run(test)
     assert runner.summarize(verbose=False).failed == 0
+
+
+@pytest.mark.parametrize("module", [ztfxr, pipeline, recipes, samples, testing], ids=lambda m: m.__name__)
+def test_every_name_has_its_page(module: ModuleType) -> None:
+    """The pages of `docs/api` list every public name once, each under the module that it is of."""
+    found: list[str] = []
+    for page in API.glob("*.rst"):
+        text = page.read_text(encoding="utf-8")
+        if f".. currentmodule:: {module.__name__}\n" in text:
+            found += re.findall(r"^   (\w+)$", text, flags=re.M)
+    missing = sorted(set(module.__all__) - set(found))
+    assert not missing, f"add to a page of docs/api: {', '.join(missing)}"
+    assert sorted(found) == sorted(module.__all__)

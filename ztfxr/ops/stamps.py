@@ -220,8 +220,9 @@ def stamps(
       stamp is on the image).
 
     Beyond the edges stand NaN, True in masks, the plane `outside` in `flags`, else 0. What has neither `y` nor `x`
-    stays as it is. One stamp has the pixels and labels of `ztfxr.stamp` again by ``cut.isel(source=i).swap_dims(dy="y",
-    dx="x")``, and `ra`, `dec` planes by `ztfxr.assign_wcs` with ``cut.attrs["wcs_header"]``.
+    stays as it is. One stamp has the pixels and labels of `ztfxr.stamp` again by
+    ``cut.isel(source=i).swap_dims(dy="y", dx="x")``, and `ra`, `dec` planes by `ztfxr.assign_wcs` with
+    ``cut.attrs["wcs_header"]``.
 
     With `centered`, images are float32 and NaN where a bad pixel or the edge has a weight beyond 0.01; `variance` (and
     `<image>_variance`) is summed with squared weights, `flags` and `mask` say what is bad as they do after
