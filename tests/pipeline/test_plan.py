@@ -78,7 +78,7 @@ def test_command_line_runs_and_continues(made, tmp_path, capsys):
 
 def test_command_line_plans(made, tmp_path, capsys):
     make_job(made).to_json(tmp_path / "job.json")
-    assert cli.main(["plan", str(tmp_path / "job.json"), "--workers", "1", "4", "--sample", "1"]) == 0
+    assert cli.main(["plan", str(tmp_path / "job.json"), "--workers", "1,4", "--sample", "1"]) == 0
     said = capsys.readouterr().out
     assert "6 epochs at" in said
     assert "    4 workers:" in said
