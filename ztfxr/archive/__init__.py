@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from ztfxr.archive.download import STATES, download
+from ztfxr.archive.kept import kept
 from ztfxr.archive.login import Login, find_login
 from ztfxr.archive.search import Quality, search
 from ztfxr.archive.settings import Addresses, Archive
 from ztfxr.io.names import Product, Window, ccd_and_quadrant, parse_product, rcid_of
 
 __all__ = [
+    "STATES",
     "Addresses",
     "Archive",
     "Login",
@@ -15,7 +18,9 @@ __all__ = [
     "Quality",
     "Window",
     "ccd_and_quadrant",
+    "download",
     "find_login",
+    "kept",
     "parse_product",
     "rcid_of",
     "search",

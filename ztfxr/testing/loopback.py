@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -132,10 +133,18 @@ def serve_archive(folder: Path | str, **options: Any) -> Iterator[Loopback]:
         yield found
 
 
+class _Server(ThreadingHTTPServer):
+    """A server that keeps what goes wrong with its clients to itself."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: clients that go away are among the tests."""
+
+
 @contextmanager
 def _running(found: Loopback) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"archive": found}))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"archive": found}))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -403,16 +412,22 @@ def _spoiled(data: bytes, fault: Fault | None) -> bytes:
     if fault == "gzip":
         return gzip.compress(data)
     if fault == "bomb":
-        return gzip.compress(b"SIMPLE  =" + bytes(1 << 28), compresslevel=1)
+        return _bomb()
     if fault == "not fits":
         return b"hello " * 480
     if fault == "other epoch":
-        found = re.search(rb"OBSM?JD  ?= +([0-9.]+)", data)
+        found = re.search(rb"OBSM?JD *= +([0-9.]+)", data)
         return data.replace(found[1], found[1][:3] + b"0" + found[1][4:]) if found else data
     if fault == "bad sum":
         middle = len(data) - 2880 * 2
         return data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :]
     return data
+
+
+@cache
+def _bomb() -> bytes:
+    """A small gzip file that unpacks to 64 MiB of nothing."""
+    return gzip.compress(b"SIMPLE  =" + bytes(1 << 26), compresslevel=1)
 
 
 def _status_page(archive: Loopback) -> str:
