@@ -131,10 +131,8 @@ def search(
     return rows.assign_attrs(access=_access(rows, archive), asked=urlencode(fields), asked_at=when, kind=kind)
 
 
-def ask(archive: Archive, url: str, fields: Mapping[str, str], max_age: timedelta | None = None) -> tuple[bytes, str]:
-    """The archive's answer to a question, and when it was given; kept, for when the archive is offline.
-
-    With `max_age`, a kept answer that is no older is taken without asking.
+def ask(archive: Archive, url: str, fields: Mapping[str, str]) -> tuple[bytes, str]:
+    """The archive's answer to a question, and when it was given; kept, for later and for when the archive is offline.
 
     Raises
     ------
@@ -147,7 +145,7 @@ def ask(archive: Archive, url: str, fields: Mapping[str, str], max_age: timedelt
     kept = archive.root / ".ztfxr" / "answers" / f"{digest}.csv"
     if kept.is_file():
         written = datetime.fromtimestamp(kept.stat().st_mtime, UTC)
-        if archive.offline or (max_age is not None and datetime.now(UTC) - written <= max_age):
+        if archive.offline or datetime.now(UTC) - written < timedelta(hours=archive.answers_hours):
             return kept.read_bytes(), written.isoformat(timespec="seconds")
     if archive.offline:
         raise ArchiveError(f"offline, and this was not asked before: {query}; ask it once with a connection")

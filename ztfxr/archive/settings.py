@@ -72,6 +72,8 @@ class Archive:
         Seconds before the second try; they double from try to try, with some chance.
     offline
         Ask nothing, and use what is kept.
+    answers_hours
+        For how many hours the kept answer to a search is taken without asking again.
 
     Examples
     --------
@@ -89,6 +91,7 @@ class Archive:
     tries: int = 5
     pause: float = 2.0
     offline: bool = False
+    answers_hours: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root).expanduser())

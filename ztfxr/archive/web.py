@@ -6,6 +6,7 @@ reads no netrc and unpacks no body unless it is told to. What is told is here.
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -274,6 +275,15 @@ def _new_pool(proxy: str, connections: int) -> PoolManager:
 def _require_urllib3() -> None:
     if find_spec("urllib3") is None:
         raise MissingDependencyError.for_extra("urllib3", "archive")
+    # Adding it again changes nothing.
+    logging.getLogger("urllib3.connectionpool").addFilter(_without_secrets)
+
+
+def _without_secrets(record: logging.LogRecord) -> bool:
+    """Cut off what was asked where it says who asks: urllib3 logs every URL when it is told to log all."""
+    if isinstance(record.args, tuple) and any("userpass=" in str(value) for value in record.args):
+        record.args = tuple(v.partition("?")[0] if isinstance(v, str) else v for v in record.args)
+    return True
 
 
 def _seconds(response: BaseHTTPResponse) -> float:

@@ -362,7 +362,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _service(self, path: str, form: dict[str, str]) -> None:
         archive = self.archive
-        if path == "/cgi-bin/batchfp.py/submit":
+        if archive.users and self.headers.get("Authorization") not in _headers(archive.users):
+            self._send(401, b"<html>log in</html>")
+        elif path == "/cgi-bin/batchfp.py/submit":
             self._submit(form)
         elif path == "/cgi-bin/getBatchForcedPhotometryRequests.cgi":
             for job in archive.jobs:
