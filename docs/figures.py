@@ -1,9 +1,9 @@
-"""The figures of the site, made from packaged samples and simulated scenes: ``python docs/figures.py [FOLDER]``."""
+"""The figures of the site, made from packaged samples and simulated scenes: ``python docs/figures.py``."""
 
 from __future__ import annotations
 
-import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,15 @@ def make_figures(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, draw in FIGURES.items():
         if not (folder / name).exists():
-            with mpl.rc_context({"backend": "agg"} | _STYLE):
-                figure = draw()
-                figure.savefig(folder / name, bbox_inches="tight")
-                figure.clear()
+            save(draw, folder / name)
+
+
+def save(draw: Callable[[], Any], path: Path) -> None:
+    """Draw a figure and write it, the same bytes each time."""
+    with mpl.rc_context({"backend": "agg"} | _STYLE):
+        figure = draw()
+        figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
+        figure.clear()
 
 
 def epochs(n: int = 15) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
@@ -74,18 +79,40 @@ def draw_light_curve() -> Any:
     stack, reference, truth = epochs(15)
     places = [(float(truth["x"]), float(truth["y"]))]
     lc = ztfxr.lightcurve(stack, places, reference=reference, radius=5).compute().isel(source=0)
-    zero = 10 ** (-0.4 * (lc["magzp"].values - 23.9))
     figure, axes = new_figure(figsize=(6, 2.6))
+    draw_curve(axes, lc, truth)
+    return figure
+
+
+def draw_curve(axes: Any, lc: xr.Dataset, truth: xr.Dataset) -> None:
+    """The flux of one source over time, with the truth behind it."""
+    zero = 10 ** (-0.4 * (lc["magzp"].values - 23.9))
     axes.plot(lc["time"].values, truth["flux"].values * zero, color=_GRAY, label="injected")
     good = lc["status"].values == 0
-    masked = "measured, bad pixels in the aperture"
-    for chosen, style, label in ((good, {}, "measured"), (~good, {"mfc": "none"}, masked)):
+    for chosen, style, label in ((good, {}, "measured"), (~good, {"mfc": "none"}, "measured, some pixels bad")):
         part = lc.isel(time=chosen)
         time, flux, error = (part[name].values for name in ("time", "flux_ujy", "flux_ujy_err"))
         axes.errorbar(time, flux, error, fmt="o", ms=4, color=_BLUE, label=label, **style)
     axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
     axes.set_ylabel("flux (µJy)")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
+
+
+def draw_picture() -> Any:
+    """The picture of the README: an epoch, the reference, the difference, and the light curve."""
+    stack, reference, truth = epochs(15)
+    x, y = float(truth["x"]), float(truth["y"])
+    diff = ztfxr.difference(stack, reference, exclude=[(x, y)])
+    lc = ztfxr.lightcurve(diff, [(x, y)], radius=5).compute().isel(source=0)
+    best = int(lc["flux"].argmax("time"))
+    window = {"x": slice(x - 50, x + 50), "y": slice(y - 50, y + 50)}
+    figure, axes = new_figure(1, 4, figsize=(10, 2.2), width_ratios=(1, 1, 1, 2))
+    one = diff.isel(time=best).compute()
+    noise = float(np.sqrt(one["difference_variance"].median()))
+    draw_image(axes[0], stack["sci"].isel(time=best).sel(window).values, "science image")
+    draw_image(axes[1], reference["sci"].sel(window).values, "reference")
+    draw_image(axes[2], one["difference"].sel(window).values, "difference", 6 * noise)
+    draw_curve(axes[3], lc, truth)
     return figure
 
 
@@ -109,4 +136,6 @@ FIGURES = {"pair.png": draw_pair, "light_curve.png": draw_light_curve, "verdict.
 
 
 if __name__ == "__main__":
-    make_figures(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "_static" / "made")
+    docs = Path(__file__).parent
+    make_figures(docs / "_static" / "made")
+    save(draw_picture, docs / "picture.png")

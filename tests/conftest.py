@@ -33,19 +33,41 @@ WriteFrame = Callable[..., Path]
 MakeHeader = Callable[..., fits.Header]
 
 
+def _shared() -> Path:
+    return Path(os.environ.get("ZTFXR_SHARED") or Path(__file__).parents[2] / "shared")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data; the test is skipped where it is missing."""
-    folder = Path(os.environ.get("ZTFXR_SHARED") or Path(__file__).parents[2] / "shared")
+    folder = _shared()
     if not (folder / "data").is_dir():
         pytest.skip(f"no real data: {folder / 'data'} is missing; set ZTFXR_SHARED to the folder that holds data/")
     return folder
 
 
 @pytest.fixture(scope="session")
-def quadrant_path(shared: Path) -> Path:
-    """The real science quadrant, gzipped, its mask beside it."""
-    return shared / "data" / "ztf_quadrant" / f"{QUADRANT}.fits.gz"
+def quadrant_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real science quadrant, gzipped, its mask beside it; without it one made of its cut-out in `data`."""
+    whole = _shared() / "data" / "ztf_quadrant" / f"{QUADRANT}.fits.gz"
+    if whole.is_file():
+        return whole
+    folder = tmp_path_factory.mktemp("mirrored")
+    for cut in (Path(__file__).parent / "data" / "ztf_quadrant").glob("*.fits.gz"):
+        _mirror(cut, folder / cut.name)
+    return folder / whole.name
+
+
+def _mirror(cut: Path, target: Path, shape: tuple[int, int] = (3080, 3072)) -> None:
+    """Write a frame that has the pixels of a cut-out at their place, and its mirror images around them."""
+    with fits.open(cut, memmap=False) as hdus:
+        header, pixels = hdus[0].header.copy(), hdus[0].data
+    x, y = (-int(header.pop(f"LTV{axis}")) for axis in (1, 2))
+    header["CRPIX1"] += x
+    header["CRPIX2"] += y
+    beyond = ((y, shape[0] - y - pixels.shape[0]), (x, shape[1] - x - pixels.shape[1]))
+    with gzip.open(target, "wb", compresslevel=1) as packed:
+        fits.PrimaryHDU(np.pad(pixels, beyond, mode="symmetric"), header).writeto(packed)
 
 
 @pytest.fixture(scope="session")

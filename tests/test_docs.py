@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 LIGHT_CURVES = DOCS / "light_curves.md"
 PAGES = [ROOT / "README.md", *sorted(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)]
-RUN = [p for p in PAGES if p.parent.name in ("start", "howto", "explain")]
+RUN = [p for p in PAGES if p.name == "README.md" or p.parent.name in ("start", "howto", "explain")]
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```", flags=re.M | re.S)
 NOT_OURS = ("python3 -m venv", "python3 -m pip", "python3 -m pytest", "pip install")
-SHOWN_ELSEWHERE = ("ztfxr demo", "ztfxr plan")  # they take long; tests/test_cli.py and tests/recipes run them
+SHOWN_ELSEWHERE = ("ztfxr demo", "ztfxr survey", "ztfxr plan")  # they take long; tests/cli and tests/recipes run them
 
 
 def name(path: Path) -> str:
@@ -36,7 +36,7 @@ def shell(line: str) -> None:
     """Run a line for the shell that calls ztfxr; pass over what installs."""
     if line.startswith((*NOT_OURS, *SHOWN_ELSEWHERE)):
         return
-    words = shlex.split(line)
+    words = [path for word in shlex.split(line) for path in (sorted(map(str, Path().glob(word))) or [word])]
     assert words[0] == "ztfxr", f"who runs this? {line}"
     assert main(words[1:]) in (0, None)
 

@@ -56,3 +56,10 @@ def test_forms_and_workflows_are_yaml(path: Path) -> None:
     assert isinstance(yaml.safe_load(text), dict)
     actions = re.findall(r"uses: \S+@(\S+)", text)
     assert all(re.fullmatch(r"[0-9a-f]{40}", version) for version in actions)  # a tag may move, a commit may not
+
+
+def test_the_paper_cites_what_its_bibliography_has() -> None:
+    text = (ROOT / "paper" / "paper.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^@\w+\{(\w+),", (ROOT / "paper" / "paper.bib").read_text(encoding="utf-8"), flags=re.M)
+    assert sorted(set(re.findall(r"@(\w+\d{4})", text))) == sorted(entries)
+    assert 250 <= len(text.split("---", 2)[2].split()) <= 1000  # what JOSS asks for
