@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +97,26 @@ def test_what_there_is_not(serve: Serve, tmp_path: Path, place) -> None:
 
 def test_it_is_no_twin_of_the_light_curve_of_images() -> None:
     assert ztfxr.archive.lightcurve is not ztfxr.lightcurve
+
+
+def test_the_command(serve: Serve, tmp_path: Path, made, place) -> None:
+    """A store, a table and a figure; again, and nothing is asked."""
+    server = serve()
+    words = ["fetch", "--ra", str(place[0]), "--dec", str(place[1]), "--size", "121", "--data", str(tmp_path / "data")]
+    words += ["--server", server.address, "--out", str(tmp_path / "sn"), "--json"]
+    found = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-m", "ztfxr", *words], capture_output=True, text=True, check=False, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    first, again = found
+    assert (first["measured"], first["epochs"]) == (N_EPOCHS, N_EPOCHS)
+    assert (again["requests"], again["bytes"], again["measured"]) == (0, 0, 0)
+    assert again["light_curve"] == first["light_curve"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("sn")) == [
+        "sn.ecsv",
+        "sn.png",
+        "sn.zarr",
+    ]

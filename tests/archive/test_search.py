@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -13,7 +12,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from tests.archive.conftest import N_EPOCHS, Serve, ask
-from ztfxr.archive import Login, Quality, search
+from ztfxr.archive import Login, Quality, search, search_table
 from ztfxr.archive.rows import Family, as_rows, read_csv
 from ztfxr.archive.search import degrees
 from ztfxr.errors import ArchiveError, InputError
@@ -183,8 +182,27 @@ def test_positions_are_brought_to_one_turn() -> None:
     assert degrees("10.5 -20") == pytest.approx((10.5, -20.0))
 
 
+def test_many_positions_are_one_question(serve: Serve, tmp_path: Path) -> None:
+    server = serve()
+    places = [HERE, (10.0, -80.0), (HERE[0] + 0.01, HERE[1]), (HERE[0], HERE[1] + 2.0)]
+    archive = ask(server, tmp_path)
+    rows = search_table(places, archive=archive)
+    assert len(server.asked) == 1
+    assert sorted(rows["target"].values.tolist()) == [0] * N_EPOCHS + [2] * N_EPOCHS
+    for number in (0, 2):
+        one = search(places[number], archive=archive)
+        same = rows.isel(row=rows["target"].values == number)
+        assert same["name"].values.tolist() == one["name"].values.tolist()
+        np.testing.assert_allclose(same["x"], one["x"])
+    again = search_table(places, archive=ask(server, tmp_path, offline=True))
+    assert again.drop_attrs().identical(rows.drop_attrs())
+    with pytest.raises(InputError, match="takes kind"):
+        search_table(places, kind="raw", archive=archive)
+    with pytest.raises(InputError, match="one pair or more"):
+        search_table([(1.0, 99.0)], archive=archive)
+
+
 def test_names_of_rows_are_those_of_the_grammar(serve: Serve, tmp_path: Path) -> None:
     rows = search(HERE, kind="difference", archive=ask(serve(), tmp_path))
     products = [parse_product(name) for name in rows["name"].values]
     assert [p.rcid for p in products] == rows["rcid"].values.tolist()
-    assert timedelta(0) < timedelta(days=1)

@@ -9,6 +9,7 @@ from ztfxr.archive.login import Login, find_login
 from ztfxr.archive.search import Quality, search
 from ztfxr.archive.service import Account, Service
 from ztfxr.archive.settings import Addresses, Archive
+from ztfxr.archive.table import search_table
 from ztfxr.io.names import Product, Window, ccd_and_quadrant, parse_product, rcid_of
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "parse_product",
     "rcid_of",
     "search",
+    "search_table",
 ]

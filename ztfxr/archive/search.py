@@ -21,7 +21,7 @@ from ztfxr.io.times import JD_OF_MJD, to_mjd
 from ztfxr.ops.positions import Positions, position_columns
 from ztfxr.store._files import new_file
 
-__all__ = ["Quality", "ask", "degrees", "search"]
+__all__ = ["Quality", "ask", "conditions", "degrees", "finished", "search"]
 
 Intersect = Literal["overlaps", "covers", "enclosed", "center", "nearest"]
 Several: TypeAlias = int | Iterable[int] | None
@@ -118,7 +118,7 @@ def search(
     """
     archive, family, quality = archive or Archive(), Family.of(kind), quality or Quality()
     place = None if position is None else degrees(position)
-    asked = family.conditions() + _conditions(family, field, rcid, filter, time, quality)
+    asked = family.conditions() + conditions(family, field=field, rcid=rcid, filter_=filter, time=time, quality=quality)
     asked += [f"({where})"] if where else []
     if place is None and not asked[len(family.conditions()) :]:
         raise InputError("say what to search for: a position, field=, rcid=, time=, or where=")
@@ -126,13 +126,20 @@ def search(
     fields |= {"WHERE": " AND ".join(asked)} if asked else {}
     text, when = ask(archive, f"{archive.addresses.search}/{family.folder}", {**fields, "ct": "csv"})
     rows = as_rows(read_csv(text, family), family, place)
+    return finished(rows, archive, quality, asked=urlencode(fields), asked_at=when, kind=kind)
+
+
+def finished(rows: xr.Dataset, archive: Archive, quality: Quality, **about: str) -> xr.Dataset:
+    """Rows without those that the archive calls bad, and who may see them."""
     if quality.good and "bad" in rows:
         rows = rows.isel(row=np.flatnonzero(~rows["bad"].values))
-    return rows.assign_attrs(access=_access(rows, archive), asked=urlencode(fields), asked_at=when, kind=kind)
+    return rows.assign_attrs(access=_access(rows, archive), **about)
 
 
-def ask(archive: Archive, url: str, fields: Mapping[str, str]) -> tuple[bytes, str]:
+def ask(archive: Archive, url: str, fields: Mapping[str, str], *, table: str = "") -> tuple[bytes, str]:
     """The archive's answer to a question, and when it was given; kept, for later and for when the archive is offline.
+
+    With `table`, a VOTable that goes along, the question is a form.
 
     Raises
     ------
@@ -141,7 +148,7 @@ def ask(archive: Archive, url: str, fields: Mapping[str, str]) -> tuple[bytes, s
     """
     query = urlencode(sorted(fields.items()))
     audience = "all" if archive.who else "public"
-    digest = hashlib.sha256(f"{url}?{query} {audience}".encode()).hexdigest()[:32]
+    digest = hashlib.sha256(f"{url}?{query} {audience} {table}".encode()).hexdigest()[:32]
     kept = archive.root / ".ztfxr" / "answers" / f"{digest}.csv"
     if kept.is_file():
         written = datetime.fromtimestamp(kept.stat().st_mtime, UTC)
@@ -150,7 +157,8 @@ def ask(archive: Archive, url: str, fields: Mapping[str, str]) -> tuple[bytes, s
     if archive.offline:
         raise ArchiveError(f"offline, and this was not asked before: {query}; ask it once with a connection")
     with Client(archive) as client:
-        answer = client.ask(url, fields, login=archive.who)
+        files = {"file": ("targets.xml", table)} if table else None
+        answer = client.ask(url, fields, login=archive.who, method="POST" if table else "GET", files=files)
     _refuse_errors(answer.status, answer.body, query)
     kept.parent.mkdir(parents=True, exist_ok=True)
     with new_file(kept, overwrite=True) as path:
@@ -192,9 +200,16 @@ def _columns(family: Family, columns: Sequence[str] | None) -> dict[str, str]:
     return {"COLUMNS": ",".join(dict.fromkeys([*family.needed, *columns]))}
 
 
-def _conditions(
-    family: Family, field: Several, rcid: Several, filter_: Any, time: tuple[Any, Any] | None, quality: Quality
+def conditions(
+    family: Family,
+    *,
+    field: Several = None,
+    rcid: Several = None,
+    filter_: str | Iterable[str] | None = None,
+    time: tuple[Any, Any] | None = None,
+    quality: Quality,
 ) -> list[str]:
+    """What is asked of columns, in SQL."""
     out = [
         f"{name} IN ({','.join(map(str, v))})" for name, v in (("field", _whole(field)), ("rcid", _whole(rcid))) if v
     ]

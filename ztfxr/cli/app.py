@@ -32,6 +32,7 @@ _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "lightcurve": ("curves", "Light curves at fixed positions, on frames less a reference."),
         "survey": ("curves", "The variable stars of a field, from frames of any camera."),
         "alerts": ("curves", "Light curves of alert packets beside the packets' own."),
+        "fetch": ("fetch", "The light curve of a position, out of ZTF's archive."),
     },
     "Test and export": {
         "inject": ("measure", "Stars of known flux put into a frame, to test with."),

@@ -23,7 +23,7 @@ from ztfxr.pipeline import Job
 from ztfxr.schema import STATUS_PLANES
 from ztfxr.store.zarr import open_zarr
 
-__all__ = ["alerts", "lightcurve", "survey"]
+__all__ = ["Outputs", "alerts", "drawn", "lightcurve", "survey"]
 
 _KINDS = tuple(dict.fromkeys((*STORES, *TABLES, *FIGURES)))
 _CUT, _MARGIN = 512, 100.0
@@ -77,7 +77,7 @@ def lightcurve(**given: Any) -> Reply:
         raise click.UsageError("say where to measure: --ra and --dec, --x and --y, or --positions TABLE")
     if given["psf"] and given["radius"] is not None:
         raise click.UsageError("--radius is that of an aperture; with --psf it would have no effect")
-    outputs = _Outputs.of(given["out"])
+    outputs = Outputs.of(given["out"])
     outputs.check(overwrite=given["overwrite"])
     job = _job(given, places)
     workers = given["workers"] or (1 if len(job.paths()) < _FEW else None)
@@ -89,13 +89,13 @@ def lightcurve(**given: Any) -> Reply:
         lc = tree["lightcurve"].to_dataset().load()
     written = [store] if outputs.store else []
     written += [write(lc, path, TABLES, overwrite=True) for path in outputs.tables]
-    written += [_drawn(lc, path) for path in outputs.figures]
+    written += [drawn(lc, path) for path in outputs.figures]
     cut = {} if job.cutout is None else {"cutout": dict(job.cutout)}
     return Reply(list(_lines(lc, job)), summary_data(found) | cut | _data(lc), written)
 
 
 @dataclass(frozen=True)
-class _Outputs:
+class Outputs:
     """Where the store, the tables and the figures go."""
 
     store: str | None
@@ -103,7 +103,8 @@ class _Outputs:
     figures: tuple[str, ...]
 
     @classmethod
-    def of(cls, out: Sequence[str]) -> _Outputs:
+    def of(cls, out: Sequence[str]) -> Outputs:
+        """What ``--out`` names; a name without extension stands for a store, a table and a figure."""
         names = [each for name in out or ("lightcurve",) for each in _spelled_out(name)]
         stores = [name for name in names if suffix(name, _KINDS) == ".zarr"]
         figures = tuple(name for name in names if suffix(name, _KINDS) in FIGURES)
@@ -171,7 +172,8 @@ def _flux(lc: xr.Dataset) -> str:
     return "flux_ujy" if "flux_ujy" in lc and bool(np.isfinite(lc["flux_ujy"]).any()) else "flux"
 
 
-def _drawn(lc: xr.Dataset, path: str) -> Path:
+def drawn(lc: xr.Dataset, path: str) -> Path:
+    """Write the figure of a light curve."""
     import matplotlib as mpl
 
     mpl.use("Agg")
