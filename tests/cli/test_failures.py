@@ -48,6 +48,7 @@ FAILED = {
     "no frame": (["show", "page.fits"], "page.fits"),
     "no angle": (["stamp", SAMPLE, "--ra", "here", "--dec", "35"], "ra 'here' is no angle"),
     "off the frame": (["stamp", SAMPLE, "--x", "5", "--y", "5"], "lies off it"),
+    "no table": (["lightcurve", SAMPLE, "--positions", "nowhere.csv"], "no such file of positions: nowhere.csv"),
     "no reference": (["lightcurve", SAMPLE, "--x", "700", "--y", "2000", "--reference", "r.fits"], "r.fits"),
     "itself": (["lightcurve", SAMPLE, "--x", "700", "--y", "2000", "--reference", SAMPLE], "the reference itself"),
     "no folder": (["sources", SAMPLE, "--out", "none/s.csv"], "none does not exist"),

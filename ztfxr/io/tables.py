@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 import xarray as xr
-from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from astropy.time import Time
@@ -23,8 +22,9 @@ from ztfxr.io.fits import open_hdus
 from ztfxr.io.names import AnyPath
 from ztfxr.io.remote import shown
 from ztfxr.schema import SPECS, find_columns
+from ztfxr.wcs.angles import degrees, degrees_in
 
-__all__ = ["ATTRS_KEY", "Catalog", "as_catalog", "degrees_in", "exact", "read_lco_catalog"]
+__all__ = ["ATTRS_KEY", "Catalog", "as_catalog", "exact", "read_lco_catalog"]
 
 Catalog: TypeAlias = xr.Dataset | Table | pd.DataFrame | SkyCoord | Mapping[str, Any] | NDArray[np.void]
 
@@ -53,18 +53,19 @@ def as_catalog(catalog: Catalog) -> xr.Dataset:
     xarray.Dataset
         Every column on `source`. The sky position, found under the names that surveys give it (`RA_ICRS`, `RAJ2000`,
         `raMean`, `ALPHA_J2000`, ..., in any case), is the coordinates `ra`, `dec` in degrees, taken as ICRS; columns
-        with a unit are converted to degrees. Pixel positions `x`, `y` or `x_pixel`, `y_pixel`, taken as absolute and
-        0-based, are `x_centroid`, `y_centroid`; `X`, `X_IMAGE` and the like, which count from 1, stay as they are.
-        Units and descriptions of columns become attributes; a column of vectors becomes one column per component,
-        `name_0`, `name_1`, ... Where a number is missing the column is float64 with NaN (whole numbers that float64
-        cannot hold, such as ids, become text), where a text is missing it is empty. Columns of magnitudes and their
-        errors, by their name or unit, are NaN where they hold a code for a missing one (−999, −99, 99, 9999; 0 where
-        all others are far from it); the attribute `n_codes` says how many, where the column is in memory.
+        with a unit, or text such as "03:51:36", are converted to degrees. Pixel positions `x`, `y` or `x_pixel`,
+        `y_pixel`, taken as absolute and 0-based, are `x_centroid`, `y_centroid`; `X`, `X_IMAGE` and the like, which
+        count from 1, stay as they are. Units and descriptions of columns become attributes; a column of vectors becomes
+        one column per component, `name_0`, `name_1`, ... Where a number is missing the column is float64 with NaN
+        (whole numbers that float64 cannot hold, such as ids, become text), where a text is missing it is empty. Columns
+        of magnitudes and their errors, by their name or unit, are NaN where they hold a code for a missing one (−999,
+        −99, 99, 9999; 0 where all others are far from it); the attribute `n_codes` says how many, where the column is
+        in memory.
 
     Raises
     ------
     InputError
-        No dimension that could be that of the sources, columns of different length, or a position that is text.
+        No dimension that could be that of the sources, columns of different length, or a position that is no angle.
     """
     if isinstance(catalog, xr.Dataset):
         return _from_dataset(catalog)
@@ -148,22 +149,14 @@ def _float_like(values: NDArray[Any]) -> np.dtype[Any]:
 
 
 def _degrees(name: str, column: xr.Variable) -> xr.Variable:
-    if column.dtype.kind not in "iuf":
-        raise InputError(f"{name} is {column.dtype}, but degrees are needed; parse text with astropy's SkyCoord first")
-    scale = degrees_in(column.attrs.get("units"), name)
-    data = column.data if scale == 1.0 else column.data * scale
+    if column.dtype.kind in "USO" and not is_dask_collection(column):
+        data = degrees(name, column.values)
+    elif column.dtype.kind not in "iuf":
+        raise InputError(f"{name} is {column.dtype}, but degrees are needed, or text such as '03:51:36'")
+    else:
+        scale = degrees_in(column.attrs.get("units"), name)
+        data = column.data if scale == 1.0 else column.data * scale
     return xr.Variable(column.dims, data, {**column.attrs, **SPECS[name].attrs})
-
-
-def degrees_in(unit: object, name: str) -> float:
-    """How many degrees one of `unit` is, the unit of the column `name`; 1 where it has none."""
-    text = str(unit or "deg")
-    if text.lower().startswith("deg"):
-        return 1.0
-    parsed = u.Unit(text, parse_strict="silent")
-    if not parsed.is_equivalent(u.deg):
-        raise InputError(f"{name} is in {text!r}, which is no angle; degrees are needed")
-    return float(parsed.to(u.deg))
 
 
 def _canonical(names: Iterable[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from ztfxr.errors import InputError
 from ztfxr.ops.mapping import IMAGE, map_images
 from ztfxr.ops.positions import pixel_origin
 from ztfxr.schema import MASK_PLANES, RECOMMENDED_PLANES, Plane, annotate, annotate_all, flag_attrs, planes_to_bits
-from ztfxr.wcs import drop_wcs, sky_to_pixel
+from ztfxr.wcs import Angles, drop_wcs, sky_to_pixel
 
 __all__ = [
     "ResampledPlanes",
@@ -327,8 +327,8 @@ def explain(
     x: ArrayLike | None = None,
     y: ArrayLike | None = None,
     *,
-    ra: ArrayLike | None = None,
-    dec: ArrayLike | None = None,
+    ra: Angles | None = None,
+    dec: Angles | None = None,
 ) -> xr.DataArray:
     """Why pixels are flagged: the names of the planes that are set. Computes.
 
@@ -340,7 +340,7 @@ def explain(
     x, y
         Absolute 0-based FITS pixel positions, numbers or 1-D; the pixel that contains each is looked at.
     ra, dec
-        Sky positions in degrees (ICRS), in place of pixels.
+        Sky positions (ICRS) in place of pixels: degrees, `Quantity`, or text such as ``"03:51:36"``.
 
     Returns
     -------

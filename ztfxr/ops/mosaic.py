@@ -24,7 +24,7 @@ import numpy as np
 import xarray as xr
 from astropy.coordinates import SkyCoord
 from dask.base import is_dask_collection
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ztfxr.arrays.geometry.blocks import block_mean, block_range, combine_means
 from ztfxr.arrays.types import Bools, Floats
@@ -33,7 +33,7 @@ from ztfxr.ops.exposure import MaskChoice, gather
 from ztfxr.ops.mapping import map_images
 from ztfxr.ops.positions import pixel_origin
 from ztfxr.schema import SPECS
-from ztfxr.wcs import has_wcs, pixel_to_sky, sky_to_pixel
+from ztfxr.wcs import Angles, has_wcs, pixel_to_sky, sky_degrees, sky_to_pixel
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -219,8 +219,8 @@ def sky_to_mosaic(
     tree: xr.DataTree,
     sky: SkyCoord | None = None,
     *,
-    ra: ArrayLike | None = None,
-    dec: ArrayLike | None = None,
+    ra: Angles | None = None,
+    dec: Angles | None = None,
     gaps: Gaps = True,
     shape: Pair = QUADRANT_SHAPE,
 ) -> tuple[Floats, Floats]:
@@ -231,7 +231,7 @@ def sky_to_mosaic(
     tree, gaps, shape
         The frames and how they are laid out, as in `ztfxr.mosaic`.
     sky, ra, dec
-        A `SkyCoord`, or RA and Dec in degrees (ICRS), any shape.
+        A `SkyCoord`, or RA and Dec (ICRS), any shape: degrees, `Quantity`, or text such as ``"03:51:36"``.
 
     Returns
     -------
@@ -246,10 +246,7 @@ def sky_to_mosaic(
     MissingWCSError
         No quadrant has a WCS.
     """
-    if sky is None:
-        if ra is None or dec is None:
-            raise InputError("give a SkyCoord, or both ra= and dec= in degrees")
-        sky = SkyCoord(ra, dec, unit="deg", frame="icrs")
+    sky = SkyCoord(*sky_degrees(sky, ra, dec), unit="deg", frame="icrs")
     frames = _quadrants(tree, None)
     if not any(map(has_wcs, frames.values())):
         raise MissingWCSError("no quadrant of the tree has a celestial WCS; give one with ztfxr.assign_wcs")

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from astropy import units as u
-from astropy.coordinates import Angle, SkyCoord
+from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from numpy.typing import NDArray
 
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import InputError
-from ztfxr.io.tables import degrees_in, exact
+from ztfxr.io.catalogs import read_table
+from ztfxr.io.tables import exact
 from ztfxr.schema import SPECS, find_columns
-from ztfxr.wcs import WCSIndex, has_wcs, pixel_to_sky, sky_to_pixel
+from ztfxr.wcs import WCSIndex, degrees, has_wcs, pixel_to_sky, sky_to_pixel
 
 __all__ = ["Positions", "array_positions", "pixel_origin", "position_columns", "resolve_positions"]
 
@@ -27,10 +31,15 @@ Positions: TypeAlias = (
     | Table
     | Mapping[str, Any]
     | str
+    | PathLike[str]
+    | u.Quantity
     | tuple[u.Quantity, u.Quantity]
-    | Sequence[tuple[float, float] | SkyCoord | str]
+    | Sequence[tuple[float, float] | tuple[u.Quantity, u.Quantity] | tuple[str, str] | SkyCoord | str]
     | NDArray[np.floating[Any]]
 )
+
+_SKY = ("ra", "dec")
+_TABLE = re.compile(r"\.(csv|ecsv|txt|dat|tbl|fits?|vot|xml|parquet)(\.gz)?$", re.IGNORECASE)
 
 
 def resolve_positions(obj: xr.Dataset | xr.DataArray, positions: Positions) -> xr.Dataset:
@@ -43,9 +52,11 @@ def resolve_positions(obj: xr.Dataset | xr.DataArray, positions: Positions) -> x
     positions
         A Dataset, Table, DataFrame, structured array or mapping with columns `ra`, `dec` (ICRS; in degrees, unless the
         column carries a unit or is text such as "03:51:36") or `x`, `y` (absolute 0-based FITS pixels), or the names
-        that surveys give to them (`RA_ICRS`, `raMean`, `x_centroid`, ...); a `SkyCoord`, a list of them, or a pair of
-        angles (RA, Dec) as `astropy.units.Quantity`; text such as ``"03:51:36 +35:48:00"``, or a list of it; or a
-        sequence of (x, y) pairs. Sky columns win where both are there and the image has a WCS. A masked entry is NaN.
+        that surveys give to them (`RA_ICRS`, `raMean`, `x_centroid`, ...); the path of a file with such a table (CSV,
+        ECSV, FITS, VOTable, Parquet); a `SkyCoord`, or a list of them; a pair of angles (RA, Dec) as
+        `astropy.units.Quantity`, two arrays of them, or pairs; text such as ``"03:51:36 +35:48:00"`` or ``"57.9
+        35.8"``, or a list of it; or a sequence of (x, y) pairs. Sky columns win where both are there and the image has
+        a WCS. A masked entry is NaN.
 
     Returns
     -------
@@ -56,6 +67,8 @@ def resolve_positions(obj: xr.Dataset | xr.DataArray, positions: Positions) -> x
     Raises
     ------
     InputError, MissingWCSError
+    FileNotFoundError
+        The file of a table that is named.
     """
     columns = position_columns(positions)
     if "ra" in columns and (has_wcs(obj) or "x" not in columns):
@@ -115,6 +128,7 @@ def position_columns(positions: Positions) -> dict[str, NDArray[Any]]:
 
     1-D arrays of one length; masked entries are NaN. Raises `InputError` where there are no such columns.
     """
+    positions = _as_table(positions)
     sky = _as_sky(positions)
     if sky is not None:
         raw: dict[str, Any] = {"ra": sky.icrs.ra.deg, "dec": sky.icrs.dec.deg}
@@ -132,40 +146,87 @@ def position_columns(positions: Positions) -> dict[str, NDArray[Any]]:
     return out
 
 
+def _as_table(positions: Any) -> Any:
+    """The table in the file that `positions` names; what names none stays as it is."""
+    if not isinstance(positions, PathLike) and not (isinstance(positions, str) and _names_a_file(positions)):
+        return positions
+    path = Path(positions)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file of positions: {path}")
+    try:
+        return read_table(path, guess=path.suffix != ".csv")
+    except Exception as error:
+        raise InputError(f"{path}: no table of positions can be read ({type(error).__name__}: {error})") from error
+
+
+def _names_a_file(text: str) -> bool:
+    return _TABLE.search(text.strip()) is not None or (len(text.split()) == 1 and Path(text).is_file())
+
+
 def _as_sky(positions: Any) -> SkyCoord | None:
-    """Positions that say themselves that they are on the sky: coordinates, text, or a pair of angles."""
+    """Positions that say themselves that they are on the sky: coordinates, text, or pairs of angles."""
     if isinstance(positions, SkyCoord):
         return positions
     if isinstance(positions, str):
         return _parsed(positions)
+    if isinstance(positions, u.Quantity):
+        return _paired(positions) if positions.unit.is_equivalent(u.deg) else None
+    if isinstance(positions, np.ndarray) and positions.dtype.kind in "UO":
+        positions = positions.tolist()
     if not isinstance(positions, list | tuple) or len(positions) == 0:
         return None
     if all(isinstance(p, SkyCoord) for p in positions):
         return _joined(positions)
     if all(isinstance(p, str) for p in positions):
         return _joined([_parsed(p) for p in positions])
-    if len(positions) == 2 and all(isinstance(p, u.Quantity) for p in positions):
-        return SkyCoord(*positions, frame="icrs")
+    if all(isinstance(p, u.Quantity) for p in positions) and all(p.unit.is_equivalent(u.deg) for p in positions):
+        # Two angles, or two columns of them, are RA and Dec; more, or pairs, are positions one by one.
+        one_by_one = all(p.shape == (2,) for p in positions) and len(positions) != 2
+        return _joined([_paired(p) for p in positions]) if one_by_one else _paired(positions)
+    if all(isinstance(p, list | tuple) and len(p) == 2 and _is_sky(p) for p in positions):
+        return _joined([_on_sky(*p) for p in positions])
     return None
 
 
+def _is_sky(pair: Sequence[Any]) -> bool:
+    return all(isinstance(v, str) or (isinstance(v, u.Quantity) and v.unit.is_equivalent(u.deg)) for v in pair)
+
+
+def _paired(angles: Any) -> SkyCoord:
+    """RA and Dec: two angles or columns of them, or an array of pairs (n, 2)."""
+    if isinstance(angles, u.Quantity) and angles.ndim == 2 and angles.shape[1] == 2:
+        angles = angles.T
+    if len(angles) != 2:
+        raise InputError(f"angles are RA and Dec, two of them or two columns, or pairs of shape (n, 2); got {angles!r}")
+    return _on_sky(*angles)
+
+
+def _on_sky(ra: Any, dec: Any) -> SkyCoord:
+    """Angles in every form as a position or several (ICRS)."""
+    try:
+        return SkyCoord(degrees("ra", ra), degrees("dec", dec), unit="deg", frame="icrs")
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"RA {ra!r} and Dec {dec!r} are no position: {error}") from error
+
+
 def _joined(positions: Sequence[SkyCoord]) -> SkyCoord:
-    ra, dec = (np.concatenate([np.ravel(getattr(p.icrs, k).deg) for p in positions]) for k in ("ra", "dec"))
+    ra, dec = (np.concatenate([np.ravel(getattr(p.icrs, k).deg) for p in positions]) for k in _SKY)
     return SkyCoord(ra, dec, unit="deg", frame="icrs")
 
 
 def _parsed(text: str) -> SkyCoord:
     """The position (ICRS) that a text names: two numbers of degrees, or hours and degrees in parts."""
+    words = text.replace(",", " ").split()
     try:
-        ra, dec = map(float, text.replace(",", " ").split())
-        return SkyCoord(ra, dec, unit="deg", frame="icrs")
-    except ValueError:
-        pass
-    try:
+        if len(words) == 2:
+            return _on_sky(*words)
         return SkyCoord(text, unit=("hourangle", "deg"), frame="icrs")
     except ValueError as error:
         raise InputError(
-            f"{text!r} is no position; write '03:51:36 +35:48:00', '03h51m36s +35d48m00s' or '57.9 35.8' (degrees)"
+            f"{text!r} is no position; write '03:51:36 +35:48:00', '03h51m36s +35d48m00s' or '57.9 35.8' (degrees), or "
+            "name a table by its extension: stars.csv"
         ) from error
 
 
@@ -199,18 +260,11 @@ def _named(table: Any) -> dict[str, Any]:
 
 def _numbers(name: str, column: Any) -> Floats:
     """A column as floats: those of the sky in degrees by their unit, or as text; masked entries NaN."""
-    unit = getattr(column, "unit", None)
-    if isinstance(column, xr.DataArray):
-        unit = column.attrs.get("units")
-    values = getattr(column, "value", None) if hasattr(column, "unit") and unit is not None else None
-    numbers = np.ma.asarray(getattr(column, "values", column) if values is None else values)
-    if name not in ("ra", "dec"):
-        return np.asarray(np.ma.filled(_floats(name, numbers), np.nan), dtype=float)
-    if numbers.dtype.kind in "USO":
-        return _angles(name, np.atleast_1d(numbers))
-    scale = degrees_in(unit, name)
-    filled = np.asarray(np.ma.filled(numbers.astype(float), np.nan), dtype=float)
-    return filled if scale == 1.0 else filled * scale
+    if name in ("ra", "dec"):
+        return np.atleast_1d(degrees(name, column))
+    with_unit = getattr(column, "unit", None) is not None and hasattr(column, "value")
+    numbers = np.ma.asarray(column.value if with_unit else getattr(column, "values", column))
+    return np.asarray(np.ma.filled(_floats(name, numbers), np.nan), dtype=float)
 
 
 def _floats(name: str, numbers: Any) -> Any:
@@ -218,26 +272,6 @@ def _floats(name: str, numbers: Any) -> Any:
         return numbers.astype(float)
     except (TypeError, ValueError) as error:
         raise InputError(f"the column {name} holds {numbers.dtype}, but numbers are needed") from error
-
-
-def _angles(name: str, column: Any) -> Floats:
-    """Text as degrees: plain numbers are degrees, right ascensions in parts are hours; masked or empty entries NaN."""
-    out = np.full(column.shape, np.nan)
-    for i, text in enumerate(np.ma.filled(column.astype(object), None)):
-        if text is None or text == "" or text != text:
-            continue
-        try:
-            out[i] = float(text)
-        except ValueError:
-            out[i] = _angle(name, str(text))
-    return out
-
-
-def _angle(name: str, text: str) -> float:
-    try:
-        return float(Angle(text, unit="hourangle" if name == "ra" else "deg").deg)
-    except ValueError as error:
-        raise InputError(f"{name} {text!r} is no angle; write degrees, or parts such as '03:51:36'") from error
 
 
 def _labels(column: Any) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from ztfxr.arrays.geometry.tangent import from_tangent, to_tangent
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import HeaderError, InputError, MissingDependencyError
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
-from ztfxr.wcs import WCSIndex, Window, get_wcs, pixel_to_sky, sky_to_pixel
+from ztfxr.wcs import Angles, WCSIndex, Window, get_wcs, pixel_to_sky, sky_degrees, sky_to_pixel
 
 if TYPE_CHECKING:
     from mocpy import MOC
@@ -82,8 +82,8 @@ def sky_to_tangent(
     obj: Image,
     sky: SkyCoord | None = None,
     *,
-    ra: ArrayLike | None = None,
-    dec: ArrayLike | None = None,
+    ra: Angles | None = None,
+    dec: Angles | None = None,
     center: Center = None,
 ) -> tuple[Floats, Floats]:
     """Tangent-plane offsets u (east) and v (north) in arcsec of sky positions; any shape.
@@ -93,7 +93,7 @@ def sky_to_tangent(
     obj
         An image with a celestial WCS.
     sky, ra, dec
-        A `SkyCoord`, or RA and Dec in degrees (ICRS).
+        A `SkyCoord`, or RA and Dec (ICRS): degrees, `Quantity`, or text such as ``"03:51:36"``.
     center
         Where the plane touches the sky: a `SkyCoord`, or (RA, Dec) in degrees; by default `ztfxr.pointing`.
 
@@ -106,11 +106,8 @@ def sky_to_tangent(
     ------
     InputError, HeaderError, MissingWCSError
     """
-    if sky is None:
-        if ra is None or dec is None:
-            raise InputError("give a SkyCoord, or both ra= and dec= in degrees")
-        sky = SkyCoord(ra, dec, unit="deg", frame="icrs")
-    return to_tangent(sky.icrs.ra.deg, sky.icrs.dec.deg, _touch(obj, center))
+    lon, lat = sky_degrees(sky, ra, dec)
+    return to_tangent(lon, lat, _touch(obj, center))
 
 
 def pixel_to_tangent(obj: Image, x: ArrayLike, y: ArrayLike, *, center: Center = None) -> tuple[Floats, Floats]:

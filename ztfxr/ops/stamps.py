@@ -19,7 +19,7 @@ from ztfxr.ops.mapping import aligned, map_images
 from ztfxr.ops.masks import ResampledPlanes, own_planes, resampled_planes, with_planes
 from ztfxr.ops.positions import Positions, pixel_origin, resolve_positions
 from ztfxr.schema import SPECS, STATUS_PLANES, fill_value, flag_attrs, planes_to_bits
-from ztfxr.wcs import WCSIndex, assign_wcs, drop_wcs, same_grid, sky_to_pixel
+from ztfxr.wcs import Angles, WCSIndex, assign_wcs, drop_wcs, same_grid, sky_to_pixel
 
 __all__ = ["stamp", "stamps"]
 
@@ -35,8 +35,8 @@ _LONE = "_image"
 def stamp(
     obj: T,
     *,
-    ra: float | None = None,
-    dec: float | None = None,
+    ra: Angles | None = None,
+    dec: Angles | None = None,
     x: float | None = None,
     y: float | None = None,
     size: int | tuple[int, int] = 63,
@@ -49,7 +49,7 @@ def stamp(
     obj
         An image or Dataset with dimensions (..., y, x).
     ra, dec
-        Sky position in degrees (ICRS), in place of pixels.
+        Sky position (ICRS) in place of pixels: degrees, a `Quantity`, or text such as ``"03:51:36"``.
     x, y
         Absolute 0-based FITS pixel position.
     size
@@ -99,11 +99,13 @@ def _sides(size: int | tuple[int, int]) -> dict[str, int]:
 
 
 def _pixel(
-    obj: xr.Dataset | xr.DataArray, ra: float | None, dec: float | None, x: float | None, y: float | None
+    obj: xr.Dataset | xr.DataArray, ra: Angles | None, dec: Angles | None, x: float | None, y: float | None
 ) -> tuple[float, float]:
     if ra is not None and dec is not None and x is None and y is None:
         found = sky_to_pixel(obj, ra=ra, dec=dec)
-        px, py = float(found[0]), float(found[1])
+        if found[0].size != 1:
+            raise InputError(f"a stamp has one position; {found[0].size} are given: cut many with ztfxr.stamps")
+        px, py = float(found[0].item()), float(found[1].item())
     elif x is not None and y is not None and ra is None and dec is None:
         px, py = float(x), float(y)
     else:

@@ -14,7 +14,6 @@ from ztfxr.arrays.matching.match import MatchOptions
 from ztfxr.dia.kernel_options import KernelOptions
 from ztfxr.errors import InputError
 from ztfxr.io.cameras import Camera, CameraLike, get_camera
-from ztfxr.io.catalogs import read_table
 from ztfxr.io.names import frame_name, frame_paths
 from ztfxr.io.remote import Address, shown
 from ztfxr.ops.positions import Positions, position_columns
@@ -44,9 +43,8 @@ class Job:
         name is a frame's identity: it must be unique. Every worker opens the frames itself, with its own credentials;
         those in a URL reach it, but neither the store nor a message.
     positions
-        Where to measure, as `ztfxr.forced_photometry` takes it: columns `ra`, `dec` (ICRS; deg, or the column's unit)
-        or `x`, `y` (absolute 0-based FITS pixels of the reference), and a `source_id` if wanted; (x, y) pairs; a
-        `SkyCoord`; or the path of a table with such columns (CSV, ECSV, FITS, VOTable), read when the job is made.
+        Where to measure, as `ztfxr.resolve_positions` takes it; pixels are those of the reference. A file with a table
+        is read when the job is made.
     reference
         The path or URL of a FITS image (its mask beside it) or of a zarr store of `ztfxr.build_reference`; or
         ``{"build": {...}}`` with options of `ztfxr.build_reference`, `n_frames` (default 20), the number of frames of
@@ -207,22 +205,13 @@ def _frames(frames: Any) -> tuple[str, ...] | str:
     return Address(frames) if isinstance(frames, str | PathLike) else tuple(Address(path) for path in frames)
 
 
-def _positions(positions: Positions | str | PathLike[str]) -> dict[str, list[Any]]:
+def _positions(positions: Positions) -> dict[str, list[Any]]:
     """Columns of plain lists, all of one length."""
-    found = position_columns(_table(Path(positions)) if isinstance(positions, str | PathLike) else positions)
+    found = position_columns(positions)
     out = {"source_id" if name == "id" else name: values.tolist() for name, values in found.items()}
     if not all(out.values()):
         raise InputError("no positions are given: the columns are empty; give at least one")
     return out
-
-
-def _table(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file of positions: {path}")
-    try:
-        return read_table(path, guess=path.suffix != ".csv")
-    except Exception as error:
-        raise InputError(f"{path}: no table of positions can be read ({type(error).__name__}: {error})") from error
 
 
 def _check(job: Job) -> None:

@@ -14,11 +14,12 @@ from numpy.typing import ArrayLike
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import AlignmentError, InputError, MissingWCSError, OutsideFrameError
 from ztfxr.schema import SPECS
+from ztfxr.wcs.angles import Angles, degrees
 from ztfxr.wcs.cards import check_cards, pixel_of, sky_of, wcs_cards
 from ztfxr.wcs.grid import NAMES
 from ztfxr.wcs.index import WCSIndex, WCSTransform, Window
 
-__all__ = ["assign_wcs", "drop_wcs", "get_wcs", "has_wcs", "pixel_to_sky", "same_grid", "sky_to_pixel"]
+__all__ = ["assign_wcs", "drop_wcs", "get_wcs", "has_wcs", "pixel_to_sky", "same_grid", "sky_degrees", "sky_to_pixel"]
 
 T = TypeVar("T", xr.Dataset, xr.DataArray)
 
@@ -164,8 +165,8 @@ def sky_to_pixel(
     obj: xr.Dataset | xr.DataArray,
     sky: SkyCoord | None = None,
     *,
-    ra: ArrayLike | None = None,
-    dec: ArrayLike | None = None,
+    ra: Angles | None = None,
+    dec: Angles | None = None,
     outside: Literal["keep", "nan", "raise"] = "keep",
 ) -> tuple[Floats, Floats]:
     """Absolute 0-based FITS pixels (x, y) of sky positions in degrees; reads no pixel.
@@ -175,7 +176,7 @@ def sky_to_pixel(
     obj
         An image with a celestial WCS.
     sky, ra, dec
-        A `SkyCoord`, or RA and Dec in degrees (ICRS), any shape.
+        A `SkyCoord`, or RA and Dec (ICRS), any shape: degrees, `Quantity`, or text such as ``"03:51:36"``.
     outside
         Positions off the image keep their extrapolated pixel, become NaN, or raise `OutsideFrameError`.
 
@@ -189,7 +190,7 @@ def sky_to_pixel(
     MissingWCSError, InputError, OutsideFrameError
     """
     index = _require_index(obj)
-    lon, lat = _degrees(sky, ra, dec)
+    lon, lat = sky_degrees(sky, ra, dec)
     x, y = pixel_of(index.transform.cards, lon, lat)
     if outside != "keep":
         (y0, x0), (y1, x1) = index.transform.window.start, index.transform.window.stop
@@ -200,13 +201,17 @@ def sky_to_pixel(
     return x, y
 
 
-def _degrees(sky: SkyCoord | None, ra: ArrayLike | None, dec: ArrayLike | None) -> tuple[Floats, Floats]:
+def sky_degrees(sky: SkyCoord | None, ra: Angles | None, dec: Angles | None) -> tuple[Floats, Floats]:
+    """RA and Dec (ICRS) in degrees, of one shape, of a `SkyCoord` or of angles in every form.
+
+    Raises `InputError` where neither is given, or one of them is no angle.
+    """
     if sky is not None:
         icrs = sky.icrs
         return np.asarray(icrs.ra.deg, dtype=float), np.asarray(icrs.dec.deg, dtype=float)
     if ra is None or dec is None:
         raise InputError("give a SkyCoord, or both ra= and dec= in degrees")
-    lon, lat = np.broadcast_arrays(np.asarray(ra, dtype=float), np.asarray(dec, dtype=float))
+    lon, lat = np.broadcast_arrays(degrees("ra", ra), degrees("dec", dec))
     return lon, lat
 
 

@@ -14,6 +14,7 @@ from xarray.core.indexing import CoordinateTransformIndexingAdapter, IndexSelRes
 from xarray.indexes import CoordinateTransform, CoordinateTransformIndex
 
 from ztfxr.errors import AlignmentError, InputError, OutsideFrameError
+from ztfxr.wcs.angles import degrees
 from ztfxr.wcs.cards import build_wcs, pixel_of, same_cards, sky_of
 from ztfxr.wcs.grid import NAMES, SkyPlanes, is_grid, sky_on_grid
 
@@ -241,8 +242,8 @@ class WCSIndex(CoordinateTransformIndex):
 def _sky_labels(labels: Mapping[Any, Any]) -> dict[Any, xr.DataArray]:
     """Sky positions as arrays of float that broadcast against each other."""
     try:
-        numbers = [v.to_value("deg") if hasattr(v, "to_value") else v for v in labels.values()]
-        arrays = [xr.DataArray(v).drop_vars(list(getattr(v, "coords", ()))).astype(float) for v in numbers]
+        numbers = {name: degrees(str(name), value) for name, value in labels.items()}
+        arrays = [xr.DataArray(numbers[name], dims=getattr(v, "dims", None)) for name, v in labels.items()]
         return dict(zip(labels, xr.broadcast(*arrays), strict=True))
     except (TypeError, ValueError) as error:
         raise InputError(f"ra and dec are degrees, numbers or arrays of one shape: {error}") from error
@@ -250,8 +251,8 @@ def _sky_labels(labels: Mapping[Any, Any]) -> dict[Any, xr.DataArray]:
 
 def _bounds(name: str, box: Any) -> tuple[float, float]:
     try:
-        if box.step is None:
-            return float(box.start), float(box.stop)
+        if box.step is None and None not in (box.start, box.stop):
+            return float(degrees(name, box.start)), float(degrees(name, box.stop))
     except (AttributeError, TypeError, ValueError):
         pass
     raise InputError(f"a box is ra=slice(west, east), dec=slice(south, north) in degrees; got {name} as {box!r}")
