@@ -293,6 +293,27 @@ def test_cut_outs_off_and_at_the_edge_of_the_image(serve: Serve, tmp_path: Path,
     assert fits.getdata(out["path"].values[1]).shape == (31, 19)
 
 
+def test_cut_outs_of_kept_files_are_made_of_them(serve: Serve, tmp_path: Path, made) -> None:
+    """Without a request, equal to what the archive sends, and named damage where a kept file is damaged."""
+    server = serve()
+    rows = search(HERE, archive=ask(server, tmp_path / "a"))
+    sent = download(rows, size=41, archive=ask(server, tmp_path / "a"))
+    before = len(server.asked)
+    mine = download(rows, size=41, archive=ask(server, tmp_path / "b", mirrors=(made[0],), offline=True))
+    assert (set(mine["state"].values), len(server.asked)) == ({"cached"}, before)
+    for ours, theirs in zip(mine["path"].values, sent["path"].values, strict=True):
+        assert Path(ours).read_bytes() == Path(theirs).read_bytes()
+    rows["x"][0] = 5000.0
+    off = download(rows.isel(row=[0]), size=41, archive=ask(server, tmp_path / "b", mirrors=(made[0],), offline=True))
+    assert off["state"].values.tolist() == ["off frame"]
+    broken = tmp_path / "c" / str(rows["path"].values[1])
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"SIMPLE  =".ljust(2880))
+    bad = download(rows.isel(row=[1]), size=41, archive=ask(server, tmp_path / "c", offline=True))
+    assert bad["state"].values.tolist() == ["damaged"]
+    assert list((tmp_path / "c").rglob("*.part*")) == []
+
+
 @pytest.mark.parametrize(
     ("how", "said"),
     [

@@ -31,8 +31,13 @@ def test_environment_comes_before_netrc(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("IRSA_USER", "c")
     monkeypatch.setenv("IRSA_PASSWORD", "d")
     assert find_login(HOST) == Login("c", "d")
+    assert find_login("elsewhere.org") is None
+    assert find_login("irsa.ipac.caltech.edu.elsewhere.org") is None
     assert Archive(tmp_path, login=Login("e", "f")).who == Login("e", "f")
     assert Archive(tmp_path, login=False).who is None
+    other = Archive(tmp_path, addresses=Addresses(tap="https://elsewhere.org/TAP"))
+    assert other.login_for("https://elsewhere.org/TAP") is None
+    assert other.login_for(f"https://{HOST}/ibe/x") == Login("c", "d")
 
 
 def test_no_text_shows_it(tmp_path: Path) -> None:

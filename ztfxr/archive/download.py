@@ -21,6 +21,8 @@ from ztfxr.archive.files import DamagedError, Partial, check, find, is_page, par
 from ztfxr.archive.settings import Archive
 from ztfxr.archive.web import Client, StoppedError, Transfer
 from ztfxr.errors import ArchiveError, InputError
+from ztfxr.io.cutouts import cut_out
+from ztfxr.io.fits import DAMAGE
 from ztfxr.io.names import Product, Window, parse_product
 
 __all__ = ["STATES", "Outcome", "State", "download", "fetch"]
@@ -58,9 +60,9 @@ def download(
 ) -> xr.Dataset:
     """Fetch the files of rows, or cut-outs of them, into the archive's root. Computes: asks for what is not there.
 
-    A file is written beside its place and renamed when it is whole; what is there is not asked for again, nor what was
-    missing less than a day ago. A download that was killed goes on where it stopped. Processes may
-    share a root.
+    Cut-outs of files that are kept whole are made from these. A file is written beside its place and renamed when it is
+    whole; what is there is not asked for again, nor what was missing less than a day ago. A download that was killed
+    goes on where it stopped. Processes may share a root.
 
     Parameters
     ----------
@@ -148,6 +150,9 @@ class _Work:
         kept = find(self.archive, product)
         if kept is not None:
             return Outcome(product, "cached", path=kept)
+        whole = find(self.archive, product.whole) if product.window is not None else None
+        if whole is not None:
+            return self._cut(product, whole)
         if self.archive.offline:
             return Outcome(product, "missing", "offline, and not kept")
         if self._refused.is_set():
@@ -166,12 +171,29 @@ class _Work:
             _note_missing(self.archive, product)
         return outcome
 
+    def _cut(self, product: Product, whole: Path) -> Outcome:
+        """A cut-out of a file that is kept."""
+        target = place_of(self.archive, product)
+        with partial(target) as part:
+            try:
+                data = cut_out(whole, product.window) if product.window is not None else None
+            except DAMAGE as error:
+                part.discard()
+                return Outcome(product, "damaged", f"{whole.name}, which is kept, cannot be read: {error}")
+            if data is None:
+                part.discard()
+                return Outcome(product, "off frame", "the cut-out lies off the image")
+            part.begin("")
+            part.file.write(data)
+            part.finish(target)
+        return Outcome(product, "cached", "cut from the file that is kept", target)
+
     def _fetched(self, product: Product, part: Partial, target: Path) -> Outcome:
         damaged: list[str] = []
 
         def once() -> Outcome:
             url, fields, headers = self._question(product, part)
-            with self.client.open(url, fields, headers=headers, login=self.archive.who) as answer:
+            with self.client.open(url, fields, headers=headers, login=self.archive.login_for(url)) as answer:
                 refusal = self._refusal(product, answer, part)
                 if refusal is not None:
                     return refusal

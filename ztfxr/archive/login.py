@@ -13,6 +13,7 @@ from ztfxr.errors import InputError
 
 __all__ = ["Login", "find_login"]
 
+_FAMILY = ".ipac.caltech.edu"
 _VARIABLES = (("IRSA_USER", "IRSA_PASSWORD"), ("ZTFORCE_IRSA_USER", "ZTFORCE_IRSA_PASS"))
 
 
@@ -50,14 +51,14 @@ class Login:
 def find_login(host: str) -> Login | None:
     """The log-in for `host`: of the environment (``IRSA_USER``, ``IRSA_PASSWORD``), else of netrc; None where none is.
 
-    netrc is the file ``$NETRC`` or ``~/.netrc``.
+    That of the environment is IRSA's, and for its hosts alone. netrc is the file ``$NETRC`` or ``~/.netrc``.
 
     Raises
     ------
     InputError
         netrc cannot be read.
     """
-    for user, password in _VARIABLES:
+    for user, password in _VARIABLES if f".{host}".endswith(_FAMILY) else ():
         if os.environ.get(user) and os.environ.get(password):
             return Login(os.environ[user], os.environ[password])
     path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()

@@ -158,7 +158,7 @@ def ask(archive: Archive, url: str, fields: Mapping[str, str], *, table: str = "
         raise ArchiveError(f"offline, and this was not asked before: {query}; ask it once with a connection")
     with Client(archive) as client:
         files = {"file": ("targets.xml", table)} if table else None
-        answer = client.ask(url, fields, login=archive.who, method="POST" if table else "GET", files=files)
+        answer = client.ask(url, fields, login=archive.login_for(url), method="POST" if table else "GET", files=files)
     _refuse_errors(answer.status, answer.body, query)
     kept.parent.mkdir(parents=True, exist_ok=True)
     with new_file(kept, overwrite=True) as path:

@@ -108,6 +108,11 @@ class Archive:
         """The log-in; None for nobody."""
         return self.login if isinstance(self.login, Login) else None
 
+    def login_for(self, url: str) -> Login | None:
+        """The log-in, for an address on the host of the files; None for every other host."""
+        same = urlsplit(url).hostname == urlsplit(self.addresses.data).hostname
+        return self.who if same else None
+
 
 def _check(name: str, address: str) -> None:
     parts = urlsplit(address)

@@ -14,7 +14,7 @@ from ztfxr.archive.rows import SHAPE, Family, Kind, as_rows, pixel_of, read_csv
 from ztfxr.archive.search import Quality, ask, conditions, finished
 from ztfxr.archive.settings import Archive
 from ztfxr.arrays.types import Floats
-from ztfxr.errors import InputError
+from ztfxr.errors import ArchiveError, InputError
 from ztfxr.ops.positions import Positions, position_columns
 
 __all__ = ["search_table"]
@@ -73,8 +73,10 @@ def search_table(
     text, when = ask(archive, archive.addresses.tap, fields, table=_votable(ra, dec))
     rows = as_rows(read_csv(text, family), family)
     if "target" not in rows:
-        raise InputError("the archive's answer does not say which position each row is of")
+        raise ArchiveError("the archive's answer does not say which position each row is of")
     target = rows["target"].values.astype(np.int64)
+    if target.size and not (target.min() >= 0 and target.max() < ra.size):
+        raise ArchiveError("the archive's answer has rows of positions that were not asked for")
     x, y = pixel_of(rows, ra[target], dec[target])
     there = (np.abs(x - (SHAPE[1] - 1) / 2) < SHAPE[1] / 2 + _MARGIN) & (
         np.abs(y - (SHAPE[0] - 1) / 2) < SHAPE[0] / 2 + _MARGIN

@@ -200,8 +200,11 @@ class Client:
 
     def _next(self, url: str, response: BaseHTTPResponse, home: tuple[str, str, int | None]) -> str:
         """Where a redirect leads, if that is a place of the archive's."""
-        target = urljoin(url, response.headers.get("Location", ""))
-        host = urlsplit(target).hostname or ""
+        try:
+            target = urljoin(url, response.headers.get("Location", ""))
+            host = urlsplit(target).hostname or ""
+        except ValueError:
+            raise ArchiveError(f"{named(url)} redirects to what is no address") from None
         if not (host == home[1] or host.endswith(_FAMILY)) or not (is_safe(target) or urlsplit(url).scheme == "http"):
             raise ArchiveError(f"{named(url)} redirects to {host or 'nowhere'}, which is no place of the archive")
         return target

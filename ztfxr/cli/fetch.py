@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +80,10 @@ def fetch(**given: Any) -> Reply:
 
 
 def _archive(given: dict[str, Any]) -> Archive:
-    found = Archive(offline=given["offline"], **({"root": given["data"]} if given["data"] else {}))
-    return found if given["server"] is None else replace(found, addresses=Addresses.at(given["server"]))
+    how: dict[str, Any] = {"offline": given["offline"]}
+    how |= {"root": given["data"]} if given["data"] else {}
+    how |= {"addresses": Addresses.at(given["server"])} if given["server"] else {}
+    return Archive(**how)
 
 
 def _date(text: str | None) -> float | str | None:

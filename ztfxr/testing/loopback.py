@@ -7,7 +7,6 @@ kept, and faults are set by a file's name. It is none of ZTF's software; it foll
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import re
 import threading
@@ -21,14 +20,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import parse_qs, urlsplit
 
-import numpy as np
-from astropy.io import fits
-
 from ztfxr.errors import InputError
+from ztfxr.io.cutouts import cut_out
 from ztfxr.io.names import Window
 from ztfxr.testing._metadata import columns_of, csv_of, matches, metadata
 
-__all__ = ["Asked", "Fault", "Loopback", "cut_out", "serve_archive"]
+__all__ = ["Asked", "Fault", "Loopback", "serve_archive"]
 
 Fault = Literal[
     "400", "401", "403", "404", "429", "500", "503", "elsewhere", "loop", "html", "login page", "xml", "truncated",
@@ -153,32 +150,6 @@ def _running(found: Loopback) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-def cut_out(data: bytes, window: Window) -> bytes | None:
-    """The part of a FITS image within a window, clipped at the edges, with CRPIX and LTV; None off the image."""
-    with fits.open(io.BytesIO(data), memmap=False) as hdus:
-        index = next(i for i, hdu in enumerate(hdus) if hdu.header.get("NAXIS") == 2 and hdu.data is not None)
-        image, header = np.asarray(hdus[index].data), hdus[index].header.copy()
-    rows, columns = (
-        _span(center, side, n)
-        for center, side, n in zip((window.y, window.x), (window.height, window.width), image.shape, strict=True)
-    )
-    if rows.start >= rows.stop or columns.start >= columns.stop:
-        return None
-    for axis, start in ((1, columns.start), (2, rows.start)):
-        header[f"LTV{axis}"] = float(header.get(f"LTV{axis}", 0.0)) - start
-        if f"CRPIX{axis}" in header:
-            header[f"CRPIX{axis}"] -= start
-    out = io.BytesIO()
-    header.remove("XTENSION", ignore_missing=True)
-    fits.PrimaryHDU(np.ascontiguousarray(image[rows, columns]), header).writeto(out, output_verify="silentfix")
-    return out.getvalue()
-
-
-def _span(center: int, side: int, n: int) -> slice:
-    start = center - 1 - side // 2
-    return slice(max(0, start), max(0, min(n, start + side)))
 
 
 class _Handler(BaseHTTPRequestHandler):
