@@ -20,6 +20,8 @@ from astropy.io import fits
 from hypothesis import settings
 from numpy.typing import ArrayLike, NDArray
 
+from tests.packets import write_packets
+
 mpl.use("Agg")
 settings.register_profile("ztfxr", deadline=None, derandomize=True, database=None)
 settings.load_profile("ztfxr")
@@ -84,6 +86,13 @@ def plain_quadrant_path(quadrant_path: Path, tmp_path_factory: pytest.TempPathFa
 def alert_paths(shared: Path) -> list[Path]:
     """The 34 real alert packets of one supernova."""
     return sorted((shared / "data" / "ztf_alerts").glob("*.avro"))
+
+
+@pytest.fixture(scope="session")
+def packet_paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Alert packets of one object: the real ones, or simulated ones where these are missing."""
+    real = sorted((_shared() / "data" / "ztf_alerts").glob("*.avro"))
+    return real or write_packets(tmp_path_factory.mktemp("packets") / "one", 6, one_object=True)
 
 
 def _refuse(dsk: Any, keys: Any, **kwargs: Any) -> Any:

@@ -186,8 +186,8 @@ def test_folder_and_filter(alert_paths: list[Path], tree: xr.DataTree) -> None:
         open_alerts(alert_paths, filter="ztfi")
 
 
-def test_missing_numbers_are_nan(alert_paths: list[Path], tmp_path: Path) -> None:
-    path = rewrite(alert_paths[0], tmp_path / "a.avro", magap=-999.0, clrcoeff=None)
+def test_missing_numbers_are_nan(packet_paths: list[Path], tmp_path: Path) -> None:
+    path = rewrite(packet_paths[0], tmp_path / "a.avro", magap=-999.0, clrcoeff=None)
     tree = open_alerts(path)
     node = next(iter(tree.children.values()))
     assert np.isnan(node["magap"]).all()
@@ -199,8 +199,8 @@ def test_missing_numbers_are_nan(alert_paths: list[Path], tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.001, 0.05, 0.3, 0.7, 0.999])
-def test_truncated(alert_paths: list[Path], tmp_path: Path, fraction: float) -> None:
-    data = alert_paths[0].read_bytes()
+def test_truncated(packet_paths: list[Path], tmp_path: Path, fraction: float) -> None:
+    data = packet_paths[0].read_bytes()
     path = tmp_path / "cut.avro"
     path.write_bytes(data[: int(len(data) * fraction)])
     with pytest.raises(AlertError, match=r"cut\.avro: not a whole ZTF alert packet .*fetch it again"):
@@ -224,9 +224,9 @@ def test_another_avro_file(tmp_path: Path) -> None:
         open_alerts(path)
 
 
-def test_corrupt_stamp(alert_paths: list[Path], tmp_path: Path) -> None:
+def test_corrupt_stamp(packet_paths: list[Path], tmp_path: Path) -> None:
     broken = {"fileName": "stamp.fits.gz", "stampData": b"not gzip"}
-    path = rewrite(alert_paths[0], tmp_path / "a.avro", cutoutTemplate=broken)
+    path = rewrite(packet_paths[0], tmp_path / "a.avro", cutoutTemplate=broken)
     with pytest.raises(AlertError, match=r"a\.avro: not a whole ZTF alert packet \(OSError"):
         open_alerts(path)
 
@@ -280,10 +280,10 @@ def test_objects_side_by_side_must_be_alone(alert_paths: list[Path], tmp_path: P
         open_alerts(alert_paths, along="field")  # type: ignore[arg-type]
 
 
-def test_packets_that_cannot_be_read_are_skipped_if_asked(alert_paths: list[Path], tmp_path: Path) -> None:
+def test_packets_that_cannot_be_read_are_skipped_if_asked(packet_paths: list[Path], tmp_path: Path) -> None:
     bad = tmp_path / "bad.avro"
     bad.write_bytes(b"<html>")
-    found = open_alerts([*alert_paths[:2], bad], errors="skip")
+    found = open_alerts([*packet_paths[:2], bad], errors="skip")
     assert [message.split(":")[0] for message in found.attrs["skipped"]] == [str(bad)]
     with pytest.raises(AlertError, match=r"none of 1 packets could be read; the first: .*bad\.avro"):
         open_alerts(bad, errors="skip")
@@ -295,23 +295,23 @@ def test_packets_that_cannot_be_read_are_skipped_if_asked(alert_paths: list[Path
 @pytest.mark.parametrize(
     ("stated", "sign"), [(True, 1), ("true", 1), ("y", 1), ("1", 1), (False, -1), ("f", -1), ("0", -1)]
 )
-def test_the_difference_has_one_sign(alert_paths: list[Path], tmp_path: Path, stated: Any, sign: int) -> None:
+def test_the_difference_has_one_sign(packet_paths: list[Path], tmp_path: Path, stated: Any, sign: int) -> None:
     """Packets of fading objects hold reference less science."""
-    packet = read(alert_paths[0])
+    packet = read(packet_paths[0])
     path = repack(packet, tmp_path / "a.avro", isdiffpos=stated)
     found = next(iter(open_alerts(path).children.values())).to_dataset()
     assert bool(found["isdiffpos"][0]) == (sign > 0)
     np.testing.assert_array_equal(found["ipac_difference"][0], sign * stamp(packet["cutoutDifference"]["stampData"]))
 
 
-def test_an_unknown_sign_is_refused(alert_paths: list[Path], tmp_path: Path) -> None:
+def test_an_unknown_sign_is_refused(packet_paths: list[Path], tmp_path: Path) -> None:
     with pytest.raises(AlertError, match="isdiffpos is 'maybe'; it is one of t, true, 1"):
-        open_alerts(rewrite(alert_paths[0], tmp_path / "a.avro", isdiffpos="maybe"))
+        open_alerts(rewrite(packet_paths[0], tmp_path / "a.avro", isdiffpos="maybe"))
 
 
 @pytest.mark.parametrize(("rows", "columns", "x", "y"), [(63, 40, -31, -31), (63, 40, -8, -31), (25, 63, -31, -5)])
 def test_stamps_that_the_edge_cuts_keep_the_object_in_place(
-    alert_paths: list[Path], tmp_path: Path, rows: int, columns: int, x: int, y: int
+    packet_paths: list[Path], tmp_path: Path, rows: int, columns: int, x: int, y: int
 ) -> None:
     """A star of 3000 DN at the object, among whole stamps: its labels are (0, 0), its flux is its own."""
     yy, xx = np.mgrid[y : y + rows, x : x + columns]
@@ -324,8 +324,8 @@ def test_stamps_that_the_edge_cuts_keep_the_object_in_place(
     }
     fields = {name: stamp_field(pixels.astype(np.float32)) for name, pixels in stamps.items()}
     place = {"xpos": -x + 1.2 if x > -31 else 1500.0, "ypos": -y + 0.8 if y > -31 else 900.0}
-    cut = rewrite(alert_paths[0], tmp_path / "cut.avro", fid=1, **fields, **place)
-    found = open_alerts([cut, rewrite(alert_paths[1], tmp_path / "whole.avro", fid=1)], filter="ztfg").load()
+    cut = rewrite(packet_paths[0], tmp_path / "cut.avro", fid=1, **fields, **place)
+    found = open_alerts([cut, rewrite(packet_paths[1], tmp_path / "whole.avro", fid=1)], filter="ztfg").load()
     assert (found["x"].min(), found["x"].max(), found["y"].min(), found["y"].max()) == (-31, 31, -31, 31)
     epoch = found.isel(time=int(np.flatnonzero(found["candid"].values == read(cut)["candid"])[0]))
     assert int(epoch["sci"].notnull().sum()) == rows * columns
@@ -336,8 +336,8 @@ def test_stamps_that_the_edge_cuts_keep_the_object_in_place(
     assert alone["y"].values[0] == y
 
 
-def test_nulls_are_said(alert_paths: list[Path], tmp_path: Path) -> None:
-    path = repack(read(alert_paths[0]), tmp_path / "a.avro", field=None, rcid=None, magpsf=None)
+def test_nulls_are_said(packet_paths: list[Path], tmp_path: Path) -> None:
+    path = repack(read(packet_paths[0]), tmp_path / "a.avro", field=None, rcid=None, magpsf=None)
     found = next(iter(open_alerts(path).children.values()))
     assert found["field"].values.tolist() == found["rcid"].values.tolist() == [-1]
     assert "-1: not stated" in found["field"].attrs["long_name"]
@@ -376,9 +376,9 @@ OTHERS = [
 ]
 
 
-def test_a_packet_with_all_fields_of_another_survey_is_refused(alert_paths: list[Path], tmp_path: Path) -> None:
+def test_a_packet_with_all_fields_of_another_survey_is_refused(packet_paths: list[Path], tmp_path: Path) -> None:
     with pytest.raises(AlertError, match=r"a packet of another survey \(object WNTR24abcde"):
-        open_alerts(rewrite(alert_paths[0], tmp_path / "a.avro", objectId="WNTR24abcde"))
+        open_alerts(rewrite(packet_paths[0], tmp_path / "a.avro", objectId="WNTR24abcde"))
 
 
 def test_the_largest_float_is_no_light(shared: Path) -> None:
@@ -409,9 +409,9 @@ def test_what_is_no_packet_is_named(tmp_path: Path, content: bytes, message: str
         open_alerts(path)
 
 
-def test_a_damaged_length_asks_for_no_memory(alert_paths: list[Path], tmp_path: Path) -> None:
+def test_a_damaged_length_asks_for_no_memory(packet_paths: list[Path], tmp_path: Path) -> None:
     """Wherever a length is overwritten by one of gigabytes, little is allocated."""
-    data = alert_paths[0].read_bytes()
+    data = packet_paths[0].read_bytes()
     path = tmp_path / "a.avro"
     tracemalloc.start()
     for place in np.random.default_rng(0).integers(4, len(data) - 10, 60):
@@ -422,9 +422,9 @@ def test_a_damaged_length_asks_for_no_memory(alert_paths: list[Path], tmp_path: 
     tracemalloc.stop()
 
 
-def test_stamp_of_another_shape(alert_paths: list[Path], tmp_path: Path) -> None:
+def test_stamp_of_another_shape(packet_paths: list[Path], tmp_path: Path) -> None:
     small = rewrite(
-        alert_paths[0], tmp_path / "small.avro", cutoutDifference=stamp_field(np.zeros((50, 63), np.float32))
+        packet_paths[0], tmp_path / "small.avro", cutoutDifference=stamp_field(np.zeros((50, 63), np.float32))
     )
     with pytest.raises(
         AlertError, match=r"small\.avro: a stamp of \(50, 63\) \(y, x\) pixels, the others have \(63, 63\)"
@@ -432,8 +432,8 @@ def test_stamp_of_another_shape(alert_paths: list[Path], tmp_path: Path) -> None
         open_alerts(small)
 
 
-def test_unknown_filter(alert_paths: list[Path], tmp_path: Path) -> None:
-    odd = rewrite(alert_paths[0], tmp_path / "odd.avro", fid=7)
+def test_unknown_filter(packet_paths: list[Path], tmp_path: Path) -> None:
+    odd = rewrite(packet_paths[0], tmp_path / "odd.avro", fid=7)
     with pytest.raises(AlertError, match=r"odd\.avro: fid = 7 names no ZTF filter"):
         open_alerts(odd)
 
@@ -447,7 +447,7 @@ def test_nothing_to_open(tmp_path: Path) -> None:
         open_alerts(tmp_path / "nothing.avro")
 
 
-def test_without_fastavro(alert_paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_fastavro(packet_paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fastavro", None)
     with pytest.raises(MissingDependencyError, match=r'fastavro is not installed; .*pip install "ztfxr\[alerts\]"'):
-        open_alerts(alert_paths)
+        open_alerts(packet_paths)
