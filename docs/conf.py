@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from sphinx.pycode.parser import VariableCommentPicker
+
 import ztfxr
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -47,3 +49,6 @@ nitpicky = True
 nitpick_ignore_regex = [("py:obj", ".*"), ("py:class", r"(?!ztfxr\.).*|ztfxr\.\w+\..*"), ("py:exc", r"(?!ztfxr\.).*")]
 
 make_figures(Path(__file__).parent / "_static" / "made")
+
+# Overloads are for type checkers: their `**options` would hide the real signature from readers.
+VariableCommentPicker.add_overload_entry = lambda *_: None
