@@ -25,6 +25,7 @@ RANKS = {
     "samples": 6,
     "testing": 6.5,
     "plot": 7,
+    "viewer": 7.5,
     "pipeline": 7,
     "archive": 7.5,
     "accessor": 8,

@@ -187,6 +187,7 @@ READS_HEADERS_ONLY = {
     "open_zarr",
 }
 COMPUTES = {
+    "view",
     "plot_injection",
     "injection_report",
     "rescale_errors",

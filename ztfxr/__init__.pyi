@@ -161,6 +161,7 @@ from .store.fits import to_extensions as to_extensions, to_fits as to_fits
 from .store.regions import to_regions as to_regions
 from .store.tables import to_dataframe as to_dataframe, to_parquet as to_parquet, to_table as to_table
 from .store.zarr import open_zarr as open_zarr, to_zarr as to_zarr
+from .viewer import Viewer as Viewer, view as view
 from .wcs import (
     assign_wcs as assign_wcs,
     drop_wcs as drop_wcs,

@@ -51,6 +51,7 @@ from ztfxr.store import fits as _fits
 from ztfxr.store import regions as _regions
 from ztfxr.store import tables as _tables
 from ztfxr.store import zarr as _zarr
+from ztfxr.viewer import server as _viewer
 
 __all__ = ["DataArrayAccessor", "DataTreeAccessor", "DatasetAccessor"]
 
@@ -132,6 +133,7 @@ class DataArrayAccessor(_Accessor[xr.DataArray]):
     assign_wcs = _bound(_wcs.assign_wcs)
     get_wcs = _bound(_wcs.get_wcs)
     show = _bound(_plot.show)
+    view = _bound(_viewer.view)
     query_catalog = _bound(_catalogs.query_catalog)
     with_catalogs = _bound(_catalogs.with_catalogs)
     to_ccddata = _bound(_ccddata.to_ccddata)
@@ -208,6 +210,7 @@ class DatasetAccessor(_Accessor[xr.Dataset]):
     assign_wcs = _bound(_wcs.assign_wcs)
     get_wcs = _bound(_wcs.get_wcs)
     show = _bound(_plot.show)
+    view = _bound(_viewer.view)
     plot_lightcurve = _bound(_plot.plot_lightcurve)
     match = _bound(_catalogs.match)
     unmatched = _bound(_catalogs.unmatched)
@@ -232,6 +235,7 @@ class DataTreeAccessor(_Accessor[xr.DataTree]):
     mosaic = _bound(_mosaic.mosaic)
     sky_to_mosaic = _bound(_mosaic.sky_to_mosaic)
     show = _bound(_plot.show)
+    view = _bound(_viewer.view)
     difference = _bound(_dia.difference)
     lightcurve = _bound(_lightcurve.lightcurve)
     forced_photometry = _bound(_forced.forced_photometry)

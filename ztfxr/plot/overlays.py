@@ -37,6 +37,7 @@ __all__ = [
     "draw_layers",
     "draw_legend",
     "find_layers",
+    "layer_colors",
     "name_catalogs",
     "rebin_bits",
 ]
@@ -131,7 +132,7 @@ def draw_layers(ax: Axes, bits: NDArray[Any], planes: Mapping[str, int], extent:
     from matplotlib.colors import to_rgb
 
     shown = {name: value for name, value in planes.items() if not name or (bits & value).any()}
-    colors = _layer_colors(planes)
+    colors = layer_colors(planes)
     rgb, count = np.zeros((*bits.shape, 3), dtype=np.float32), np.zeros(bits.shape, dtype=np.uint8)
     for name, value in shown.items():
         on = (bits & value) != 0
@@ -144,7 +145,7 @@ def draw_layers(ax: Axes, bits: NDArray[Any], planes: Mapping[str, int], extent:
     return {name: Entry(colors[name]) for name in shown if name}
 
 
-def _layer_colors(planes: Mapping[str, int]) -> dict[str, str]:
+def layer_colors(planes: Mapping[str, int]) -> dict[str, str]:
     """IPAC's planes have a color each; others take those in turn."""
     named = {name: _PLANE_COLORS.get(name, _COLORS[i % len(_COLORS)]) for i, name in enumerate(planes)}
     return named | ({"": _LONE_COLOR} if "" in planes else {})
