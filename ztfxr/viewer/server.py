@@ -119,7 +119,7 @@ def _server(content: Content, port: int, path: str) -> Server:
 
 
 def _free_port(port: int) -> int:
-    """This port, or for 0 any, if nobody serves it: Bokeh wants to know beforehand which origin may talk to it."""
+    """A port that nobody serves, the given one unless it is 0: Bokeh wants to know beforehand which origin may talk to it."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((_HOST, port))
