@@ -28,7 +28,7 @@ from ztfxr.wcs import has_wcs, pixel_to_sky, sky_to_pixel
 
 __all__ = ["Content", "Picture", "Viewable", "find_content", "meanings"]
 
-Viewable: TypeAlias = "xr.Dataset | xr.DataArray | xr.DataTree | str | Path | Sequence[str | Path]"
+Viewable: TypeAlias = xr.Dataset | xr.DataArray | xr.DataTree | str | Path | Sequence[str | Path]
 
 _PANELS = {"sci": "science", "reference": "reference", "difference": "difference"}
 _IMAGE = {"y", "x"}

@@ -34,7 +34,7 @@ class Viewer:
     content
         What is shown.
     port
-        Of the loopback address; 0 for any that is free.
+        Port of the loopback address; 0 for any that is free.
 
     Attributes
     ----------
@@ -119,7 +119,7 @@ def _server(content: Content, port: int, path: str) -> Server:
 
 
 def _free_port(port: int) -> int:
-    """A port that nobody serves, the given one unless it is 0: Bokeh wants to know beforehand which origin may talk to it."""
+    """The port, or for 0 any, if nobody serves it: Bokeh asks beforehand which origin may talk to it."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((_HOST, port))
@@ -151,11 +151,11 @@ def view(
     catalogs
         Positions to draw over the images, by name, as `ztfxr.as_catalog` takes them; of each the 2,000 brightest.
     camera
-        Of FITS files; by default ``"ztf"`` for science images by name, else ``"fits"``.
+        The camera of FITS files; by default ``"ztf"`` for science images by name, else ``"fits"``.
     title
-        By default the name of the file or of the object.
+        What the page is called; by default the name of the file or of the object.
     port
-        Of the loopback address; by default any that is free.
+        Port of the loopback address; by default any that is free.
     browser
         Whether to open a browser. In a Jupyter notebook the viewer appears below the cell instead.
 
