@@ -25,7 +25,7 @@ _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "show": ("look", "Pictures of images: one, or a panel for each."),
         "mask": ("look", "What a mask marks, in all and at positions."),
         "stamp": ("look", "Cut-outs of one or many frames."),
-        "view": ("view", "Images and light curves in a browser, linked."),
+        "view": ("look", "Images and light curves in a browser, linked."),
     },
     "Measure": {
         "sources": ("measure", "The sources of an image: a catalog."),

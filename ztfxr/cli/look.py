@@ -1,4 +1,4 @@
-"""``ztfxr info``, ``show``, ``mask``, ``stamp``: what is in a file, as words, numbers, pictures and cut-outs."""
+"""``ztfxr info``, ``show``, ``mask``, ``stamp``, ``view``: what is in a file, as words, numbers and pictures."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from ztfxr.cli._inputs import (
 )
 from ztfxr.cli._outputs import FIGURES, IMAGES, STORES, check_outputs, out_option, save_figure, suffix, write
 from ztfxr.errors import InputError, OutsideFrameError
+from ztfxr.io.catalogs import read_catalog
 from ztfxr.io.names import frame_name
 from ztfxr.io.remote import is_url
 from ztfxr.ops.masks import explain, mask_fractions, own_planes
@@ -34,7 +35,7 @@ from ztfxr.ops.stamps import stamp as cut_out
 from ztfxr.ops.stamps import stamps as cut_outs
 from ztfxr.wcs import has_wcs
 
-__all__ = ["info", "mask", "show", "stamp"]
+__all__ = ["info", "mask", "show", "stamp", "view"]
 
 _SCALARS = (
     "time",
@@ -306,3 +307,32 @@ def _kept(found: xr.Dataset | xr.DataTree, out: str, overwrite: bool) -> Path:
 
     what: Any = found["sci"] if isinstance(found, xr.Dataset) else found
     return save_figure(draw(what), out, overwrite=overwrite)
+
+
+# ---- view -----------------------------------------------------------------------------------------------------------
+
+
+@command("view")
+@click.argument("files", nargs=-1, required=True, metavar="FILES...", help="A store, frames, or patterns of them.")
+@camera_option
+@click.option("--catalog", "catalogs", multiple=True, metavar="FILE", help="Positions to draw; as often as you like.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default="any", help="Of this machine alone.")
+@click.option("--browser/--no-browser", default=True, help="Open one, or only print the address.")
+def view(files: Sequence[str], camera: str | None, catalogs: Sequence[str], port: int, browser: bool) -> Reply:
+    """Images and light curves in a browser, linked: until Ctrl-C.
+
+    Click a point of a light curve to see its images, kernel and verdict.
+    """
+    from ztfxr.viewer import view as start
+
+    viewer = start(
+        files[0] if len(files) == 1 else list(files),
+        camera=camera,
+        catalogs={name: read_catalog(name) for name in catalogs},
+        port=port,
+        browser=browser,
+    )
+    if viewer is not None:
+        click.echo(f"viewer at {viewer.url}; Ctrl-C ends it", err=True)
+        viewer.wait()
+    return Reply([], {})

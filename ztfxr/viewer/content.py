@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from dask.delayed import delayed
 
-from ztfxr.arrays.images.pyramid import Pyramid
+from ztfxr.arrays.geometry.pyramid import Pyramid
 from ztfxr.arrays.types import Floats, Ints
 from ztfxr.errors import InputError, ZtfxrError
 from ztfxr.io.cameras import CameraLike

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ztfxr.arrays.images.pyramid import Pyramid
+from ztfxr.arrays.geometry.pyramid import Pyramid
 
 IMAGE = np.random.default_rng(1).normal(size=(70, 100)).astype(np.float32)
 
