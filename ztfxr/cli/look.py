@@ -319,9 +319,9 @@ def _kept(found: xr.Dataset | xr.DataTree, out: str, overwrite: bool) -> Path:
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default="any", help="Of this machine alone.")
 @click.option("--browser/--no-browser", default=True, help="Open one, or only print the address.")
 def view(files: Sequence[str], camera: str | None, catalogs: Sequence[str], port: int, browser: bool) -> Reply:
-    """Images and light curves in a browser, linked: until Ctrl-C.
+    """Images and light curves in a browser, linked.
 
-    Click a point of a light curve to see its images, kernel and verdict.
+    It runs until Ctrl-C. Click a point of a light curve to see its images, kernel and verdict.
     """
     from ztfxr.viewer import view as start
 
