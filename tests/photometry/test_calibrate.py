@@ -178,6 +178,22 @@ def test_binning_is_lazy_and_does_not_depend_on_chunks(chunks, raising_scheduler
         xr.testing.assert_identical(lazy.compute(), eager)
 
 
+def test_counts_of_two_zero_points_are_not_averaged():
+    """A constant star has 2.5 times the counts where the zero point is one magnitude deeper: the mean is neither."""
+    lc = nights()
+    magzp = 26.0 + np.arange(lc.sizes["time"]) % 2
+    lc["flux"] = 50 * 10 ** (0.4 * (xr.DataArray(magzp, dims="time") - 26)) + lc["flux"] * 0
+    lc = lc.assign_coords(magzp=("time", magzp))
+    with pytest.raises(InputError, match="differ by up to 1 mag within a bin; calibrate first"):
+        ztfxr.bin_by_night(lc)
+    right = ztfxr.bin_by_night(ztfxr.calibrate_flux(lc))["flux_ujy"]
+    np.testing.assert_allclose(right, 50 * 10 ** (-0.4 * (26 - 23.9)))
+    apart = ztfxr.bin_by_night(lc, by=("filter", "magzp"))
+    np.testing.assert_allclose(apart["flux"], 50 * 10 ** (0.4 * (apart["magzp"] - 26)) + apart["flux"] * 0)
+    on_one_scale = lc.assign_attrs(flux_scale="reference")
+    assert int(ztfxr.bin_by_night(on_one_scale)["n_binned"].sum()) == lc["flux"].size
+
+
 def test_binning_needs_times():
     with pytest.raises(InputError, match="coordinate mjd"):
         ztfxr.bin_by_night(nights().drop_vars("mjd"))

@@ -19,6 +19,9 @@ from ztfxr.schema import annotate_all
 
 __all__ = ["bin_by_night"]
 
+_COUNTS = ("DN", "electron", "DN/s", "electron/s")
+_SAME_MAGZP = 1e-6
+
 
 def bin_by_night(
     lc: xr.Dataset,
@@ -34,7 +37,7 @@ def bin_by_night(
     Parameters
     ----------
     lc
-        Light curves on (time, source) with the coordinate `mjd`, on one zero point.
+        Light curves on (time, source) with the coordinate `mjd`. Counts must be on one zero point within each bin.
     flux
         The variable to average, its error named with ``_err``; by default `total_ujy`, `flux_ujy` or `flux`, the first
         that is there. Only fluxes can be averaged: magnitudes of faint detections are biased.
@@ -58,6 +61,7 @@ def bin_by_night(
     Raises
     ------
     InputError
+        Also where counts of different zero points (`magzp`) would be averaged.
 
     Examples
     --------
@@ -77,6 +81,7 @@ def bin_by_night(
     mjd = _mjd(lc)
     keys = [k for k in by if k in lc.coords and lc.coords[k].dims == ("time",)]
     group, first = _group(np.floor((mjd - day_starts) / days), [lc.coords[k].values for k in keys])
+    _require_one_zero_point(lc, name, group, len(first))
     found = xr.apply_ufunc(
         grouped_mean,
         *_inputs(lc, name, flagged),
@@ -95,6 +100,23 @@ def bin_by_night(
     coords |= {str(k): v.variable for k, v in lc.coords.items() if "time" not in v.dims}
     out = out.rename(bin="time").assign_coords(coords).assign_attrs(lc.attrs)
     return annotate_all(out)
+
+
+def _require_one_zero_point(lc: xr.Dataset, name: str, group: NDArray[np.int64], n_groups: int) -> None:
+    """Counts of two zero points have no mean; those that are on the scale of the reference have one scale."""
+    on_one_scale = lc.attrs.get("flux_scale") == "reference" or lc[name].attrs.get("units", "DN") not in _COUNTS
+    if on_one_scale or "magzp" not in lc.coords or lc.coords["magzp"].dims != ("time",):
+        return
+    magzp = lc.coords["magzp"].values.astype(np.float64)
+    low, high = np.full(n_groups, np.inf), np.full(n_groups, -np.inf)
+    np.fmin.at(low, group, magzp)
+    np.fmax.at(high, group, magzp)
+    spread = float((high - low).max(initial=0.0))
+    if spread > _SAME_MAGZP:
+        raise InputError(
+            f"{name} is in counts, whose zero points differ by up to {spread:.3g} mag within a bin; calibrate first "
+            "(ztfxr.calibrate_flux) and bin flux_ujy"
+        )
 
 
 def _mjd(lc: xr.Dataset) -> Floats:
