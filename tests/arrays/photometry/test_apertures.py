@@ -214,3 +214,15 @@ def test_the_variance_of_sums_over_convolved_noise(radius: float) -> None:
         found = sum_apertures(image, np.full(image.shape, 2.0 / share), image > 1e9, x, y, radii=radius)
         sums.append(found.flux / np.sqrt(found.variance))
     assert np.var(np.concatenate(sums)) == pytest.approx(correlation_factor(kernel, share, radius)[0], rel=0.12)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.89, 0.93, 1.0, 1.7])
+def test_noise_of_a_sharpened_image_never_cancels_to_nothing(part: float) -> None:
+    """A share that is measured a little too large must not make an error of zero."""
+    kernel = np.array([[-1.0, -2.0, -1.0], [-2.0, 12.8, -2.0], [-1.0, -2.0, -1.0]])
+    square = (kernel**2).sum()
+    factor = correlation_factor(kernel, part / square, 7.0)[0]
+    cancels = correlation_factor(kernel, 0.5 / square, 7.0)[0] * 2 - 1
+    assert 0 < cancels < 0.2
+    assert factor == pytest.approx(1 - min(part, 0.9) * (1 - cancels))
+    assert factor > 0.09

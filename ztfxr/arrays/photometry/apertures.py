@@ -14,6 +14,9 @@ from ztfxr.arrays.types import Bools, Floats, Numbers, Scalar
 
 __all__ = ["ApertureSums", "circle_overlap", "correlation_factor", "sum_apertures"]
 
+_LEAST_OTHER = 0.1
+"""Least part of the variance of a difference that the image which was not convolved is taken to have."""
+
 
 _FAR = 1e6
 _REACH = 0.7071067811865476
@@ -184,15 +187,17 @@ def correlation_factor(kernel: Floats, share: float, radii: ArrayLike) -> Floats
     Notes
     -----
     The variance of ``Σ w(p) Σ_u K(p - u) n(u)`` is ``Σ_u V(u) (Σ_p w(p) K(p - u))²``, where independent pixels would
-    give ``Σ w² Σ K² V``.
+    give ``Σ w² Σ K² V``. Of a kernel that sharpens, the noise cancels in sums, and what is left is that of the other
+    image, a small difference of large numbers: its part of the variance is taken as a tenth where it comes out less.
     """
+    square = float((kernel**2).sum())
     out = []
     for radius in np.atleast_1d(np.asarray(radii, dtype=np.float64)):
         offset = np.arange(-int(np.ceil(radius)), int(np.ceil(radius)) + 1, dtype=np.float64)
         weight = circle_overlap(*np.meshgrid(offset, offset), radius)
         spread = signal.correlate(weight, kernel, mode="full")
-        more = (spread**2).sum() / (weight**2).sum() - (kernel**2).sum()
-        out.append(max(1.0 + share * more, 0.0))
+        more = (spread**2).sum() / (weight**2).sum() - square
+        out.append(1.0 + more * (share if more >= 0 else min(share, (1.0 - _LEAST_OTHER) / square)))
     return np.array(out)
 
 
