@@ -141,6 +141,34 @@ def test_a_run_and_a_lone_light_curve(tree: xr.DataTree, tmp_path: Path) -> None
     assert find_content(late).points(0)["epoch"].tolist() == [1, 2, 3]
 
 
+def test_the_frames_of_a_run_are_shown_where_they_are(tmp_path: Path) -> None:
+    """The first is damaged, the second is gone, the third is whole."""
+    sample = Path(ztfxr.samples.sample_path())
+    mask = sample.with_name(sample.name.replace("sciimg", "mskimg"))
+    for path in (sample, mask):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "a_sciimg.fits").write_bytes(b"SIMPLE  = nothing")
+    paths = [str(tmp_path / n) for n in ("a_sciimg.fits", "gone_sciimg.fits", sample.name)]
+    time = np.array(["2020-01-01", "2020-01-02", "2020-01-03"], dtype="M8[ns]")
+    epochs = xr.Dataset({"epoch_status": ("time", np.zeros(3, np.uint32))}, {"time": time, "path": ("time", paths)})
+    whole = ztfxr.open_quadrant(sample)["sci"]
+    curve = xr.Dataset({k: (("time", "source"), np.ones((3, 1))) for k in ("flux", "flux_err")}, {"time": time})
+    curve = curve.assign_coords(
+        ra=("source", [float(whole.ra[150, 160])]), dec=("source", [float(whole.dec[150, 160])])
+    )
+    content = find_content(xr.DataTree.from_dict({"epochs": epochs, "lightcurve": curve}))
+    science = content.pictures["science"]
+    assert np.isnan(science.pixels(0).image).all()
+    assert np.isnan(science.pixels(1).image).all()
+    np.testing.assert_allclose(science.pixels(2).image, whole, rtol=1e-6)
+    assert science.sky(*science.origin, 0) is None
+    assert content.place(science, 2, 0) == pytest.approx((float(whole.x[160]), float(whole.y[150])), abs=1e-3)
+    page = Page(content)
+    page(Document())
+    page.choose(2, 0)
+    assert source(page, "science stamp")["image"][0][32, 32] == pytest.approx(float(whole[150, 160]), rel=1e-6)
+
+
 @pytest.mark.parametrize(
     "obj",
     [

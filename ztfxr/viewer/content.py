@@ -98,10 +98,16 @@ class Picture:
         self._kept.move_to_end(key)
         return self._kept[key]
 
+    def frame(self, epoch: int) -> xr.DataArray | None:
+        """The image with the WCS of an epoch; None where its file is gone or damaged."""
+        if isinstance(self.frames, _Frames):
+            return self.frames.opened(epoch)
+        return self.frames[epoch] if self.frames else self.image
+
     def sky(self, x: float, y: float, epoch: int = 0) -> tuple[float, float] | None:
         """Right ascension and declination in degrees of an absolute pixel; None without a WCS."""
-        image = self.frames[epoch] if self.frames else self.image
-        if not has_wcs(image):
+        image = self.frame(epoch)
+        if image is None or not has_wcs(image):
             return None
         place = pixel_to_sky(image, x, y)
         return float(place.ra.deg), float(place.dec.deg)
@@ -150,8 +156,8 @@ class Content:
         """The absolute pixel (x, y) of a source on a picture, by its sky position where both have one."""
         if self.curve is None:
             return None
-        image = picture.frames[epoch] if picture.frames else picture.image
-        if {"ra", "dec"} <= set(self.curve.coords) and has_wcs(image):
+        image = picture.frame(epoch)
+        if image is not None and {"ra", "dec"} <= set(self.curve.coords) and has_wcs(image):
             ra, dec = (float(np.atleast_1d(self.curve[n].values)[source]) for n in ("ra", "dec"))
             x, y = sky_to_pixel(image, ra=ra, dec=dec)
             return float(x), float(y)
@@ -399,6 +405,13 @@ class _Frames(Sequence[xr.DataArray]):
         path = self._paths[key]
         return open_frame(path, camera=self._camera or _camera_of(path), mask=False)["sci"]
 
+    def opened(self, number: int) -> xr.DataArray | None:
+        """The image of a file; None where it is gone or damaged."""
+        try:
+            return self[number]
+        except (ZtfxrError, FileNotFoundError):
+            return None
+
     def pixels(self, number: int, shape: tuple[int, int]) -> np.ndarray[Any, Any]:
         """The pixels of a file; NaN where it cannot be read, or has another shape."""
         try:
@@ -409,12 +422,12 @@ class _Frames(Sequence[xr.DataArray]):
 
 
 def _frames_of_a_run(epochs: xr.Dataset, camera: CameraLike | None) -> Picture | None:
-    """The science frames of a run where they still lie where they were; None where the first does not."""
+    """The science frames of a run where they still lie where they were; None where none of them can be read."""
     paths = [str(p) for p in epochs["path"].values]
-    if not paths or not Path(paths[0]).is_file():
-        return None
     frames = _Frames(paths, camera)
-    first = frames[0]
+    first = next((image for i in range(len(paths)) if (image := frames.opened(i)) is not None), None)
+    if first is None:
+        return None
     shape = (first.sizes["y"], first.sizes["x"])
     parts = [
         dask.array.from_delayed(delayed(frames.pixels)(i, shape), shape, np.float32)[None] for i in range(len(paths))

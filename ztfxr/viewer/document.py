@@ -358,8 +358,8 @@ def _catalog_places(catalog: Any, picture: Picture) -> tuple[Any, Any]:
     """Places of the brightest of a catalog on a picture."""
     from ztfxr.wcs import has_wcs, sky_to_pixel
 
-    image = picture.frames[0] if picture.frames else picture.image
-    if {"ra", "dec"} <= set(catalog.variables) and has_wcs(image):
+    image = picture.frame(0)
+    if image is not None and {"ra", "dec"} <= set(catalog.variables) and has_wcs(image):
         x, y = sky_to_pixel(image, ra=catalog["ra"].values, dec=catalog["dec"].values)
     elif {"x", "y"} <= set(catalog.variables):
         x, y = catalog["x"].values, catalog["y"].values
