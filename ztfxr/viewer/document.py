@@ -49,6 +49,7 @@ class Panel:
         from bokeh.plotting import figure
 
         self.picture, self.epoch, self.side = picture, 0, side
+        self.shown: tuple[Any, ...] = ()
         self.figure = figure(
             width=side, height=side, x_range=ranges[0], y_range=ranges[1], name=picture.name, title=picture.name,
             tools="pan,wheel_zoom,box_zoom,reset,save", active_scroll="wheel_zoom", match_aspect=True,
@@ -66,6 +67,10 @@ class Panel:
         local = (x[0] - left, x[1] - left), (y[0] - low, y[1] - low)
         pyramid = self.picture.pixels(self.epoch)
         cut = pyramid.cut(*local, pixels=self.side)
+        key = (self.epoch, cut.x, cut.y, cut.values.shape, cut.factor, *self.planes)
+        if key == self.shown:
+            return
+        self.shown = key
         if cut.values.size == 0:
             self.image.data = self.veil.data = _nothing()
             return
