@@ -140,6 +140,6 @@ def test_doctor(shell: Shell) -> None:
 
 
 def test_every_command_is_here() -> None:
-    """A command without a process in this module fails; `survey` and `fetch` run where what they call is tested."""
-    text, elsewhere = Path(__file__).read_text(encoding="utf-8"), ("survey", "fetch")
+    """A command without a process in this module fails; some run where what they call is tested."""
+    text, elsewhere = Path(__file__).read_text(encoding="utf-8"), ("survey", "fetch", "view")
     assert [name for name in COMMANDS if f'"{name}"' not in text and name not in elsewhere] == []
