@@ -20,7 +20,7 @@ from ztfxr.cli.jobs import run_job, summary_data
 from ztfxr.errors import InputError
 from ztfxr.io.remote import is_url
 from ztfxr.pipeline import Job
-from ztfxr.schema import STATUS_PLANES
+from ztfxr.schema import plane_names
 from ztfxr.store.zarr import open_zarr
 
 __all__ = ["Outputs", "alerts", "drawn", "lightcurve", "survey"]
@@ -221,8 +221,7 @@ def _bits(lc: xr.Dataset) -> Any:
 
 
 def _status(one: xr.Dataset, i: int) -> str:
-    bits = int(_bits(one)[i])
-    return " ".join(plane.name for plane in STATUS_PLANES if bits & plane.value)
+    return " ".join(plane_names(int(_bits(one)[i])))
 
 
 def _data(lc: xr.Dataset) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ztfxr.cli._outputs import FIGURES, IMAGES, check_outputs, out_option, save_
 from ztfxr.dia.difference import difference as subtract
 from ztfxr.ops.stacks.align import align as to_grid
 from ztfxr.ops.stamps import stamp
-from ztfxr.schema import EPOCH_QUALITY, STATUS_PLANES
+from ztfxr.schema import EPOCH_QUALITY, plane_names
 
 __all__ = ["difference"]
 
@@ -59,8 +59,7 @@ def difference(
     aligned = _cut_like(target, base) if align == "none" else to_grid(target, to=base, method=how)
     found = subtract(aligned, base, exclude=places, kernel_size=kernel_size).compute()
     numbers = {str(name): found[name].values for name in EPOCH_QUALITY if name in found and found[name].ndim == 0}
-    bits = int(numbers["epoch_status"])
-    status = [plane.name for plane in STATUS_PLANES if bits & plane.value]
+    status = plane_names(int(numbers["epoch_status"]))
     lines = [f"{name:16s} {float(numbers[name]):.4f}" for name in _SHOWN if name in numbers]
     lines.append(f"{'status':16s} {' '.join(status) or 'good'}")
     outputs = [_written(found, path, overwrite) for path in outs]

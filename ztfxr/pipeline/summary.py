@@ -10,7 +10,7 @@ import xarray as xr
 
 from ztfxr.errors import StoreError
 from ztfxr.pipeline.results import DONE, ROOT
-from ztfxr.schema import NOT_MEASURED, STATUS_PLANES
+from ztfxr.schema import NOT_MEASURED, plane_names
 from ztfxr.store.zarr import open_zarr
 
 __all__ = ["summary", "summary_lines"]
@@ -54,7 +54,7 @@ def summary(store: str | PathLike[str]) -> xr.Dataset:
 
 
 def _outcome(bits: int) -> str:
-    return "+".join(p.name for p in STATUS_PLANES if bits & NOT_MEASURED & p.value) or _MEASURED
+    return "+".join(plane_names(bits & NOT_MEASURED)) or _MEASURED
 
 
 def _example(epochs: xr.Dataset, rows: Sequence[int] | np.ndarray[tuple[int], np.dtype[np.intp]]) -> str:

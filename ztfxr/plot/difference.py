@@ -18,7 +18,7 @@ from ztfxr.errors import InputError
 from ztfxr.ops.mosaic import rebin
 from ztfxr.plot._common import date_of, moments, units_of
 from ztfxr.plot.images import Style, draw_colorbar, draw_image, edges, to_image
-from ztfxr.schema import EPOCH_QUALITY, SPECS, STATUS_PLANES
+from ztfxr.schema import EPOCH_QUALITY, SPECS, plane_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -231,7 +231,7 @@ def _numbers(one: xr.Dataset, measured: xr.Dataset) -> list[tuple[str, str]]:
 
 def _status(one: xr.Dataset) -> str:
     bits = int(one["epoch_status"]) if "epoch_status" in one else 0
-    return ", ".join(p.name for p in STATUS_PLANES if p.value & bits) or "solved"
+    return ", ".join(plane_names(bits)) or "solved"
 
 
 def _number(one: xr.Dataset, name: str, form: str) -> str:

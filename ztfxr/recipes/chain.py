@@ -21,7 +21,7 @@ from ztfxr.ops.positions import Positions
 from ztfxr.photometry.forced import forced_photometry
 from ztfxr.photometry.lightcurve import Method, as_lightcurve, lightcurve
 from ztfxr.photometry.psf_build import build_psf
-from ztfxr.schema import STATUS_PLANES
+from ztfxr.schema import plane_names
 from ztfxr.store.zarr import open_zarr, to_zarr
 
 __all__ = [
@@ -141,7 +141,7 @@ def truth_table(lc: xr.Dataset, truth: xr.Dataset) -> Iterable[str]:
     pull = (flux - injected) / error
     yield "date        seeing  shift (px)     injected   measured      error    pull  note"
     for i, time in enumerate(lc["time"].values):
-        note = " ".join(plane.name for plane in STATUS_PLANES if int(status[i]) & plane.value)
+        note = " ".join(plane_names(int(status[i])))
         shift = f"{float(truth['shift_x'][i]):+.2f} {float(truth['shift_y'][i]):+.2f}"
         numbers = f"{injected[i]:11.1f}{flux[i]:11.1f}{error[i]:11.1f}{pull[i]:8.2f}"
         yield f"{day_of(time)}  {seeing[i]:5.2f}  {shift}  {numbers}  {note}".rstrip()

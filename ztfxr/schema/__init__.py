@@ -16,6 +16,7 @@ from ztfxr.schema.planes import (
     STATUS_PLANES,
     Plane,
     flag_attrs,
+    plane_names,
     planes_to_bits,
     status_of,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "flag_attrs",
     "kept",
     "plain",
+    "plane_names",
     "planes_to_bits",
     "schema_page",
     "status_of",

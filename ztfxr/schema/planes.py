@@ -21,6 +21,7 @@ __all__ = [
     "STATUS_PLANES",
     "Plane",
     "flag_attrs",
+    "plane_names",
     "planes_to_bits",
     "status_of",
 ]
@@ -179,6 +180,11 @@ def planes_to_bits(names: Iterable[str], planes: Iterable[Plane] = MASK_PLANES) 
             raise InputError(f"unknown plane {name!r}; the planes are {', '.join(values)}")
         bits |= values[name]
     return bits
+
+
+def plane_names(bits: int, planes: Iterable[Plane] = STATUS_PLANES) -> list[str]:
+    """The names of the planes that are set, in the order of the planes."""
+    return [p.name for p in planes if bits & p.value]
 
 
 def status_of(error: BaseException) -> tuple[int, str]:

@@ -22,11 +22,11 @@ from ztfxr.io.names import AnyPath, frame_paths
 from ztfxr.io.tables import as_catalog
 from ztfxr.ops.masks import own_planes
 from ztfxr.plot.panels import to_image
-from ztfxr.schema import FIT_PLANES, STATUS_PLANES, Plane
+from ztfxr.schema import FIT_PLANES, STATUS_PLANES, plane_names
 from ztfxr.store.zarr import open_zarr
 from ztfxr.wcs import has_wcs, pixel_to_sky, sky_to_pixel
 
-__all__ = ["Content", "Picture", "Viewable", "find_content", "meanings"]
+__all__ = ["Content", "Picture", "Viewable", "find_content"]
 
 Viewable: TypeAlias = xr.Dataset | xr.DataArray | xr.DataTree | str | Path | Sequence[str | Path]
 
@@ -35,11 +35,6 @@ _IMAGE = {"y", "x"}
 _KEPT = 12
 _FLUXES = (("flux_ujy", "flux_ujy_err"), ("flux", "flux_err"))
 _OF_NO_INTEREST = ("header", "message", "path", "checksum")
-
-
-def meanings(bits: int, planes: Sequence[Plane]) -> list[str]:
-    """The names of the planes that are set."""
-    return [p.name for p in planes if int(bits) & p.value]
 
 
 @dataclass
@@ -238,7 +233,7 @@ class Content:
             for name, planes in (("epoch_status", STATUS_PLANES), ("status", STATUS_PLANES), ("fit_flags", FIT_PLANES)):
                 holder = point if name in point else self._epoch(epoch)
                 if holder is not None and name in holder:
-                    out.append((name, ", ".join(meanings(int(holder[name]), planes)) or "good"))
+                    out.append((name, ", ".join(plane_names(int(holder[name]), planes)) or "good"))
             out += _numbers(point)
         found = self._epoch(epoch)
         return out + ([] if found is None else [row for row in _numbers(found) if row[0] not in dict(out)])

@@ -10,8 +10,8 @@ import numpy as np
 
 from ztfxr.arrays.types import Images
 from ztfxr.plot.images import find_limits
-from ztfxr.schema import STATUS_PLANES
-from ztfxr.viewer.content import Content, Picture, meanings
+from ztfxr.schema import plane_names
+from ztfxr.viewer.content import Content, Picture
 from ztfxr.viewer.words import harmless, when_changed
 
 __all__ = ["Curves"]
@@ -84,7 +84,7 @@ class Curves:
             "filter": bands,
             "color": np.where(flagged, _FLAGGED, colors),
             "fill": np.where(flux >= _DETECTED * err, 0.9, 0.0),
-            "status": [", ".join(meanings(int(s), STATUS_PLANES)) or "good" for s in rows["status"]],
+            "status": [", ".join(plane_names(int(s))) or "good" for s in rows["status"]],
         }
         self.points.selected.indices = []
         good = np.isfinite(flux) & np.isfinite(err)
