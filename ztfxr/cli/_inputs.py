@@ -11,7 +11,7 @@ import xarray as xr
 
 from ztfxr.errors import InputError
 from ztfxr.io.alerts import open_alerts
-from ztfxr.io.cameras import CAMERAS
+from ztfxr.io.cameras import CAMERAS, ZTF, camera_of
 from ztfxr.io.catalogs import read_catalog
 from ztfxr.io.fits import open_hdus
 from ztfxr.io.frames import open_fits, open_frame, open_frames
@@ -22,7 +22,6 @@ from ztfxr.ops.positions import position_columns
 from ztfxr.store.zarr import open_zarr
 
 __all__ = [
-    "camera_of",
     "camera_option",
     "mask_option",
     "open_any",
@@ -35,7 +34,7 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SCIENCE, _WHERE = "sciimg", "Positions"
+_WHERE = "Positions"
 _TABLES = (".csv", ".ecsv", ".parquet", ".vot", ".xml", ".csv.gz", ".ecsv.gz")
 
 
@@ -115,13 +114,8 @@ def paths_of(frames: Sequence[str]) -> list[str]:
     Where there are ZTF's science images, other images beside them (masks) are none.
     """
     found = [str(path) for word in frames for path in frame_paths(word)]
-    science = [path for path in found if _SCIENCE in file_name(path)]
+    science = [path for path in found if ZTF.science in file_name(path)]
     return science or found
-
-
-def camera_of(paths: Sequence[str], camera: str | None) -> str:
-    """The camera that is named, else ZTF for its science images, else any."""
-    return camera or ("ztf" if all(_SCIENCE in file_name(path) for path in paths) else "fits")
 
 
 def open_many(frames: Sequence[str], camera: str | None, *, mask: bool = True) -> xr.DataTree:
@@ -162,7 +156,7 @@ def open_any(path: str, camera: str | None = None, *, mask: bool = True) -> xr.D
 
 
 def _open_fits(path: str, camera: str | None, *, mask: bool) -> xr.Dataset:
-    if camera is None and _SCIENCE not in file_name(path):
+    if camera is None and ZTF.science not in file_name(path):
         with open_hdus(path) as hdus:
             images = [hdu for hdu in hdus if getattr(hdu, "is_image", False) and len(hdu.shape) == 2]
             tables = [hdu for hdu in hdus if hasattr(hdu, "columns")]
@@ -171,7 +165,7 @@ def _open_fits(path: str, camera: str | None, *, mask: bool) -> xr.Dataset:
         if len(images) > 1:
             return open_fits(path)
     chosen = camera_of([path], camera)
-    alone = chosen == "ztf" and camera is None and companion(location(path), _SCIENCE, "mskimg") is None
+    alone = chosen == "ztf" and camera is None and companion(location(path), ZTF.science, "mskimg") is None
     return open_frame(path, camera=chosen, mask=None if mask and not alone else False)
 
 

@@ -13,11 +13,12 @@ import rich_click as click
 import xarray as xr
 
 from ztfxr.cli._base import Reply, command
-from ztfxr.cli._inputs import camera_of, camera_option, mask_option, paths_of, position_options, positions_of
+from ztfxr.cli._inputs import camera_option, mask_option, paths_of, position_options, positions_of
 from ztfxr.cli._outputs import FIGURES, STORES, TABLES, check_outputs, out_option, save_figure, suffix, write
 from ztfxr.cli._programs import finished, recipes
 from ztfxr.cli.jobs import run_job, summary_data
 from ztfxr.errors import InputError
+from ztfxr.io.cameras import camera_of
 from ztfxr.io.remote import is_url
 from ztfxr.pipeline import Job
 from ztfxr.schema import plane_names

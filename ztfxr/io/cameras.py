@@ -16,6 +16,7 @@ import xarray as xr
 from astropy.io import fits
 
 from ztfxr.errors import FrameError, HeaderError, InputError
+from ztfxr.io.names import AnyPath
 from ztfxr.io.remote import file_name, shown
 from ztfxr.io.times import Middle, Reference, middle_of_exposure, to_datetime
 from ztfxr.schema import MASK_PLANES, RECOMMENDED_PLANES, SPECS, Plane, flag_attrs
@@ -33,6 +34,7 @@ __all__ = [
     "CameraLike",
     "Layer",
     "Source",
+    "camera_of",
     "card_names",
     "electrons_per_unit",
     "get_camera",
@@ -349,6 +351,11 @@ class Camera:
 
 
 CameraLike: TypeAlias = Camera | str | Mapping[str, Any]
+
+
+def camera_of(paths: Sequence[AnyPath], camera: CameraLike | None) -> CameraLike:
+    """The camera that is named, else ZTF where all are its science images by name, else that of any FITS image."""
+    return camera or ("ztf" if all(ZTF.science in file_name(path) for path in paths) else "fits")
 
 
 def get_camera(camera: CameraLike) -> Camera:

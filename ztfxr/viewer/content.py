@@ -13,14 +13,16 @@ import numpy as np
 import xarray as xr
 from dask.delayed import delayed
 
+from ztfxr.arrays.curves.variability import reduced_chi2
 from ztfxr.arrays.geometry.pyramid import Pyramid
 from ztfxr.arrays.types import Floats, Ints
 from ztfxr.errors import InputError, ZtfxrError
-from ztfxr.io.cameras import CameraLike
+from ztfxr.io.cameras import CameraLike, camera_of
 from ztfxr.io.frames import open_frame, open_frames
-from ztfxr.io.names import AnyPath, frame_paths
+from ztfxr.io.names import frame_paths
 from ztfxr.io.tables import as_catalog
 from ztfxr.ops.masks import own_planes
+from ztfxr.plot._common import moments
 from ztfxr.plot.panels import to_image
 from ztfxr.schema import FIT_PLANES, STATUS_PLANES, plane_names
 from ztfxr.store.zarr import open_zarr
@@ -217,13 +219,8 @@ class Content:
         names = self.fluxes()
         if self.curve is None or names is None:
             return np.zeros(0)
-        flux, err = (np.atleast_2d(self.curve[n].transpose("time", ...).values.astype(float).T).T for n in names)
-        weight = np.where(np.isfinite(flux) & (err > 0), 1.0 / np.where(err > 0, err, 1.0) ** 2, 0.0)
-        flux = np.nan_to_num(flux)
-        n = (weight > 0).sum(axis=0)
-        mean = (weight * flux).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-300)
-        chi2 = (weight * (flux - mean) ** 2).sum(axis=0)
-        return np.where(n > 1, chi2 / np.maximum(n - 1, 1), np.nan)
+        flux, err = (self.curve[n].transpose("time", ...).values.astype(float) for n in names)
+        return np.atleast_1d(reduced_chi2(flux, err))
 
     def describe(self, epoch: int, source: int) -> list[tuple[str, str]]:
         """What is known of an epoch and a source: verdicts by name, then numbers."""
@@ -263,10 +260,7 @@ def _numbers(dataset: xr.Dataset) -> list[tuple[str, str]]:
 def _mjd(curve: xr.Dataset) -> Floats:
     if "mjd" in curve.variables:
         return np.asarray(curve["mjd"].values, dtype=float)
-    if "time" not in curve.coords:
-        return np.arange(curve.sizes["time"], dtype=float)
-    days = (curve["time"].values - np.datetime64("1858-11-17", "ns")) / np.timedelta64(1, "D")
-    return np.where(np.isnat(curve["time"].values), np.nan, days)
+    return moments(curve, mjd=True) if "time" in curve.coords else np.arange(curve.sizes["time"], dtype=float)
 
 
 # ---- what an object holds -------------------------------------------------------------------------------------------
@@ -312,14 +306,9 @@ def _opened(obj: Viewable, camera: CameraLike | None) -> xr.Dataset | xr.DataArr
         if path.suffix in (".zarr", ".zip") or (path / "zarr.json").is_file():
             return open_zarr(path)
         if path.is_file() or "://" in str(obj):
-            return open_frame(obj, camera=camera or _camera_of(obj))
+            return open_frame(obj, camera=camera_of([obj], camera))
     paths = frame_paths(obj)
-    return open_frames(paths, camera=camera or _camera_of(paths[0]))
-
-
-def _camera_of(path: AnyPath) -> str:
-    """ZTF's where the name is that of a science image; any other FITS image is opened as it is."""
-    return "ztf" if "_sciimg" in str(path) else "fits"
+    return open_frames(paths, camera=camera_of(paths, camera))
 
 
 def _title(obj: Viewable, opened: Any) -> str:
@@ -398,7 +387,7 @@ class _Frames(Sequence[xr.DataArray]):
         if isinstance(key, slice):
             return [self[i] for i in range(*key.indices(len(self)))]
         path = self._paths[key]
-        return open_frame(path, camera=self._camera or _camera_of(path), mask=False)["sci"]
+        return open_frame(path, camera=camera_of([path], self._camera), mask=False)["sci"]
 
     def opened(self, number: int) -> xr.DataArray | None:
         """The image of a file; None where it is gone or damaged."""
