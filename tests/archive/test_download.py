@@ -357,7 +357,7 @@ def test_a_log_in_goes_nowhere_else(serve: Serve, small, tmp_path: Path, monkeyp
     assert out["state"].item() == "failed"
     assert "no place of the archive" in out["reason"].item()
     # A place that is the archive's gets the question without the log-in.
-    monkeypatch.setattr(web, "_FAMILY", "localhost")
+    monkeypatch.setattr(web, "FAMILY", "localhost")
     assert download(names[1:2], archive=archive)["state"].item() == "ok"
     assert [bool(a.login) for a in server.asked if a.name == names[1]] == [False] or server.asked[-1].login == ""
 

@@ -22,7 +22,7 @@ from ztfxr._quiet import quiet
 from ztfxr.archive.settings import Archive
 from ztfxr.errors import FrameError, StoreError
 from ztfxr.io.fits import open_hdus
-from ztfxr.io.names import Product
+from ztfxr.io.names import FILTER_IDS, Product
 from ztfxr.io.times import JD_OF_MJD, to_mjd
 
 __all__ = ["DamagedError", "Partial", "check", "find", "is_page", "partial", "place_of", "remove_stale", "unpack"]
@@ -35,7 +35,6 @@ _STALE_S = 86400.0
 _SAME_EXPOSURE_S = 20.0
 """The name's fraction of the day and the header's time differ by a second or so; exposures, by 38 s and more."""
 _CARDS = {"FIELDID": "field", "CCDID": "ccdid", "QID": "qid"}
-_FILTER_IDS = {"zg": 1, "zr": 2, "zi": 3}
 
 
 class DamagedError(FrameError):
@@ -109,7 +108,7 @@ def _check_sums(path: Path) -> None:
 def _compare(header: fits.Header, product: Product) -> None:
     """Refuse a header that says of another field, quadrant, filter or exposure."""
     wanted: dict[str, Any] = {card: getattr(product, name) for card, name in _CARDS.items()}
-    wanted["FILTERID"] = _FILTER_IDS.get(product.code, 0)
+    wanted["FILTERID"] = FILTER_IDS.get(product.code, 0)
     for card, value in wanted.items():
         found = header.get(card)
         if isinstance(found, int | float) and not isinstance(found, bool) and value > 0 and int(found) != value:

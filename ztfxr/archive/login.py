@@ -11,9 +11,10 @@ from typing import NoReturn
 
 from ztfxr.errors import InputError
 
-__all__ = ["Login", "find_login"]
+__all__ = ["FAMILY", "Login", "find_login"]
 
-_FAMILY = ".ipac.caltech.edu"
+FAMILY = ".ipac.caltech.edu"
+"""How the names of the archive's hosts end: a log-in of IRSA's is for these alone."""
 _VARIABLES = (("IRSA_USER", "IRSA_PASSWORD"), ("ZTFORCE_IRSA_USER", "ZTFORCE_IRSA_PASS"))
 
 
@@ -58,7 +59,7 @@ def find_login(host: str) -> Login | None:
     InputError
         netrc cannot be read.
     """
-    for user, password in _VARIABLES if f".{host}".endswith(_FAMILY) else ():
+    for user, password in _VARIABLES if f".{host}".endswith(FAMILY) else ():
         if os.environ.get(user) and os.environ.get(password):
             return Login(os.environ[user], os.environ[password])
     path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()

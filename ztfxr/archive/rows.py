@@ -17,7 +17,7 @@ from ztfxr.errors import ArchiveError, InputError
 from ztfxr.io.names import Product, parse_product
 from ztfxr.io.times import JD_OF_MJD, mid_exposure
 
-__all__ = ["AUTHORIZED", "SHAPE", "Family", "Kind", "as_rows", "pixel_of", "read_csv"]
+__all__ = ["AUTHORIZED", "SHAPE", "Family", "Kind", "as_rows", "pixel_of", "place_columns", "read_csv"]
 
 Kind = Literal["science", "difference", "reference", "deep", "raw", "calibration"]
 
@@ -139,9 +139,7 @@ def as_rows(table: pd.DataFrame, family: Family, place: tuple[Any, Any] | None =
     if "infobits" in out:
         out["bad"] = ("row", (out["infobits"].values & _BAD) != 0, {"long_name": "the archive calls it bad"})
     if place is not None and {"crpix1", "cd11", "crval1"} <= set(out):
-        x, y = pixel_of(out, *place)
-        about = {"units": "pixel", "long_name": "place of the position, 0-based, by the linear WCS"}
-        out["x"], out["y"] = ("row", x, about), ("row", y, about)
+        out = out.assign(place_columns(*pixel_of(out, *place)))
     return out
 
 
@@ -156,6 +154,12 @@ def pixel_of(rows: xr.Dataset, ra: Any, dec: Any) -> tuple[Floats, Floats]:
         x = (value["cd22"] * u - value["cd12"] * v) / determinant + value["crpix1"] - 1
         y = (value["cd11"] * v - value["cd21"] * u) / determinant + value["crpix2"] - 1
     return np.asarray(x), np.asarray(y)
+
+
+def place_columns(x: Floats, y: Floats) -> dict[str, Any]:
+    """The columns `x` and `y` of where a position is on each row's image."""
+    about = {"units": "pixel", "long_name": "place of the position, 0-based, by the linear WCS"}
+    return {"x": ("row", x, about), "y": ("row", y, about)}
 
 
 def _column(name: str, column: pd.Series[Any]) -> NDArray[Any]:

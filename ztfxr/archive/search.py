@@ -16,17 +16,18 @@ import xarray as xr
 from ztfxr.archive.rows import AUTHORIZED, Family, Kind, as_rows, read_csv
 from ztfxr.archive.settings import Archive
 from ztfxr.archive.web import Client
+from ztfxr.arrays.types import Floats
 from ztfxr.errors import ArchiveError, InputError
+from ztfxr.io.names import FILTER_IDS
 from ztfxr.io.times import JD_OF_MJD, to_mjd
 from ztfxr.ops.positions import Positions, position_columns
 from ztfxr.store._files import new_file
 
-__all__ = ["Quality", "ask", "conditions", "degrees", "finished", "search"]
+__all__ = ["Quality", "ask", "conditions", "degrees", "finished", "many_degrees", "search"]
 
 Intersect = Literal["overlaps", "covers", "enclosed", "center", "nearest"]
 Several: TypeAlias = int | Iterable[int] | None
 
-_FIDS = {"g": 1, "r": 2, "i": 3}
 _COLUMN = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -180,6 +181,15 @@ def degrees(position: Any) -> tuple[float, float]:
     return ra % 360.0, dec
 
 
+def many_degrees(positions: Positions) -> tuple[Floats, Floats]:
+    """RA (0 to 360) and Dec in degrees of one position or more; `InputError` for none, or one beyond a pole."""
+    columns = position_columns(positions)
+    ra, dec = columns.get("ra", columns.get("x")), columns.get("dec", columns.get("y"))
+    if ra is None or dec is None or not ra.size or not (np.isfinite(ra).all() and (np.abs(dec) <= 90).all()):
+        raise InputError("positions are RA and Dec in degrees, one pair or more")
+    return ra % 360.0, dec
+
+
 def _region(place: tuple[float, float] | None, size: float, intersect: str) -> dict[str, str]:
     if intersect not in get_args(Intersect):
         raise InputError(f"intersect is one of {', '.join(get_args(Intersect))}; got {intersect!r}")
@@ -239,10 +249,10 @@ def _listed(values: Any) -> Iterable[Any]:
 
 
 def _fid(name: str) -> int:
-    code = str(name).lower().removeprefix("ztf").lstrip("_").removeprefix("z")
-    if code not in _FIDS:
+    code = "z" + str(name).lower().removeprefix("ztf").lstrip("_").removeprefix("z")
+    if code not in FILTER_IDS:
         raise InputError(f"ZTF's filters are g, r, i; got {name!r}")
-    return _FIDS[code]
+    return FILTER_IDS[code]
 
 
 def _jd(moment: Any) -> float:

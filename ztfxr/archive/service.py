@@ -17,11 +17,12 @@ import numpy as np
 import xarray as xr
 
 from ztfxr.archive.login import Login
+from ztfxr.archive.search import many_degrees
 from ztfxr.archive.settings import Archive
 from ztfxr.archive.web import Answer, Client
 from ztfxr.errors import ArchiveError, InputError, StoreError
 from ztfxr.io.times import JD_OF_MJD
-from ztfxr.ops.positions import Positions, position_columns
+from ztfxr.ops.positions import Positions
 from ztfxr.pipeline.lock import locked
 from ztfxr.store._files import new_file
 
@@ -132,7 +133,8 @@ class Service:
             The service refuses, or its answer cannot be understood; what was sent is looked for at the next call.
         """
         start, stop = _range(time)
-        ra, dec = _sky(positions)
+        # As the service gets them.
+        ra, dec = ([round(float(v), 7) for v in values] for values in many_degrees(positions))
         with self._held() as jobs:
             if any(job["state"] == "sending" for job in jobs):
                 self._follow(jobs)
@@ -296,15 +298,6 @@ def _range(time_: tuple[float, float]) -> tuple[float, float]:
     if not 0 < start < stop < 200000:
         raise InputError(f"time is the first and the last MJD, not JD; got {start}, {stop}")
     return start, stop
-
-
-def _sky(positions: Positions) -> tuple[list[float], list[float]]:
-    """RA and Dec as the service gets them: 7 decimals."""
-    columns = position_columns(positions)
-    ra, dec = (columns.get("ra", columns.get("x")), columns.get("dec", columns.get("y")))
-    if ra is None or dec is None or not ra.size or not (np.isfinite(ra).all() and (np.abs(dec) <= 90).all()):
-        raise InputError("positions are RA and Dec in degrees, one pair or more")
-    return [round(float(v) % 360, 7) for v in ra], [round(float(v), 7) for v in dec]
 
 
 class _Rows(HTMLParser):

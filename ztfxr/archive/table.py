@@ -10,12 +10,12 @@ from xml.sax.saxutils import escape
 import numpy as np
 import xarray as xr
 
-from ztfxr.archive.rows import SHAPE, Family, Kind, as_rows, pixel_of, read_csv
-from ztfxr.archive.search import Quality, ask, conditions, finished
+from ztfxr.archive.rows import SHAPE, Family, Kind, as_rows, pixel_of, place_columns, read_csv
+from ztfxr.archive.search import Quality, ask, conditions, finished, many_degrees
 from ztfxr.archive.settings import Archive
 from ztfxr.arrays.types import Floats
 from ztfxr.errors import ArchiveError, InputError
-from ztfxr.ops.positions import Positions, position_columns
+from ztfxr.ops.positions import Positions
 
 __all__ = ["search_table"]
 
@@ -62,7 +62,7 @@ def search_table(
     archive, family, quality = archive or Archive(), Family.of(kind), quality or Quality()
     if family.folder not in ("sci", "ref", "deep"):
         raise InputError(f"search_table takes kind 'science', 'difference', 'reference' or 'deep'; got {kind!r}")
-    ra, dec = _sky(positions)
+    ra, dec = many_degrees(positions)
     near = f"CONTAINS(POINT('ICRS', m.ra, m.dec), CIRCLE('ICRS', t.ra, t.dec, {_REACH_DEG})) = 1"
     chosen = [near, *family.conditions(), *conditions(family, filter_=filter, time=time, quality=quality)]
     query = (
@@ -81,17 +81,8 @@ def search_table(
     there = (np.abs(x - (SHAPE[1] - 1) / 2) < SHAPE[1] / 2 + _MARGIN) & (
         np.abs(y - (SHAPE[0] - 1) / 2) < SHAPE[0] / 2 + _MARGIN
     )
-    about = {"units": "pixel", "long_name": "place of the position, 0-based, by the linear WCS"}
-    rows = rows.assign(target=("row", target), x=("row", x, about), y=("row", y, about)).isel(row=np.flatnonzero(there))
+    rows = rows.assign(target=("row", target), **place_columns(x, y)).isel(row=np.flatnonzero(there))
     return finished(rows, archive, quality, asked=urlencode(fields), asked_at=when, kind=kind)
-
-
-def _sky(positions: Positions) -> tuple[Floats, Floats]:
-    columns = position_columns(positions)
-    ra, dec = columns.get("ra", columns.get("x")), columns.get("dec", columns.get("y"))
-    if ra is None or dec is None or not ra.size or not (np.isfinite(ra).all() and (np.abs(dec) <= 90).all()):
-        raise InputError("positions are RA and Dec in degrees, one pair or more")
-    return ra % 360.0, dec
 
 
 def _votable(ra: Floats, dec: Floats) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from ztfxr.archive.login import FAMILY
 from ztfxr.archive.settings import Archive
 from ztfxr.errors import ArchiveError, MissingDependencyError
 
@@ -31,7 +32,6 @@ __all__ = ["Answer", "BusyError", "Client", "StoppedError", "Transfer"]
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 _BUSY = (429, 500, 502, 503, 504)
-_FAMILY = ".ipac.caltech.edu"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _STEP = 1 << 16
 _SLOWEST = 200.0
@@ -205,7 +205,7 @@ class Client:
             host = urlsplit(target).hostname or ""
         except ValueError:
             raise ArchiveError(f"{named(url)} redirects to what is no address") from None
-        if not (host == home[1] or host.endswith(_FAMILY)) or not (is_safe(target) or urlsplit(url).scheme == "http"):
+        if not (host == home[1] or host.endswith(FAMILY)) or not (is_safe(target) or urlsplit(url).scheme == "http"):
             raise ArchiveError(f"{named(url)} redirects to {host or 'nowhere'}, which is no place of the archive")
         return target
 

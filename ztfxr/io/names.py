@@ -12,9 +12,11 @@ from typing import Literal, TypeAlias
 
 from ztfxr.errors import InputError
 from ztfxr.io.remote import Address, Location, exists, file_name, location, matching, shown
+from ztfxr.schema import FILTERS
 
 __all__ = [
     "FILTER_CODES",
+    "FILTER_IDS",
     "SUFFIXES",
     "AnyPath",
     "Kind",
@@ -110,8 +112,10 @@ def _beside(path: Location, name: str, other: str) -> Location:
 Kind: TypeAlias = Literal["sci", "raw", "cal", "ref", "deep"]
 """The folders of ZTF's archive: science quadrants with what is made of them, raw CCDs, calibration, references."""
 
-FILTER_CODES = {"zg": "ztfg", "zr": "ztfr", "zi": "ztfi"}
+FILTER_CODES = {f"z{name[-1]}": name for name in FILTERS.values()}
 """Filters by the two letters of file names."""
+FILTER_IDS = {f"z{name[-1]}": number for number, name in FILTERS.items()}
+"""Their numbers by the same letters."""
 
 _ENDING = r"(?:fits(?:\.(?:fz|gz))?|psf|txt)"
 _WINDOW = r"(?:_x(?P<x>\d{4,})y(?P<y>\d{4,})w(?P<w>\d{3,})h(?P<h>\d{3,}))?"
