@@ -22,8 +22,10 @@ from ztfxr.ops.positions import position_columns
 from ztfxr.store.zarr import open_zarr
 
 __all__ = [
+    "align_option",
     "camera_option",
     "mask_option",
+    "one_place",
     "open_any",
     "open_image",
     "open_many",
@@ -50,6 +52,17 @@ def mask_option(function: F) -> F:
     return click.option("--mask/--no-mask", "mask", default=True, help="Open the masks beside the frames, or none.")(
         function
     )
+
+
+def align_option(function: F) -> F:
+    """The option that says how frames come to the reference's pixels."""
+    return click.option(
+        "--align",
+        type=click.Choice(["auto", "wcs", "stars", "none"]),
+        metavar="HOW",
+        default="auto",
+        help="To the reference's pixels: auto (the default), wcs, stars, or none for frames that share them.",
+    )(function)
 
 
 def position_options(function: F) -> F:
@@ -106,6 +119,14 @@ def positions_of(
     if ra:
         return dict(position_columns({"ra": list(ra), "dec": list(dec)}))
     return {"x": list(x), "y": list(y)} if x else None
+
+
+def one_place(places: dict[str, Any], needed: str = "one position is needed") -> dict[str, Any]:
+    """The keywords of `ztfxr.stamp` for the only position of `positions_of`; `click.UsageError` for several."""
+    names = ("ra", "dec") if "ra" in places else ("x", "y")
+    if len(places[names[0]]) != 1:
+        raise click.UsageError(f"{needed}; {len(places[names[0]])} are given")
+    return {name: float(places[name][0]) for name in names}
 
 
 def paths_of(frames: Sequence[str]) -> list[str]:

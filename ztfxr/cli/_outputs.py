@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +19,18 @@ from ztfxr.store.regions import to_regions
 from ztfxr.store.tables import to_dataframe, to_parquet, to_table
 from ztfxr.store.zarr import to_zarr
 
-__all__ = ["FIGURES", "IMAGES", "STORES", "TABLES", "check_outputs", "out_option", "save_figure", "suffix", "write"]
+__all__ = [
+    "FIGURES",
+    "IMAGES",
+    "STORES",
+    "TABLES",
+    "check_outputs",
+    "out_option",
+    "plots",
+    "save_figure",
+    "suffix",
+    "write",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Writer = Callable[..., None]
@@ -91,6 +103,16 @@ def write(
     """Write an object as the extension of `path` says."""
     how[suffix(path, tuple(how))](obj, path if is_url(path) else Path(path), overwrite=overwrite)
     return Path(path)
+
+
+def plots() -> ModuleType:
+    """`ztfxr.plot`, which draws without a screen."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from ztfxr import plot
+
+    return plot
 
 
 def save_figure(drawn: Any, path: str, *, overwrite: bool) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ztfxr.cli._base import Reply
+from ztfxr.cli._outputs import plots
 from ztfxr.recipes import Finished
 
 __all__ = ["finished", "recipes"]
@@ -13,9 +14,7 @@ __all__ = ["finished", "recipes"]
 
 def recipes() -> ModuleType:
     """The recipes, which draw without a screen."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
+    plots()
     from ztfxr import recipes as found
 
     return found

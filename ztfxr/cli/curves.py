@@ -13,8 +13,8 @@ import rich_click as click
 import xarray as xr
 
 from ztfxr.cli._base import Reply, command
-from ztfxr.cli._inputs import camera_option, mask_option, paths_of, position_options, positions_of
-from ztfxr.cli._outputs import FIGURES, STORES, TABLES, check_outputs, out_option, save_figure, suffix, write
+from ztfxr.cli._inputs import align_option, camera_option, mask_option, paths_of, position_options, positions_of
+from ztfxr.cli._outputs import FIGURES, STORES, TABLES, check_outputs, out_option, plots, save_figure, suffix, write
 from ztfxr.cli._programs import finished, recipes
 from ztfxr.cli.jobs import run_job, summary_data
 from ztfxr.errors import InputError
@@ -56,13 +56,7 @@ measures new frames only.
     metavar="PX",
     help=f"Side of the cut-out around the positions; 0 for whole frames [default: {_CUT} where it holds them].",
 )
-@click.option(
-    "--align",
-    type=click.Choice(["auto", "wcs", "stars", "none"]),
-    metavar="HOW",
-    default="auto",
-    help="To the reference's pixels: auto (the default), wcs, stars, or none for frames that share them.",
-)
+@align_option
 @camera_option
 @mask_option
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes [default: 1 for few frames].")
@@ -175,13 +169,8 @@ def _flux(lc: xr.Dataset) -> str:
 
 def drawn(lc: xr.Dataset, path: str) -> Path:
     """Write the figure of a light curve."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from ztfxr.plot import plot_lightcurve
-
     source = None if 1 < lc.sizes["source"] <= 8 else 0
-    axes = plot_lightcurve(lc, source=source, flux=_flux(lc))  # type: ignore[arg-type]
+    axes = plots().plot_lightcurve(lc, source=source, flux=_flux(lc))
     return save_figure(axes, path, overwrite=True)
 
 

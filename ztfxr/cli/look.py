@@ -15,6 +15,7 @@ from ztfxr.cli._base import Reply, command
 from ztfxr.cli._inputs import (
     camera_option,
     mask_option,
+    one_place,
     open_any,
     open_image,
     open_many,
@@ -22,7 +23,7 @@ from ztfxr.cli._inputs import (
     position_options,
     positions_of,
 )
-from ztfxr.cli._outputs import FIGURES, IMAGES, STORES, check_outputs, out_option, save_figure, suffix, write
+from ztfxr.cli._outputs import FIGURES, IMAGES, STORES, check_outputs, out_option, plots, save_figure, suffix, write
 from ztfxr.errors import InputError, OutsideFrameError
 from ztfxr.io.catalogs import read_catalog
 from ztfxr.io.names import frame_name
@@ -171,16 +172,11 @@ def show(frames: Sequence[str], camera: str | None, mask: bool, out: str | None,
 def _draw(
     images: list[xr.Dataset], paths: Sequence[str], out: str, overwrite: bool, *, planes: bool, wcs: bool, **how: Any
 ) -> Path:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from ztfxr.plot import show as draw
-
     names = [frame_name(path) for path in paths]
     if len(set(names)) < len(names):
         raise InputError("two frames have one name; show them apart")
     what: Any = images[0] if len(images) == 1 else xr.DataTree.from_dict(dict(zip(names, images, strict=True)))
-    drawn = draw(what, mask=True if planes else None, ax="wcs" if wcs else None, **how)
+    drawn = plots().show(what, mask=True if planes else None, ax="wcs" if wcs else None, **how)
     return save_figure(drawn, out, overwrite=overwrite)
 
 
@@ -190,12 +186,7 @@ _PLACES = ("ra", "dec", "x", "y", "positions")
 def _one_place(**given: Any) -> dict[str, Any] | None:
     """The keywords of `ztfxr.stamp` for the one position that the options name; None where they name none."""
     places = positions_of(**given)
-    if places is None:
-        return None
-    names = ("ra", "dec") if "ra" in places else ("x", "y")
-    if len(places[names[0]]) != 1:
-        raise click.UsageError(f"one position is needed; {len(places[names[0]])} are given")
-    return {name: float(places[name][0]) for name in names}
+    return None if places is None else one_place(places)
 
 
 # ---- mask -----------------------------------------------------------------------------------------------------------
@@ -300,13 +291,8 @@ def _holding(image: xr.Dataset, places: dict[str, Any], path: str) -> xr.Dataset
 def _kept(found: xr.Dataset | xr.DataTree, out: str, overwrite: bool) -> Path:
     if suffix(out, (*IMAGES, *FIGURES)) not in FIGURES:
         return write(found, out, IMAGES, overwrite=overwrite)
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from ztfxr.plot import show as draw
-
     what: Any = found["sci"] if isinstance(found, xr.Dataset) else found
-    return save_figure(draw(what), out, overwrite=overwrite)
+    return save_figure(plots().show(what), out, overwrite=overwrite)
 
 
 # ---- view -----------------------------------------------------------------------------------------------------------

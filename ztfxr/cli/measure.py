@@ -13,6 +13,7 @@ from ztfxr.cli._inputs import camera_option, mask_option, open_image, position_o
 from ztfxr.cli._outputs import IMAGES, TABLES, check_outputs, out_option, write
 from ztfxr.errors import InputError
 from ztfxr.ops.catalogs.sources import sources as detect
+from ztfxr.ops.photcal import mag_to_counts
 from ztfxr.photometry.inject import inject as put_in
 from ztfxr.photometry.psf_build import build_psf
 
@@ -87,5 +88,5 @@ def _fluxes(image: xr.Dataset, flux: tuple[float, ...], mag: tuple[float, ...], 
     if mag:
         if "magzp" not in image.coords or not np.isfinite(float(image["magzp"])):
             raise InputError("the frame has no zero point, so magnitudes are no counts; give --flux instead of --mag")
-        values = 10 ** (-0.4 * (values - float(image["magzp"])))
+        values = mag_to_counts(values, magzp=float(image["magzp"]))
     return np.broadcast_to(values, (n,)).copy()

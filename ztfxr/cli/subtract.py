@@ -8,8 +8,16 @@ import rich_click as click
 import xarray as xr
 
 from ztfxr.cli._base import Reply, command, plain
-from ztfxr.cli._inputs import camera_option, mask_option, open_image, position_options, positions_of
-from ztfxr.cli._outputs import FIGURES, IMAGES, check_outputs, out_option, save_figure, suffix, write
+from ztfxr.cli._inputs import (
+    align_option,
+    camera_option,
+    mask_option,
+    one_place,
+    open_image,
+    position_options,
+    positions_of,
+)
+from ztfxr.cli._outputs import FIGURES, IMAGES, check_outputs, out_option, plots, save_figure, suffix, write
 from ztfxr.dia.difference import difference as subtract
 from ztfxr.ops.stacks.align import align as to_grid
 from ztfxr.ops.stamps import stamp
@@ -25,13 +33,7 @@ _SHOWN = ("kernel_sum", "kernel_sum_err", "chi2", "noise_ratio", "lost_fraction"
 @click.argument("reference", metavar="REFERENCE", help="What to subtract: a frame, or a store with a reference.")
 @position_options
 @click.option("--size", type=click.IntRange(1), metavar="PX", help="Side of a cut-out around a position.")
-@click.option(
-    "--align",
-    type=click.Choice(["auto", "wcs", "stars", "none"]),
-    metavar="HOW",
-    default="auto",
-    help="To the reference's pixels: auto (the default), wcs, stars, or none for frames that share them.",
-)
+@align_option
 @click.option("--kernel-size", type=click.IntRange(3), metavar="PX", help="Side of the kernel, odd [default: found].")
 @camera_option
 @mask_option
@@ -54,7 +56,7 @@ def difference(
         raise click.UsageError("--size is that of a cut-out around a position: give --ra and --dec, or --x and --y")
     target, base = (open_image(path, given["camera"], mask=given["mask"]) for path in (science, reference))
     if size is not None and places is not None:
-        base = stamp(base, size=size, boundary="trim", **_middle(places))
+        base = stamp(base, size=size, boundary="trim", **one_place(places, "--size needs one position"))
     how: Any = align
     aligned = _cut_like(target, base) if align == "none" else to_grid(target, to=base, method=how)
     found = subtract(aligned, base, exclude=places, kernel_size=kernel_size).compute()
@@ -66,13 +68,6 @@ def difference(
     return Reply(lines, {"status": status, **plain(numbers)}, outputs)
 
 
-def _middle(places: dict[str, Any]) -> dict[str, float]:
-    names = ("ra", "dec") if "ra" in places else ("x", "y")
-    if len(places[names[0]]) != 1:
-        raise click.UsageError(f"--size needs one position; {len(places[names[0]])} are given")
-    return {name: float(places[name][0]) for name in names}
-
-
 def _cut_like(target: xr.Dataset, base: xr.Dataset) -> xr.Dataset:
     """The pixels of the frame that the reference has."""
     return target.sel({d: slice(int(base[d][0]), int(base[d][-1])) for d in ("y", "x")})
@@ -81,12 +76,7 @@ def _cut_like(target: xr.Dataset, base: xr.Dataset) -> xr.Dataset:
 def _written(found: xr.Dataset, path: str, overwrite: bool) -> Any:
     kind = suffix(path, (*IMAGES, *FIGURES))
     if kind in FIGURES:
-        import matplotlib as mpl
-
-        mpl.use("Agg")
-        from ztfxr.plot import plot_difference
-
-        return save_figure(plot_difference(found), path, overwrite=overwrite)
+        return save_figure(plots().plot_difference(found), path, overwrite=overwrite)
     if kind.startswith(".fits"):
         images = [name for name in ("difference", "difference_variance", "mask") if name in found]
         return write(found[images], path, IMAGES, overwrite=overwrite)
