@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -26,15 +27,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SemiReal:
     return make_epochs(tmp_path_factory.mktemp("night"), n_epochs=3)
 
 
+def process(*words: object) -> dict[str, Any]:
+    """The arguments of `subprocess.run` for ``ztfxr`` with these words, by the code of this tree."""
+    root = Path(__file__).parents[2]
+    paths = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+    env = {**os.environ, "MPLBACKEND": "Agg", "COLUMNS": "80", "PYTHONPATH": paths}
+    return {"args": [sys.executable, "-m", "ztfxr", *map(str, words)], "env": env, "text": True}
+
+
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     """Run ``ztfxr`` as a process in a folder of its own, where every warning is an error."""
 
     def run(*words: object) -> subprocess.CompletedProcess[str]:
-        root = Path(__file__).parents[2]
-        paths = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-        env = {**os.environ, "MPLBACKEND": "Agg", "COLUMNS": "80", "PYTHONPATH": paths}
-        command = [sys.executable, "-m", "ztfxr", *map(str, words)]
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        return subprocess.run(**process(*words), cwd=tmp_path, capture_output=True, check=False)
 
     return run

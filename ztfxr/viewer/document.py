@@ -18,6 +18,7 @@ from ztfxr.plot.overlays import layer_colors
 from ztfxr.viewer.content import Content, Picture
 from ztfxr.viewer.curves import Curves
 from ztfxr.viewer.words import harmless, when_changed
+from ztfxr.wcs import has_wcs, sky_to_pixel
 
 __all__ = ["Page"]
 
@@ -57,7 +58,7 @@ class Panel:
         self.figure.xaxis.axis_label, self.figure.yaxis.axis_label = "x (pixel)", "y (pixel)"
         self.image, self.veil = (ColumnDataSource(_nothing(), name=f"{picture.name} {k}") for k in ("image", "planes"))
         place = {"x": "x", "y": "y", "dw": "dw", "dh": "dh"}
-        self.renderer = self.figure.image("image", source=self.image, color_mapper=mapper, **place)
+        self.figure.image("image", source=self.image, color_mapper=mapper, **place)
         self.figure.image_rgba("image", source=self.veil, **place)
         self.planes: list[str] = []
 
@@ -195,15 +196,6 @@ class Page:
             self.slider.value = epoch
         if self.curves is not None:
             self.curves.show(epoch, self.source)
-
-    def center(self, source: int, width: float = 100.0) -> None:
-        """Move the view to a source."""
-        for panel in self.panels.values():
-            place = self.content.place(panel.picture, panel.epoch, source)
-            if place is not None and np.isfinite(place).all():
-                self.x_range.start, self.x_range.end = place[0] - width / 2, place[0] + width / 2
-                self.y_range.start, self.y_range.end = place[1] - width / 2, place[1] + width / 2
-                return
 
     # ---- the page ---------------------------------------------------------------------------------------------------
 
@@ -361,8 +353,6 @@ def _extent(content: Content) -> tuple[tuple[float, float], tuple[float, float]]
 
 def _catalog_places(catalog: Any, picture: Picture) -> tuple[Any, Any]:
     """Places of the brightest of a catalog on a picture."""
-    from ztfxr.wcs import has_wcs, sky_to_pixel
-
     image = picture.frame(0)
     if image is not None and {"ra", "dec"} <= set(catalog.variables) and has_wcs(image):
         x, y = sky_to_pixel(image, ra=catalog["ra"].values, dec=catalog["dec"].values)

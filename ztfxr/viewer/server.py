@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import socket
+import sys
 import threading
 import webbrowser
 from collections.abc import Mapping
@@ -56,8 +58,6 @@ class Viewer:
             raise self._failure
 
     def _serve(self, port: int) -> None:
-        import asyncio
-
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
         try:
@@ -208,8 +208,6 @@ def view(
 
 
 def _in_notebook() -> bool:
-    import sys
-
     shell = sys.modules.get("IPython")
     running = shell.get_ipython() if shell is not None else None
     return type(running).__name__ == "ZMQInteractiveShell"
