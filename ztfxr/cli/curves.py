@@ -24,7 +24,7 @@ from ztfxr.pipeline import Job
 from ztfxr.schema import plane_names
 from ztfxr.store.zarr import open_zarr
 
-__all__ = ["Outputs", "alerts", "drawn", "lightcurve", "survey"]
+__all__ = ["Outputs", "alerts", "curve_outputs", "lightcurve", "survey"]
 
 _KINDS = tuple(dict.fromkeys((*STORES, *TABLES, *FIGURES)))
 _CUT, _MARGIN = 512, 100.0
@@ -39,6 +39,14 @@ ztfxr lightcurve frames/ --positions targets.ecsv --psf --out lc
 Every frame has a row in the result, whatever happened to it, and its status says what. Running the same command again
 measures new frames only.
 """
+
+
+curve_outputs = out_option(
+    "Store (.zarr), table (.csv .ecsv .parquet .fits) or figure (.png .pdf .svg); may be repeated. A name without "
+    "extension gives one of each [default: lightcurve].",
+    multiple=True,
+)
+"""The options that `Outputs` takes apart."""
 
 
 @command("lightcurve", help=_CURVES)
@@ -60,11 +68,7 @@ measures new frames only.
 @camera_option
 @mask_option
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes [default: 1 for few frames].")
-@out_option(
-    "Store (.zarr), table (.csv .ecsv .parquet .fits) or figure (.png .pdf .svg); may be repeated. A name without "
-    "extension gives one of each [default: lightcurve].",
-    multiple=True,
-)
+@curve_outputs
 def lightcurve(**given: Any) -> Reply:
     """`_CURVES` says what it does."""
     places = positions_of(*(given[name] for name in ("ra", "dec", "x", "y", "positions")))
@@ -82,9 +86,7 @@ def lightcurve(**given: Any) -> Reply:
         tree = open_zarr(store)
         assert isinstance(tree, xr.DataTree)
         lc = tree["lightcurve"].to_dataset().load()
-    written = [store] if outputs.store else []
-    written += [write(lc, path, TABLES, overwrite=True) for path in outputs.tables]
-    written += [drawn(lc, path) for path in outputs.figures]
+    written = outputs.write(lc)
     cut = {} if job.cutout is None else {"cutout": dict(job.cutout)}
     return Reply(list(_lines(lc, job)), summary_data(found) | cut | _data(lc), written)
 
@@ -116,6 +118,12 @@ class Outputs:
                 f"{self.store} exists, and a run continues it: remove it first, or name another with --out"
             )
         check_outputs([*self.tables, *self.figures], _KINDS, overwrite=overwrite or continued)
+
+    def write(self, lc: xr.Dataset) -> list[Path]:
+        """Write the tables and the figures of a light curve; all that is there then, the store first."""
+        written = [Path(self.store)] if self.store else []
+        written += [write(lc, path, TABLES, overwrite=True) for path in self.tables]
+        return written + [_drawn(lc, path) for path in self.figures]
 
 
 def _spelled_out(name: str) -> list[str]:
@@ -167,7 +175,7 @@ def _flux(lc: xr.Dataset) -> str:
     return "flux_ujy" if "flux_ujy" in lc and bool(np.isfinite(lc["flux_ujy"]).any()) else "flux"
 
 
-def drawn(lc: xr.Dataset, path: str) -> Path:
+def _drawn(lc: xr.Dataset, path: str) -> Path:
     """Write the figure of a light curve."""
     source = None if 1 < lc.sizes["source"] <= 8 else 0
     axes = plots().plot_lightcurve(lc, source=source, flux=_flux(lc))

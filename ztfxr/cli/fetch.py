@@ -11,8 +11,7 @@ import rich_click as click
 from ztfxr.archive import Addresses, Archive, Quality, lightcurve
 from ztfxr.cli._base import Reply, command
 from ztfxr.cli._inputs import positions_of
-from ztfxr.cli._outputs import TABLES, out_option, write
-from ztfxr.cli.curves import Outputs, drawn
+from ztfxr.cli.curves import Outputs, curve_outputs
 
 __all__ = ["fetch"]
 
@@ -47,11 +46,7 @@ again fetches and measures what is new. A log-in is taken from the environment o
 @click.option("--data", metavar="DIR", type=Path, help="Where files are kept [default: $ZTFDATA, else Data].")
 @click.option("--offline", is_flag=True, help="Ask nothing; use what is kept.")
 @click.option("--server", metavar="URL", help="Another archive with IRSA's paths, such as a test's.")
-@out_option(
-    "Store (.zarr), table (.csv .ecsv .parquet .fits) or figure (.png .pdf .svg); may be repeated. A name without "
-    "extension gives one of each [default: lightcurve].",
-    multiple=True,
-)
+@curve_outputs
 def fetch(**given: Any) -> Reply:
     """`_HELP` says what it does."""
     places = positions_of(given["ra"], given["dec"], (), (), None)
@@ -73,10 +68,7 @@ def fetch(**given: Any) -> Reply:
         photometry={"method": "psf"} if given["psf"] else None,
         archive=_archive(given),
     )
-    written = [Path(outputs.store)]
-    written += [write(lc, path, TABLES, overwrite=True) for path in outputs.tables]
-    written += [drawn(lc, path) for path in outputs.figures]
-    return Reply(_lines(lc), _data(lc), written)
+    return Reply(_lines(lc), _data(lc), outputs.write(lc))
 
 
 def _archive(given: dict[str, Any]) -> Archive:
